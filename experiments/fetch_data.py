@@ -1,0 +1,199 @@
+"""Put the four IDX files of Fashion-MNIST where torchvision looks for them.
+
+    python -m experiments.fetch_data [--from FOLDER] [--root data]
+
+Fashion-MNIST (Xiao, Rasul and Vollgraf, arXiv 1708.07747; MIT licence): 60,000 training and 10,000
+test images, 28 x 28 grey pixels, 10 classes. The sources are asked in turn, for the files that are
+still missing; whatever the source, a file gets its name only once its SHA-256 is the expected one.
+"""
+
+import argparse
+import gzip
+import shutil
+import subprocess
+import sys
+import tempfile
+import zlib
+from collections.abc import Callable, Collection, Sequence
+from http.client import HTTPException
+from pathlib import Path
+from typing import IO
+from urllib.request import urlopen
+
+from graphpruning.errors import UserError
+from graphpruning.files import atomic, sha256
+
+FILES = {  # name: SHA-256 of the uncompressed file
+    "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+    "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+    "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+    "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+}
+COMMAND = "python -m experiments.fetch_data"
+PACKAGE = "dataset-fashion-mnist"
+SECONDS_TO_ANSWER = 20
+NOT_GZIP = (gzip.BadGzipFile, EOFError, zlib.error)
+
+Source = Callable[[Collection[str], Path], None]
+
+
+class Unavailable(Exception):
+    """A source cannot deliver; the message says in one line why. The next source is asked."""
+
+
+def raw_folder(root: str | Path) -> Path:
+    """Return the folder in which torchvision.datasets.FashionMNIST(root) expects the files."""
+    return Path(root) / "FashionMNIST" / "raw"
+
+
+def is_there(path: Path) -> bool:
+    """Say whether `path` exists; a `UserError` if it does and holds other bytes than expected."""
+    if not path.exists():
+        return False
+    require_hash(path, path.name, str(path), f"delete it and run `{COMMAND}` again")
+    return True
+
+
+def require_hash(path: Path, name: str, shown: str, remedy: str) -> None:
+    """Raise a `UserError` unless `path` holds the bytes of the file `name`."""
+    found = sha256(path)
+    if found != FILES[name]:
+        raise UserError(f"{shown}: SHA-256 is {found}, expected {FILES[name]}; {remedy}")
+
+
+def place(stream: IO[bytes], target: Path, origin: str) -> None:
+    """Copy uncompressed bytes to `target` if they are the expected ones; else a `UserError`."""
+    with atomic(target) as beside:
+        with open(beside, "wb") as file:
+            shutil.copyfileobj(stream, file)
+        remedy = f"get the file elsewhere: `{COMMAND} --from FOLDER`"
+        require_hash(beside, target.name, origin, remedy)
+
+
+def from_folder(folder: Path, names: Collection[str], raw: Path) -> None:
+    """Copy the files, plain or gzipped, from `folder` or the subfolders torchvision makes."""
+    if not folder.is_dir():
+        raise Unavailable(f"{folder} is not a folder")
+    for name in names:
+        candidates = [
+            subfolder / file
+            for subfolder in (folder, folder / "raw", raw_folder(folder))
+            for file in (name, f"{name}.gz")
+        ]
+        path = next(filter(Path.is_file, candidates), None)
+        if path is None:
+            raise Unavailable(f"{folder} holds neither {name} nor {name}.gz")
+        try:
+            with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as stream:
+                place(stream, raw / name, str(path))
+        except NOT_GZIP as error:
+            raise UserError(
+                f"{path}: not a whole gzip file ({error}), expected one that unpacks to SHA-256 "
+                f"{FILES[name]}; get it again, or run `{COMMAND}` without --from"
+            ) from None
+
+
+def from_mirrors(names: Collection[str], raw: Path) -> None:
+    """Download the files from the addresses that torchvision itself uses."""
+    from torchvision.datasets import FashionMNIST  # here, because importing it takes seconds
+
+    for resource, _ in FashionMNIST.resources:
+        name = resource.removesuffix(".gz")
+        if name in names:
+            download([mirror + resource for mirror in FashionMNIST.mirrors], raw / name)
+
+
+def download(urls: Sequence[str], target: Path) -> None:
+    """Fetch a gzipped file from the first address that answers and place it unpacked."""
+    failures = []
+    for url in urls:
+        try:
+            with urlopen(url, timeout=SECONDS_TO_ANSWER) as answer, gzip.open(answer) as stream:
+                place(stream, target, url)
+            return
+        except (OSError, HTTPException, *NOT_GZIP) as error:
+            failures.append(f"{url}: {error}")
+    raise Unavailable("; ".join(failures))
+
+
+def from_debian(names: Collection[str], raw: Path) -> None:
+    """Unpack Debian's package, without installing it, in a temporary folder."""
+    with tempfile.TemporaryDirectory() as folder:
+        run(["apt-get", "download", PACKAGE], folder, "root may have to run `apt-get update`")
+        (package,) = Path(folder).glob("*.deb")
+        run(["dpkg-deb", "-x", package.name, "unpacked"], folder, "the download may be damaged")
+        from_folder(Path(folder, "unpacked/usr/share/datasets/fashion-mnist"), names, raw)
+
+
+def run(command: Sequence[str], folder: str, hint: str) -> None:
+    """Run a command quietly in `folder`; `Unavailable` with its last line if it fails."""
+    try:
+        subprocess.run(
+            command,
+            cwd=folder,
+            check=True,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=30 * SECONDS_TO_ANSWER,
+        )
+    except FileNotFoundError:
+        raise Unavailable(f"there is no {command[0]} here") from None
+    except subprocess.TimeoutExpired as error:
+        raise Unavailable(f"{command[0]} did not finish in {error.timeout:.0f} s") from None
+    except subprocess.CalledProcessError as error:
+        last = (error.stderr.strip().splitlines() or ["no message"])[-1]
+        raise Unavailable(f"{command[0]} failed: {last} ({hint})") from None
+
+
+def fetch(root: str | Path, folder: str | Path | None = None) -> None:
+    """Bring all four files under `root`, asking `folder` (if given), the mirrors and Debian.
+
+    Raises `UserError` for a file with other bytes than expected and when no source delivers.
+    """
+    raw = raw_folder(root)
+    sources: list[tuple[str, Source]] = [
+        ("torchvision's mirrors", from_mirrors),
+        (f"Debian's package {PACKAGE}", from_debian),
+    ]
+    if folder is not None:
+        named = Path(folder)
+        sources.insert(0, (str(named), lambda names, raw: from_folder(named, names, raw)))
+
+    tried = []
+    missing = [name for name in FILES if not is_there(raw / name)]
+    for label, source in sources:
+        if not missing:
+            break
+        try:
+            source(missing, raw)
+            print(f"Fashion-MNIST: from {label}")
+        except Unavailable as error:
+            print(f"Fashion-MNIST: not from {label}: {error}", file=sys.stderr)
+            tried.append(f"{label} ({error})")
+        missing = [name for name in missing if not (raw / name).exists()]
+    if missing:
+        raise UserError(
+            f"no source has {', '.join(missing)}; tried {'; '.join(tried)}; "
+            f"name a folder that holds them: `{COMMAND} --from FOLDER`"
+        )
+    print(f"Fashion-MNIST: complete in {raw}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--from", dest="folder", help="a folder with the four files, plain or gzipped"
+    )
+    parser.add_argument("--root", default="data", help="where data sets live (default: data)")
+    options = parser.parse_args(arguments)
+    try:
+        fetch(options.root, options.folder)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,209 @@
+"""Search widths within a budget: one method and budget a stage, its seeds one after the other."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from experiments.inputs import (
+    base_model,
+    network,
+    pruningnet,
+    search_space,
+    search_split,
+    split,
+    training_images,
+    write_csv,
+)
+from experiments.stage import Context, Stage
+from experiments.study import budget_in_macs, seed_list
+from graphpruning import methods
+from graphpruning.files import sha256, write_json
+from graphpruning.network.cost import params
+from graphpruning.network.surgery import install, narrow
+from graphpruning.network.widths import SearchSpace
+from graphpruning.network.zoo import build
+from graphpruning.search import ddpg, evolution, random_search, uniform
+from graphpruning.search.environment import PruningEnv
+from graphpruning.search.evaluator import Evaluator
+from graphpruning.search.history import Journal
+from graphpruning.search.sliced import SlicedWeights
+from graphpruning.search.states import AggregatedState, HandCraftedState
+from graphpruning.training.checkpoint import save_weights
+from graphpruning.training.loop import make_fabric
+
+
+def search(context: Context) -> None:
+    """Write what each seed found, every candidate on the way, and the weights it was judged by."""
+    items, settings = context.items, context.study.search
+    row = methods.method(items["method"])
+    judge = _Judge(context, row.source)
+    budget = budget_in_macs(items["budget"], judge.space.macs(judge.space.full))
+    judge.space.require(budget)
+    found, history, seconds = {}, [], {}
+    for seed in seed_list(items["seeds"]):
+        clock, seen = time.perf_counter(), judge.evaluator.images_seen
+        journal = Journal(
+            judge.evaluator,
+            judge.space,
+            budget,
+            evaluations=1 if row.searcher == "uniform" else settings.evaluations,
+            path=context.checkpoints / f"journal-{seed}.jsonl",
+            fingerprint=context.fingerprint(seed=seed, weights=judge.weights_hash),
+        )
+        generator = torch.Generator().manual_seed(seed)
+        SEARCHERS[row.searcher](context, row, judge, journal, budget, generator)
+        context.resumed |= journal.resumed
+        seconds[str(seed)] = round(time.perf_counter() - clock, 2)
+        best = journal.history.best
+        found[str(seed)] = {
+            "top1_search": best.accuracy,
+            "macs": best.macs,
+            "params": params(judge.graph, best.widths),
+            "evaluations": len(journal.history.candidates),
+            "images_seen": judge.evaluator.images_seen - seen,
+            "widths": best.widths,
+        }
+        history += _history(seed, journal)
+        judge.save(context, best.widths, seed)
+    context.images_seen = judge.evaluator.images_seen
+    context.extra["seconds_by_seed"] = seconds
+    folder = context.results.joinpath("search", *items.values())
+    write_csv(folder / "history.csv", history)
+    write_json(
+        folder / "metrics.json",
+        {
+            "method": items["method"],
+            "budget": items["budget"],
+            "budget_macs": budget,
+            "seeds": found,
+        },
+    )
+
+
+class _Judge:
+    """Says how accurate widths are, with weights from the row's source."""
+
+    def __init__(self, context: Context, source: str) -> None:
+        images = training_images(context)
+        fabric = make_fabric(context.study.precision)
+        context.precision = fabric.precision_name
+        self.network = network(context, images)
+        folder = context.weights / context.items["model"]
+        if source == "base":
+            file = folder / "base.safetensors"
+            base, self.graph = base_model(context, images)
+            self.weights_of = _sliced(context, images, base, self.graph)
+        else:
+            file = folder / f"pruningnet-{source}.safetensors"
+            self.net, self.graph = pruningnet(context, images, source)
+            self.weights_of = self.net.weights
+        self.weights_hash = sha256(file)
+        self.space = search_space(context, self.graph)
+        calibration, split_images = search_split(context, images)
+        self.evaluator = Evaluator(
+            self.graph, self.weights_of, calibration, split_images, fabric.autocast
+        )
+
+    def save(self, context: Context, widths: dict[str, int], seed: int) -> None:
+        """Keep the weights that the found network was judged by, as one of its own could start."""
+        full = build(**self.network)
+        model = narrow(full, self.graph, widths)
+        weights = self.weights_of(widths)
+        install(model, self.graph, weights, self.evaluator.statistics(weights))
+        folder = context.weights.joinpath("searched", *context.items.values())
+        save_weights(folder / f"seed-{seed}.safetensors", model.state_dict())
+
+
+def _sliced(
+    context: Context, images: ImageSet, base: nn.Module, graph: ChannelGraph
+) -> SlicedWeights:
+    settings = context.study.search.reconstruction
+    chosen = images.select(split(context, "calibration")[: settings.images])
+    batches = [batch for batch, _ in prepared(chosen, preprocessing(context), 250)]
+    generator = torch.Generator().manual_seed(context.study.data.seed)
+    return SlicedWeights(base, graph, batches, settings.points, generator)
+
+
+def _history(seed: int, journal: Journal) -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = []
+    best = 0.0
+    for evaluation, candidate in enumerate(journal.history.candidates, start=1):
+        best = max(best, candidate.accuracy)
+        rows.append(
+            {
+                "seed": seed,
+                "evaluation": evaluation,
+                "macs": candidate.macs,
+                "top1": candidate.accuracy,
+                "best": best,
+            }
+        )
+    return rows
+
+
+def _ddpg(
+    context: Context,
+    row: methods.Method,
+    judge: _Judge,
+    journal: Journal,
+    budget: int,
+    generator: torch.Generator,
+) -> None:
+    if row.state == "aggregated":
+        state = AggregatedState(judge.space, budget, judge.net.features)
+    else:
+        state = HandCraftedState(judge.space, budget)
+    environment = PruningEnv(judge.space, budget, state, journal)
+    agent = context.study.search.agent
+    settings = ddpg.DDPGSettings(
+        warmup_episodes=agent.warmup_episodes, noise_decay=agent.noise_decay
+    )
+    ddpg.search(environment, journal.evaluations, settings, generator)
+
+
+def _evolution(
+    context: Context,
+    row: methods.Method,
+    judge: _Judge,
+    journal: Journal,
+    budget: int,
+    generator: torch.Generator,
+) -> None:
+    settings = evolution.EvolutionSettings(**context.study.search.evolution.__dict__)
+    evolution.search(judge.space, budget, journal, settings, generator)
+
+
+def _random(
+    context: Context,
+    row: methods.Method,
+    judge: _Judge,
+    journal: Journal,
+    budget: int,
+    generator: torch.Generator,
+) -> None:
+    random_search.search(judge.space, budget, journal, generator)
+
+
+def _uniform(
+    context: Context,
+    row: methods.Method,
+    judge: _Judge,
+    journal: Journal,
+    budget: int,
+    generator: torch.Generator,
+) -> None:
+    uniform.search(judge.space, budget, journal)
+
+
+SEARCHERS = {"ddpg": _ddpg, "evolution": _evolution, "random": _random, "uniform": _uniform}
+
+STAGE = Stage(
+    search,
+    sections=("networks", "data", "space", "precision", "search"),
+    items=("model", "method", "budget", "seeds"),
+)
+
+if __name__ == "__main__":
+    STAGE.main(name=lambda items: f"search_{methods.method(items['method']).source}")

@@ -1,0 +1,278 @@
+"""What every stage shares: the study's sections, a Sacred run, the sidecar, and refusals.
+
+A stage is a function of a `Context`. It is run as `python -m experiments.NAME with model=...`,
+with all of Sacred's own flags (`-F`, `-m`, `-s` add observers; `-u` runs without any).
+"""
+
+import json
+import os
+import platform
+import shutil
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from experiments.study import Study, load, parse
+from graphpruning.errors import UserError
+from graphpruning.files import write_json
+
+with warnings.catch_warnings():
+    warnings.filterwarnings("ignore", "pkg_resources is deprecated", UserWarning)
+    from sacred import SETTINGS, Experiment
+    from sacred.observers import FileStorageObserver
+
+SETTINGS.CAPTURE_MODE = "sys"
+SETTINGS.CONFIG.READ_ONLY_CONFIG = False
+SETTINGS.DISCOVER_SOURCES = "none"  # git has the sources
+SETTINGS.DISCOVER_DEPENDENCIES = "none"  # the sidecar has the versions
+SETTINGS.HOST_INFO.INCLUDE_GPU_INFO = False
+
+RUNS = Path("runs")
+VERSIONS = ("torch", "torchvision", "torch-geometric", "lightning-fabric", "numpy", "sacred", "dvc")
+
+
+@dataclass
+class Context:
+    """What a stage may read and where it writes.
+
+    `study` holds the declared sections only: touching another one is an error, so that what DVC
+    watches is what the stage uses. `items` are the stage's own keys (model, method, ...).
+    """
+
+    stage: str
+    sections: tuple[str, ...]
+    study: Study
+    items: dict[str, str]
+    run: Any = None
+    resumed: bool = False
+    precision: str = "32-true"
+    images_seen: int = 0
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The stage's name as DVC writes it, for example search_graph@desk-resnet20-..."""
+        return f"{self.stage}@{'-'.join([self.study.study, *self.items.values()])}"
+
+    @property
+    def results(self) -> Path:
+        """results/STUDY."""
+        return Path("results") / self.study.study
+
+    @property
+    def weights(self) -> Path:
+        """models/STUDY: weights, in DVC's cache and not in git."""
+        return Path("models") / self.study.study
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where this stage keeps what lets it resume; removed when it ends well."""
+        return Path("checkpoints") / self.study.study / self.name.partition("@")[0] / "-".join(
+            self.items.values()
+        )
+
+    def fingerprint(self, **more: Any) -> dict[str, Any]:
+        """What must be equal for a checkpoint to be continued."""
+        settings = {name: _plain(getattr(self.study, name)) for name in self.sections}
+        return {"stage": self.name, **settings, "torch": version("torch"), **more}
+
+    def log(self, name: str, value: float, step: int) -> None:
+        """Record a metric with Sacred."""
+        if self.run is not None:
+            self.run.log_scalar(name, value, step)
+
+
+class _Undeclared:
+    """Stands for a section of the study that a stage did not declare."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, attribute: str) -> Any:
+        raise AssertionError(f"section {self._name!r} is used but not declared by this stage")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage's face: its function, the study's sections that it reads, and its own keys."""
+
+    work: Callable[[Context], None]
+    sections: tuple[str, ...]
+    items: tuple[str, ...] = ()
+
+    @property
+    def module(self) -> str:
+        return self.work.__module__ if self.work.__module__ != "__main__" else _main_module()
+
+    def main(self, name: Callable[[dict[str, str]], str] | None = None) -> None:
+        """Run from the command line; a refusal is one line on stderr and exit code 2.
+
+        `name` gives DVC's name of the stage from its items, where it is not the module's.
+        """
+        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+        try:
+            raw = load()
+        except UserError as refusal:
+            sys.exit(_refuse(refusal))
+        experiment = Experiment(self.module, save_git_info=False)
+        experiment.logger = _quiet_logger()
+        experiment.add_config({name: raw[name] for name in ("study", *self.sections)})
+        experiment.add_config({"seed": 0, **dict.fromkeys(self.items)})
+        observer = FileStorageObserver(RUNS, copy_sources=False)
+        experiment.observers.append(observer)
+        done: list[Context] = []
+
+        @experiment.main
+        def run(_run: Any, _config: dict[str, Any]) -> None:
+            try:
+                context = self._context(raw, _config, name)
+                context.run = _run
+                done.append(context)
+                self._work(context)
+            except UserError as refusal:
+                raise SystemExit(_refuse(refusal)) from None
+
+        experiment.run_commandline()
+        if done and observer.dir is not None:
+            keep_record(Path(observer.dir), done[0].results / "records" / done[0].name)
+
+    def _context(
+        self,
+        raw: dict[str, Any],
+        config: dict[str, Any],
+        name: Callable[[dict[str, str]], str] | None,
+    ) -> Context:
+        changed = {key: value for key, value in config.items() if key not in (*self.items, "seed")}
+        study = parse({**raw, **changed})
+        for section in set(Study.__dataclass_fields__) - {*self.sections, "study"}:
+            object.__setattr__(study, section, _Undeclared(section))
+        if missing := [item for item in self.items if config[item] is None]:
+            raise UserError(f"{self.module}: say `with {missing[0]}=...`")
+        items = {item: str(config[item]) for item in self.items}
+        stage = name(items) if name else self.module.rpartition(".")[2]
+        return Context(stage, self.sections, study, items)
+
+    def _work(self, context: Context) -> None:
+        started = datetime.now(UTC)
+        clock = time.perf_counter()
+        self.work(context)
+        seconds = time.perf_counter() - clock
+        sidecar = _sidecar(context, self.module, started, seconds)
+        write_json(_sidecar_path(context, self.module), sidecar)
+        shutil.rmtree(context.checkpoints, ignore_errors=True)
+
+
+def output(context: Context, module: str) -> Path:
+    """The folder under results/ that a stage's small files go to."""
+    folder = FOLDERS[module.rpartition(".")[2]]
+    return context.results.joinpath(folder, *context.items.values())
+
+
+FOLDERS = {
+    "prepare": "splits",
+    "train_base": "base",
+    "correlation": "correlation",
+    "train_pruningnet": "pruningnet",
+    "analyse_pruningnet": "generated",
+    "search": "search",
+    "finetune": "final",
+}
+
+
+def _sidecar_path(context: Context, module: str) -> Path:
+    return output(context, module) / "run.json"
+
+
+def _sidecar(context: Context, module: str, started: datetime, seconds: float) -> dict[str, Any]:
+    """Times, machine and versions: beside the metrics, never in them."""
+    items = " ".join(f"{key}={value}" for key, value in context.items.items())
+    return {
+        "stage": context.name,
+        "record": f"records/{context.name}",
+        "command": f"python -m {module}" + (f" with {items}" if items else ""),
+        "seconds": round(seconds, 2),
+        "started": started.isoformat(timespec="seconds").replace("+00:00", "Z"),
+        "resumed": context.resumed,
+        "hardware": hardware(),
+        "precision": context.precision,
+        "versions": {"python": platform.python_version(), **{v: version(v) for v in VERSIONS}},
+        "images_seen": context.images_seen,
+        **context.extra,
+    }
+
+
+def hardware() -> dict[str, Any]:
+    """Processor, cores, accelerator and memory; never the host's name."""
+    import torch
+
+    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {
+        "cpu": processor(),
+        "cores": os.cpu_count(),
+        "accelerator": ", ".join(names) or "none",
+        "memory_gb": round(memory / 2**30),
+    }
+
+
+def processor() -> str:
+    """The processor's model, as the kernel names it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.machine()
+
+
+def keep_record(run: Path, record: Path) -> None:
+    """Copy Sacred's record of a run to results/, without host name and absolute paths."""
+    beside = record.with_name(f".{os.getpid()}.{record.name}")
+    beside.mkdir(parents=True)
+    for name in ("config.json", "run.json", "metrics.json", "cout.txt"):
+        if not (run / name).exists():
+            continue
+        text = (run / name).read_text(encoding="utf-8")
+        text = text.replace(str(Path.cwd()), ".").replace(str(Path.home()), "~")
+        if name == "run.json":
+            record_data = json.loads(text)
+            record_data.get("host", {}).pop("hostname", None)
+            record_data.get("host", {}).pop("ENV", None)
+            text = json.dumps(record_data, indent=1) + "\n"
+        if name == "config.json":
+            config = json.loads(text)
+            config.pop("seed", None)  # Sacred's own; every stage's seed is in its section
+            text = json.dumps(config, indent=1) + "\n"
+        (beside / name).write_text(text, encoding="utf-8")
+    shutil.rmtree(record, ignore_errors=True)
+    beside.rename(record)
+
+
+def _quiet_logger() -> Any:
+    import logging
+
+    logger = logging.getLogger("sacred.stage")
+    logger.setLevel(logging.CRITICAL)  # a refusal is one line; `-l INFO` says more
+    return logger
+
+
+def _refuse(refusal: UserError) -> int:
+    print(f"error: {refusal}", file=sys.stderr)
+    return 2
+
+
+def _main_module() -> str:
+    return str(sys.modules["__main__"].__spec__.name)  # type: ignore[union-attr]
+
+
+def _plain(value: Any) -> Any:
+    """A section as plain data, for a fingerprint."""
+    from dataclasses import asdict, is_dataclass
+
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value

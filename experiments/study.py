@@ -1,0 +1,280 @@
+"""The one reader of a study file (`params.yaml`): typed and strict.
+
+An unknown key or value is an error that names where it stands and the nearest known one.
+`python -m experiments.study KEY` prints one top-level value, for the Makefile.
+"""
+
+import difflib
+import sys
+import types
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+from graphpruning.errors import UserError
+
+PARAMS = Path("params.yaml")
+
+
+@dataclass(frozen=True)
+class Data:
+    """Which images. `files` is what DVC watches; `search_images` are held out of training."""
+
+    name: str
+    root: str
+    files: str
+    search_images: int
+    calibration_images: int
+    seed: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    pad: int
+    flip: bool
+
+
+@dataclass(frozen=True)
+class Space:
+    """Levels of each group: multiples of `divisor` from `smallest` x full on, or `ratios`."""
+
+    divisor: int | None
+    smallest: float
+    ratios: tuple[float, ...] | None
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A training recipe, as `graphpruning.training.loop.Recipe` takes it."""
+
+    epochs: int
+    batch_size: int
+    lr: float
+    schedule: Literal["linear", "cosine", "step", "onecycle"]
+    warmup_epochs: float
+    momentum: float
+    nesterov: bool
+    weight_decay: float
+    decay_norms: bool
+    label_smoothing: float
+    clip: float | None
+    augment: bool
+    images_per_epoch: int | None
+    milestones: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Base:
+    """Training of the unpruned network."""
+
+    seed: int
+    recipe: Schedule
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """Images and positions per image that the correlation analysis samples."""
+
+    images: int
+    positions: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class PruningNets:
+    """Training of the PruningNets, one a conditioning, all by the same recipe."""
+
+    conditionings: tuple[Literal["graph", "block", "none"], ...]
+    seed: int
+    recipe: Schedule
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """Random candidates judged with generated weights; the first `trained` also from scratch."""
+
+    candidates: int
+    trained: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Agent:
+    """DDPG's settings that follow the number of evaluations; the others are AMC's."""
+
+    warmup_episodes: int
+    noise_decay: float
+
+
+@dataclass(frozen=True)
+class Evolution:
+    """Sizes of MetaPruning's generations."""
+
+    population: int
+    parents: int
+    mutations: int
+    crossovers: int
+    mutation_probability: float
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """Base images and output positions per image from which AMC re-fits sliced weights."""
+
+    images: int
+    points: int
+
+
+@dataclass(frozen=True)
+class Search:
+    """`evaluations` candidates for every searcher, each recalibrated on the same images."""
+
+    evaluations: int
+    recalibration_images: int
+    agent: Agent
+    evolution: Evolution
+    reconstruction: Reconstruction
+
+
+@dataclass(frozen=True)
+class Final:
+    """Training of the found networks: from fresh weights, or from those that the search used."""
+
+    initial: Literal["scratch", "searched"]
+    recipe: Schedule
+
+
+@dataclass(frozen=True)
+class Study:
+    """Everything that `dvc repro` needs to know."""
+
+    study: str
+    title: str
+    models: tuple[str, ...]
+    networks: dict[str, dict[str, Any]]
+    data: Data
+    space: Space
+    precision: Literal["auto", "32-true", "bf16-mixed"]
+    base: Base
+    correlation: Correlation
+    pruningnet: PruningNets
+    analysis: Analysis
+    search: Search
+    final: Final
+    budgets: tuple[float | str, ...]
+    seeds: tuple[str, ...]
+    methods: tuple[str, ...]
+    searches: dict[str, tuple[str, ...]]
+
+
+def load(path: Path = PARAMS) -> dict[str, Any]:
+    """Read a study file as plain data and check it whole; `UserError` for what does not fit."""
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: run from the repository's root") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    parse(raw, str(path))
+    result: dict[str, Any] = raw
+    return result
+
+
+def parse(raw: Any, where: str = str(PARAMS)) -> Study:
+    """Turn plain data into a `Study`."""
+    study: Study = _read(Study, raw, where)
+    for budget in study.budgets:
+        budget_in_macs(budget, 1)
+    for seeds in study.seeds:
+        seed_list(seeds)
+    listed = sorted(method for methods in study.searches.values() for method in methods)
+    if listed != sorted(study.methods):
+        raise UserError(f"{where}: `methods` and the lists under `searches` name other methods")
+    if missing := [model for model in study.models if model not in study.networks]:
+        raise UserError(f"{where}: networks has no entry for the model {missing[0]!r}")
+    return study
+
+
+def budget_in_macs(budget: float | str, full: int) -> int:
+    """MACs of a budget: a share of `full` (0.5), or absolute ("316M", "1.0G")."""
+    text = str(budget)
+    scale = {"M": 1e6, "G": 1e9}.get(text[-1:])
+    try:
+        macs = float(text[:-1]) * scale if scale else float(text) * full
+    except ValueError:
+        macs = -1
+    if macs <= 0 or (not scale and float(text) > 1):
+        raise UserError(f"budgets: {budget!r} is neither a share up to 1 nor MACs such as '316M'")
+    return int(macs)
+
+
+def seed_list(seeds: str) -> list[int]:
+    """The seeds that one stage runs one after the other: "0+1+2" is [0, 1, 2]."""
+    try:
+        return [int(seed) for seed in str(seeds).split("+")]
+    except ValueError:
+        raise UserError(f"seeds: {seeds!r} is not of the form '0' or '0+1+2'") from None
+
+
+def _read(kind: Any, value: Any, where: str) -> Any:
+    """Check `value` against a type annotation and build it; errors say where."""
+    if is_dataclass(kind):
+        return _read_fields(kind, value, where)
+    origin, arguments = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return value
+    if origin in (Union, types.UnionType):
+        return _read_union(arguments, value, where)
+    if origin is Literal:
+        if value not in arguments:
+            raise UserError(f"{where}: {value!r} is unknown; {_nearest(value, arguments)}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise UserError(f"{where}: a list is expected, not {value!r}")
+        return tuple(_read(arguments[0], v, f"{where}[{i}]") for i, v in enumerate(value))
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise UserError(f"{where}: a mapping is expected, not {value!r}")
+        return {str(k): _read(arguments[1], v, f"{where}.{k}") for k, v in value.items()}
+    accepted = (int, float) if kind is float else kind
+    if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
+        name = "null" if kind is type(None) else kind.__name__
+        raise UserError(f"{where}: {name} is expected, not {value!r}")
+    return float(value) if kind is float else value
+
+
+def _read_union(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
+    for kind in kinds:
+        try:
+            return _read(kind, value, where)
+        except UserError:
+            continue
+    names = " or ".join(getattr(kind, "__name__", str(kind)) for kind in kinds)
+    raise UserError(f"{where}: {names} is expected, not {value!r}")
+
+
+def _read_fields(kind: Any, value: Any, where: str) -> Any:
+    if not isinstance(value, Mapping):
+        raise UserError(f"{where}: a mapping is expected, not {value!r}")
+    hints = get_type_hints(kind)
+    for key in value:
+        if key not in hints:
+            raise UserError(f"{where}: unknown key {key!r}; {_nearest(key, hints)}")
+    required = [f.name for f in fields(kind) if f.default is MISSING]
+    if missing := [name for name in required if name not in value]:
+        raise UserError(f"{where}: key {missing[0]!r} is missing")
+    return kind(**{key: _read(hints[key], v, f"{where}: {key}") for key, v in value.items()})
+
+
+def _nearest(word: Any, known: Any) -> str:
+    near = difflib.get_close_matches(str(word), [str(k) for k in known], 1, 0)
+    return f"did you mean {near[0]!r}?"
+
+
+if __name__ == "__main__":
+    try:
+        print(load()[sys.argv[1]])
+    except UserError as refusal:
+        sys.exit(f"{refusal}")

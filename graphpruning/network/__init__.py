@@ -1,0 +1,1 @@
+"""A convolutional network as a graph of layers and groups of channels."""

@@ -1,0 +1,108 @@
+"""Run a network at given widths with given weights, without building it.
+
+Batch normalisation is the subtle part. A sub-network has no statistics of its own: in training
+it uses those of the batch; before it is evaluated, `recalibrate` collects them on training
+images. Forgetting this gives accuracies near chance, the commonest complaint about MetaPruning.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+
+from graphpruning.network.graph import ChannelGraph
+
+LayerWeights = dict[str, tuple[Tensor, Tensor | None]]
+"""Per layer (weight, bias) at the widths in question; per batch normalisation, where it has
+them, (scale, shift)."""
+
+Statistics = dict[str, tuple[Tensor, Tensor]]
+"""Per batch normalisation the mean and variance of its channels."""
+
+
+class Subnet:
+    """The traced network as a function of images, weights and statistics."""
+
+    def __init__(self, graph: ChannelGraph) -> None:
+        self.graph = graph
+        self.kinds = {layer.name: layer.kind for layer in graph.layers}
+
+    def logits(
+        self, images: Tensor, weights: LayerWeights, statistics: Statistics | None = None
+    ) -> Tensor:
+        """Return [batch, classes] for `images` [batch, channels, height, width].
+
+        Without `statistics`, batch normalisation uses those of this batch.
+        """
+        result: Tensor = _Run(self, weights, statistics, collect=None).run(images)
+        return result
+
+    @torch.no_grad()
+    def recalibrate(self, weights: LayerWeights, batches: Iterable[Tensor]) -> Statistics:
+        """Return the statistics of every batch normalisation, averaged over `batches` of images.
+
+        Each batch runs with its own statistics, as in training; variances are unbiased, as those
+        that a batch normalisation layer keeps.
+        """
+        sums: Statistics = {}
+        count = 0
+        for images in batches:
+            of_batch: Statistics = {}
+            _Run(self, weights, None, collect=of_batch).run(images)
+            for name, (mean, variance) in of_batch.items():
+                before = sums.get(name)
+                sums[name] = (mean, variance) if before is None else (
+                    before[0] + mean,
+                    before[1] + variance,
+                )
+            count += 1
+        return {name: (mean / count, variance / count) for name, (mean, variance) in sums.items()}
+
+
+class _Run(fx.Interpreter):
+    """One forward pass: layers and batch normalisations are replaced, the rest is as traced."""
+
+    def __init__(
+        self,
+        subnet: Subnet,
+        weights: LayerWeights,
+        statistics: Statistics | None,
+        collect: Statistics | None,
+    ) -> None:
+        super().__init__(subnet.graph.module)
+        self.kinds = subnet.kinds
+        self.weights = weights
+        self.statistics = statistics
+        self.collect = collect
+
+    def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        module = self.submodules[target]
+        if target in self.kinds:
+            return self._layer(target, module, args[0])
+        if isinstance(module, nn.BatchNorm2d):
+            return self._norm(target, module, args[0])
+        return super().call_module(target, args, kwargs)
+
+    def _layer(self, name: str, module: nn.Module, x: Tensor) -> Tensor:
+        weight, bias = self.weights[name]
+        if isinstance(module, nn.Linear):
+            return F.linear(x, weight, bias)
+        assert isinstance(module, nn.Conv2d)
+        groups = x.shape[1] if self.kinds[name] == "depthwise" else 1
+        padding: Any = module.padding
+        return F.conv2d(x, weight, bias, module.stride, padding, module.dilation, groups)
+
+    def _norm(self, name: str, module: nn.BatchNorm2d, x: Tensor) -> Tensor:
+        scale, shift = self.weights.get(name, (None, None))
+        if self.statistics is not None:
+            mean, variance = self.statistics[name]
+            return F.batch_norm(x, mean, variance, scale, shift, False, 0.0, module.eps)
+        if self.collect is None:
+            return F.batch_norm(x, None, None, scale, shift, True, 0.0, module.eps)
+        mean = torch.zeros(x.shape[1], device=x.device)
+        variance = torch.ones(x.shape[1], device=x.device)
+        y = F.batch_norm(x, mean, variance, scale, shift, True, 1.0, module.eps)
+        self.collect[name] = (mean, variance)  # momentum 1: exactly this batch's statistics
+        return y

@@ -1,0 +1,163 @@
+"""Networks to prune: CIFAR's ResNets and MobileNetV1 are ours, everything else torchvision's."""
+
+import difflib
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from graphpruning.errors import UserError
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut (He et al. 2016, Figure 2).
+
+    Where the shape changes, the shortcut is a 1x1 convolution (the paper's option B): a padded
+    identity would tie a stage's channels to a part of the next one's.
+    """
+
+    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.shortcut = nn.Sequential()
+        if stride != 1 or in_channels != channels:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(in_channels, channels, 1, stride, bias=False), nn.BatchNorm2d(channels)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.bn1(self.conv1(x)))
+        return F.relu(self.bn2(self.conv2(y)) + self.shortcut(x))
+
+
+class CifarResNet(nn.Module):
+    """ResNet for small images, 6n+2 layers (He et al. 2016, section 4.2).
+
+    Stages of n blocks with width, 2 x width and 4 x width channels (the paper: 16, 32, 64).
+    `stem_stride` 2 halves the resolution at once, which costs a quarter.
+    """
+
+    def __init__(
+        self, depth: int, num_classes: int, in_channels: int, width: int = 16, stem_stride: int = 1
+    ) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, width, 3, stem_stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        blocks = (depth - 2) // 6
+        self.layer1 = self._stage(width, width, blocks, 1)
+        self.layer2 = self._stage(width, 2 * width, blocks, 2)
+        self.layer3 = self._stage(2 * width, 4 * width, blocks, 2)
+        self.fc = nn.Linear(4 * width, num_classes)
+        initialise(self)
+
+    @staticmethod
+    def _stage(in_channels: int, channels: int, blocks: int, stride: int) -> nn.Sequential:
+        first = BasicBlock(in_channels, channels, stride)
+        return nn.Sequential(first, *(BasicBlock(channels, channels, 1) for _ in range(blocks - 1)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.bn1(self.conv1(x)))
+        x = self.layer3(self.layer2(self.layer1(x)))
+        return self.fc(x.mean((2, 3)))
+
+
+class DepthwiseSeparable(nn.Module):
+    """A 3x3 depthwise and a 1x1 convolution, each with batch normalisation and ReLU."""
+
+    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(
+            in_channels, in_channels, 3, stride, 1, groups=in_channels, bias=False
+        )
+        self.bn1 = nn.BatchNorm2d(in_channels)
+        self.pointwise = nn.Conv2d(in_channels, channels, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.bn2(self.pointwise(F.relu(self.bn1(self.depthwise(x))))))
+
+
+class MobileNetV1(nn.Module):
+    """MobileNet (Howard et al. 2017, Table 1): 568.7M MACs at 224 px, 1,000 classes.
+
+    `width` multiplies every channel count; `strides` are those of the stem and the 13 blocks.
+    """
+
+    CHANNELS = (32, 64, 128, 128, 256, 256, 512, 512, 512, 512, 512, 512, 1024, 1024)
+    STRIDES = (2, 1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1)
+
+    def __init__(
+        self,
+        num_classes: int,
+        in_channels: int,
+        width: float = 1.0,
+        strides: tuple[int, ...] = STRIDES,
+    ) -> None:
+        super().__init__()
+        channels = [int(width * full) for full in self.CHANNELS]
+        self.conv1 = nn.Conv2d(in_channels, channels[0], 3, strides[0], 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels[0])
+        pairs = zip(channels[:-1], channels[1:], strides[1:], strict=True)
+        self.blocks = nn.Sequential(*(DepthwiseSeparable(*pair) for pair in pairs))
+        self.fc = nn.Linear(channels[-1], num_classes)
+        initialise(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.blocks(F.relu(self.bn1(self.conv1(x))))
+        return self.fc(x.mean((2, 3)))
+
+
+def initialise(model: nn.Module) -> None:
+    """Draw fresh weights for every layer from PyTorch's global generator (He et al. 2015).
+
+    Used for the zoo's networks, and for a narrowed network that is trained from scratch: what it
+    was cut from had other fan-outs.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(module, nn.Linear | nn.BatchNorm2d):
+            module.reset_parameters()
+
+
+def _resnet(depth: int) -> Callable[..., nn.Module]:
+    def build_resnet(num_classes: int, in_channels: int, **options: Any) -> nn.Module:
+        return CifarResNet(depth, num_classes, in_channels, **options)
+
+    build_resnet.__signature__ = inspect.signature(CifarResNet)  # type: ignore[attr-defined]
+    return build_resnet
+
+
+ZOO: dict[str, Callable[..., nn.Module]] = {
+    **{f"resnet{depth}": _resnet(depth) for depth in (8, 14, 20, 32, 44, 56, 110)},
+    "mobilenet_v1": MobileNetV1,
+}
+
+
+def build(name: str, num_classes: int = 10, in_channels: int = 3, **options: Any) -> nn.Module:
+    """Build a network by name: ours (`ZOO`), else torchvision's, with fresh weights.
+
+    Initial weights are drawn from PyTorch's global generator. Raises `UserError` for a name or
+    an option that does not exist, naming the nearest.
+    """
+    if name in ZOO:
+        known = list(inspect.signature(ZOO[name]).parameters)
+        for option in options:
+            if option not in known:
+                near = difflib.get_close_matches(option, known, 1, 0)
+                raise UserError(f"{name} has no option {option!r}; did you mean {near[0]!r}?")
+        return ZOO[name](num_classes=num_classes, in_channels=in_channels, **options)
+    from torchvision import models  # half a second that our own networks need not pay
+
+    if name not in models.list_models(models):
+        near = difflib.get_close_matches(name, [*ZOO, *models.list_models(models)], 1, 0)
+        raise UserError(f"there is no network {name!r}; did you mean {near[0]!r}?")
+    if in_channels != 3:
+        raise UserError(f"{name} is torchvision's and reads 3 channels, not {in_channels}")
+    model: nn.Module = models.get_model(name, weights=None, num_classes=num_classes, **options)
+    return model

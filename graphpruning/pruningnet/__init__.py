@@ -1,0 +1,1 @@
+"""Weights for a sub-network of any width, generated from aggregated features."""

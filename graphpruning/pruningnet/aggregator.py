@@ -1,0 +1,74 @@
+"""From node features to what each layer's weights are generated from, and the agent's states.
+
+Three conditionings share one face, `widths -> [layers, size]`: over the graph (GraphPruning),
+without edges (its ablation), and by the widths of a layer's own block (MetaPruning).
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.nn import GCNConv
+
+from graphpruning.network.graph import ChannelGraph, Widths
+from graphpruning.pruningnet.features import FEATURES, NodeFeatures, block_ratios
+
+
+class GraphAggregator(nn.Module):
+    """Two graph convolutions over the channel graph: aggregated features [layers, size].
+
+    `GCNConv` uses the symmetric normalisation of Kipf and Welling (arXiv 1609.02907) with self
+    loops; edges count in both directions. Without edges the same layers are a perceptron that
+    sees one node at a time.
+    """
+
+    def __init__(
+        self, graph: ChannelGraph, hidden: int = 64, size: int = 32, edges: bool = True
+    ) -> None:
+        super().__init__()
+        self.size = size
+        self.node_features = NodeFeatures(graph)
+        self.first = GCNConv(len(FEATURES), hidden)
+        self.second = GCNConv(hidden, size)
+        index = _both_directions(graph) if edges else torch.empty(2, 0, dtype=torch.int64)
+        self.register_buffer("edge_index", index, persistent=False)
+
+    def forward(self, widths: Widths) -> Tensor:
+        """Return the aggregated features [layers, size] of `widths`."""
+        nodes = self.node_features(widths).to(self.edge_index.device)
+        hidden = torch.relu(self.first(nodes, self.edge_index))
+        result: Tensor = torch.relu(self.second(hidden, self.edge_index))
+        return result
+
+
+class BlockConditioning(nn.Module):
+    """MetaPruning's: per layer Linear(k, size) and ReLU on its block's k kept ratios."""
+
+    def __init__(self, graph: ChannelGraph, size: int = 32) -> None:
+        super().__init__()
+        self.size = size
+        self.groups = block_ratios(graph)
+        self.full = graph.full_widths
+        self.layers = nn.ModuleList(nn.Linear(len(groups), size) for groups in self.groups)
+
+    def forward(self, widths: Widths) -> Tensor:
+        """Return the conditioning features [layers, size] of `widths`."""
+        rows = []
+        for groups, linear in zip(self.groups, self.layers, strict=True):
+            ratios = torch.tensor([widths[group] / self.full[group] for group in groups])
+            rows.append(torch.relu(linear(ratios.to(linear.weight.device))))
+        return torch.stack(rows)
+
+
+CONDITIONINGS: dict[str, Callable[[ChannelGraph], nn.Module]] = {
+    "graph": GraphAggregator,
+    "none": lambda graph: GraphAggregator(graph, edges=False),
+    "block": BlockConditioning,
+}
+
+
+def _both_directions(graph: ChannelGraph) -> Tensor:
+    position = {layer.name: index for index, layer in enumerate(graph.layers)}
+    pairs = sorted({(position[edge.source], position[edge.target]) for edge in graph.edges})
+    forward = torch.tensor(pairs, dtype=torch.int64).T
+    return torch.cat([forward, forward.flip(0)], dim=1)

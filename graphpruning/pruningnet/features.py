@@ -1,0 +1,66 @@
+"""From a width vector to node features: what each layer is, and how wide it is asked to be."""
+
+import torch
+from torch import Tensor
+
+from graphpruning.network.cost import CostTable
+from graphpruning.network.graph import ChannelGraph, Layer, Widths
+
+KINDS = ("convolution", "depthwise", "pointwise", "linear")
+FEATURES = (*KINDS, "kernel", "stride", "in", "out", "output size", "depth", "MACs", "ratio in",
+            "ratio out")  # fmt: skip
+
+
+class NodeFeatures:
+    """Features [layers, len(FEATURES)] of any width vector, each within [0, 1].
+
+    The first columns describe the full network and never change; the last two are the shares of
+    input and output channels kept by the widths asked about.
+    """
+
+    def __init__(self, graph: ChannelGraph) -> None:
+        self.table = CostTable(graph)
+        self.fixed = _describe(graph)
+        full = self.table.vector(graph.full_widths)
+        self.full_reads = self.table.reads @ full + self.table.read_fixed
+        self.full_writes = self.table.writes @ full + self.table.write_fixed
+
+    def __call__(self, widths: Widths) -> Tensor:
+        """Return the features [layers, len(FEATURES)], float32 on the CPU."""
+        row = self.table.vector(widths)
+        read = (self.table.reads @ row + self.table.read_fixed) / self.full_reads
+        write = (self.table.writes @ row + self.table.write_fixed) / self.full_writes
+        ratios = torch.tensor([read.tolist(), write.tolist()], dtype=torch.float32).T
+        return torch.cat([self.fixed, ratios], dim=1)
+
+
+def _describe(graph: ChannelGraph) -> Tensor:
+    """One row a layer, each column divided by its largest value."""
+    rows = torch.tensor([_layer_row(layer) for layer in graph.layers], dtype=torch.float32)
+    rows = rows / rows.amax(dim=0).clamp(min=1)
+    one_hot = [[float(layer.kind == kind) for kind in KINDS] for layer in graph.layers]
+    total = sum(layer.macs for layer in graph.layers)
+    shares = torch.tensor([[layer.macs / total] for layer in graph.layers])
+    return torch.cat([torch.tensor(one_hot), rows, shares], dim=1)
+
+
+def _layer_row(layer: Layer) -> list[float]:
+    kernel, stride, size = layer.kernel[0], layer.stride[0], layer.output_size[0]
+    return [kernel, stride, layer.in_channels, layer.out_channels, size, layer.depth]
+
+
+def block_ratios(graph: ChannelGraph) -> list[list[str]]:
+    """For each layer the groups whose kept ratios condition it in MetaPruning.
+
+    These are the groups that the layer's block reads or writes: one for a stem, two (in, out) for
+    a plain layer or a depthwise-separable block, three (in, mid, out) for a residual block
+    (liuzechun/MetaPruning, `models/resnet.py`, `models/mobilenet_v1.py`).
+    """
+    prunable = graph.full_widths
+    of_block: dict[str, list[str]] = {}
+    for layer in graph.layers:
+        groups = of_block.setdefault(layer.block, [])
+        for segment in (*layer.inputs, *layer.outputs):
+            if segment.group in prunable and segment.group not in groups:
+                groups.append(str(segment.group))
+    return [of_block[layer.block] for layer in graph.layers]

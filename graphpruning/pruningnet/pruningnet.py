@@ -1,0 +1,60 @@
+"""The PruningNet: weights for a sub-network of any width, trained jointly and from scratch."""
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor, nn
+
+from graphpruning.network.graph import ChannelGraph, Widths
+from graphpruning.network.subnet import LayerWeights, Subnet
+from graphpruning.network.widths import SearchSpace
+from graphpruning.pruningnet.aggregator import CONDITIONINGS
+from graphpruning.pruningnet.generator import WeightGenerator
+
+
+class PruningNet(nn.Module):
+    """Conditioning, one weight generator a layer, and the network that runs their weights.
+
+    `conditioning` is "graph" (the graph aggregator), "none" (the same without edges) or "block"
+    (MetaPruning's). Batch normalisation has no affine terms of its own; see `Subnet`.
+    """
+
+    def __init__(self, graph: ChannelGraph, conditioning: str) -> None:
+        super().__init__()
+        self.conditioning = CONDITIONINGS[conditioning](graph)
+        size = int(self.conditioning.size)
+        self.generators = nn.ModuleList(WeightGenerator(layer, size) for layer in graph.layers)
+        self.names = [layer.name for layer in graph.layers]
+        self.subnet = Subnet(graph)
+
+    def features(self, widths: Widths) -> Tensor:
+        """Return the (aggregated) features [layers, size] of `widths`, layers in forward order."""
+        result: Tensor = self.conditioning(widths)
+        return result
+
+    def weights(self, widths: Widths) -> LayerWeights:
+        """Return generated weights for every layer, cropped to `widths`, in float32.
+
+        Autocast is off: this part is bound by memory, and half precision would only round it.
+        """
+        device = next(self.parameters()).device.type
+        with torch.autocast(device, enabled=False):
+            rows = self.features(widths)
+            generators = zip(self.names, self.generators, rows, strict=True)
+            return {name: generator(row, widths) for name, generator, row in generators}
+
+    def forward(self, images: Tensor, widths: Widths) -> Tensor:
+        """Return [batch, classes]; batch normalisation uses this batch's statistics."""
+        return self.subnet.logits(images, self.weights(widths))
+
+
+class RandomWidthStep:
+    """The training step: one random width vector a batch, uniform over the space's levels."""
+
+    def __init__(self, space: SearchSpace, label_smoothing: float) -> None:
+        self.space = space
+        self.label_smoothing = label_smoothing
+
+    def __call__(self, net: nn.Module, images: Tensor, labels: Tensor, generator: Generator) -> Tensor:
+        """Return the loss of the batch at widths drawn from `generator`."""
+        logits = net(images, self.space.sample(generator))
+        return F.cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing)

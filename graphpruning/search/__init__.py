@@ -1,0 +1,1 @@
+"""Searches for widths within a budget; they ask one question: how accurate are these widths?"""

@@ -1,0 +1,1 @@
+"""Images and epochs; nothing here knows of pruning."""

@@ -1,0 +1,101 @@
+"""Where and in which precision to compute, as a Lightning Fabric."""
+
+import platform
+import time
+from difflib import get_close_matches
+from pathlib import Path
+
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from graphpruning.errors import UserError
+from graphpruning.files import read_json, write_json
+
+PRECISIONS = ("auto", "32-true", "bf16-mixed")
+WORTHWHILE = 1.2  # bf16 must be this many times faster than fp32 to be chosen on a CPU
+
+
+def make_fabric(
+    precision: str = "auto",
+    accelerator: str = "auto",
+    devices: str | int = "auto",
+    cache: str | Path = "checkpoints/precision.json",
+) -> Fabric:
+    """Return a launched Fabric; "auto" takes every GPU there is, else one CPU process.
+
+    Precision "auto" is bf16-mixed on GPUs that have it. On a CPU a short timing decides, once: its
+    answer is kept in `cache` for this processor, thread count and torch version, so that a machine
+    always computes alike. Several CPU processes, which might differ in opinion, use fp32.
+
+    Raises `UserError` for an unknown precision and for devices that are not there.
+    """
+    if precision not in PRECISIONS:
+        nearest = get_close_matches(precision, PRECISIONS, n=1, cutoff=0)[0]
+        raise UserError(
+            f"unknown precision {precision!r}: did you mean {nearest!r}? "
+            f"(known: {', '.join(PRECISIONS)})"
+        )
+    try:
+        plain = Fabric(accelerator=accelerator, devices=devices)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise UserError(f"accelerator {accelerator!r}, devices {devices!r}: {error}") from None
+    if precision == "auto":
+        if plain.device.type == "cuda" and torch.cuda.is_bf16_supported():
+            precision = "bf16-mixed"
+        elif plain.device.type == "cpu" and plain.world_size == 1:
+            precision = cpu_precision(Path(cache))
+        else:
+            precision = "32-true"
+    fabric = Fabric(accelerator=accelerator, devices=devices, precision=precision)  # type: ignore[arg-type]
+    fabric.launch()
+    return fabric
+
+
+def cpu_precision(cache: Path) -> str:
+    """Return "bf16-mixed" or "32-true", whichever `cache` or else a timing says."""
+    known = read_json(cache, "the next run, once you delete it,") if cache.exists() else {}
+    machine = f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    if machine not in known:
+        full, half = time_training_step()
+        known[machine] = {
+            "precision": "bf16-mixed" if full >= WORTHWHILE * half else "32-true",
+            "fp32_ms": round(1000 * full, 2),
+            "bf16_ms": round(1000 * half, 2),
+        }
+        write_json(cache, known)
+    return str(known[machine]["precision"])
+
+
+def processor() -> str:
+    """Return the processor's model, as far as the system tells it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def time_training_step() -> tuple[float, float]:
+    """Return seconds for forward and backward of a small network on the CPU: fp32, bf16.
+
+    The best of several repeats, which alternate so that a busy moment hits both alike.
+    """
+    net = nn.Sequential(
+        nn.Conv2d(16, 32, 3, padding=1, bias=False),
+        nn.BatchNorm2d(32),
+        nn.ReLU(),
+        nn.Conv2d(32, 32, 3, padding=1, bias=False),
+        nn.BatchNorm2d(32),
+    ).to(memory_format=torch.channels_last)
+    images = torch.zeros(64, 16, 16, 16).to(memory_format=torch.channels_last)
+    best = {False: float("inf"), True: float("inf")}
+    for _ in range(12):
+        for half in best:
+            start = time.perf_counter()
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
+                loss = net(images).float().square().mean()
+            loss.backward()
+            best[half] = min(best[half], time.perf_counter() - start)
+    return best[False], best[True]

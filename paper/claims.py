@@ -1,0 +1,212 @@
+"""The five claims, each with its evidence in one sentence and a verdict, from the numbers alone.
+
+A claim rests on one or more effects, each stated so that the claim says it is above zero. It
+holds if every interval lies above zero, does not hold if one lies below, and is undecided
+otherwise: an interval includes zero, or there is none.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from paper import measures
+from paper.results import Results, Row
+from paper.statistics import Estimate
+from paper.wording import counted, interval, joined, number
+
+HOLDS = "holds"
+FAILS = "does not hold"
+UNDECIDED = "undecided"
+
+LARGELY = 0.5
+"""C1: a channel is largely representable when R² is above this: most of its variance."""
+REASONABLE = 0.5
+"""C3: accuracy with generated weights is reasonable above this share of the base's.
+
+MetaPruning's authors expect their PruningNet to reach about half.
+"""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim of the paper, what our runs say of it, and where to look."""
+
+    id: str
+    statement: str
+    evidence: str
+    verdict: str
+    artefacts: tuple[str, ...]
+
+
+STATEMENTS = {
+    "C1": "In a block with a shortcut the deeper layer is largely representable by the former one.",
+    "C2": "Aggregation over the graph carries information about the other layers.",
+    "C3": "PruningNet gives reasonable weights for any size.",
+    "C4": "Aggregated features are better search states than hand-crafted ones.",
+    "C5": "The final networks are better than those of AMC, MetaPruning and simple baselines "
+    "under the same conditions.",
+}
+ARTEFACTS = {
+    "C1": ("figure1_correlation_heatmaps", "figure2_r2_distributions", "table1_correlation"),
+    "C2": ("figure3_graph", "table4_ablations"),
+    "C3": ("figure4_generated_accuracy", "table2_generated_weights"),
+    "C4": ("figure5_search_curves", "table4_ablations"),
+    "C5": ("table3_main", "figure6_accuracy_macs", "figure7_kept_ratio"),
+}
+
+
+def verdict(effects: list[Estimate]) -> str:
+    """Holds, does not hold or undecided, from effects that the claim says are above zero."""
+    if any(effect.high < 0 for effect in effects):
+        return FAILS
+    if effects and all(effect.low > 0 for effect in effects):
+        return HOLDS
+    return UNDECIDED
+
+
+def claims(results: Results) -> list[Claim]:
+    """Evidence and verdict for C1 to C5."""
+    judges: dict[str, Callable[[Results], tuple[list[str], list[Estimate]]]] = {
+        "C1": _representable,
+        "C2": _informed,
+        "C3": _reasonable,
+        "C4": _better_states,
+        "C5": _better_networks,
+    }
+    found = []
+    for name, judge in judges.items():
+        sentences, effects = judge(results)
+        evidence = " ".join(sentences) or "This study does not test it: it lacks the comparison."
+        found.append(Claim(name, STATEMENTS[name], evidence, verdict(effects), ARTEFACTS[name]))
+    return found
+
+
+def _representable(results: Results) -> tuple[list[str], list[Estimate]]:
+    sentences, effects = [], []
+    for model in results.models:
+        inside = measures.channels(results, model, "trained", "in_block")
+        r2 = measures.clusters(inside)
+        elsewhere = measures.clusters(measures.channels(results, model, "trained", "other_block"))
+        untrained = measures.clusters(measures.channels(results, model, "untrained", "in_block"))
+        middle = r2.estimate(measures.median)
+        over_elsewhere = r2.difference(elsewhere, measures.median)
+        over_untrained = r2.difference(untrained, measures.median)
+        effects += [_above(middle, LARGELY), over_elsewhere, over_untrained]
+        sentences.append(
+            f"In {model} the median R² of a channel, given the former layer of its block, is "
+            f"{interval(middle, 2)} ({counted(len(inside), 'channel')} of "
+            f"{counted(middle.n, 'layer')}; largely means above {LARGELY}); that is "
+            f"{interval(over_elsewhere, 2, sign=True)} against layers of different blocks and "
+            f"{interval(over_untrained, 2, sign=True)} against the same layers untrained."
+        )
+    return sentences, effects
+
+
+def _informed(results: Results) -> tuple[list[str], list[Estimate]]:
+    sentences, effects = [], []
+    source = results.ours.source
+    for model in results.models:
+        there = set(results.generated[model].influence["conditioning"])
+        if {source, "none"} <= there and source != "none":
+            with_edges = measures.movement(results, model, source, measures.FAR)
+            without = measures.movement(results, model, "none", measures.FAR)
+            moved = with_edges.estimate(measures.average)
+            more = with_edges.difference(without, measures.average)
+            effects.append(more)
+            sentences.append(
+                f"In {model}, when the width of a group {measures.FAR} or more edges away changes, "
+                f"an aggregated feature moves by {_percent(moved)} with edges, "
+                f"{_percent(more, sign=True)} more than without."
+            )
+    for row in measures.edge_ablations(results):
+        found, effect = _final_differences(results, [row])
+        sentences += found
+        effects += effect
+    return sentences, effects
+
+
+def _reasonable(results: Results) -> tuple[list[str], list[Estimate]]:
+    sentences, effects = [], []
+    source = results.ours.source
+    if source not in results.conditionings:
+        return [], []
+    for model in results.models:
+        quarters = measures.by_size(results, model, source)
+        worst = min((quarter for quarter in quarters if quarter.n), key=lambda one: one.value)
+        yardstick = REASONABLE * results.base[model].search_top1
+        margin = _above(worst, yardstick)
+        tau = measures.rank_correlation(results, model, source)
+        effects += [margin, tau]
+        sentences.append(
+            f"In {model} the quarter of candidate sizes that fares worst has "
+            f"{interval(worst, 1)} % with generated weights "
+            f"({counted(worst.n, 'candidate')}), {interval(margin, 1, sign=True)} points from half "
+            f"of the base network's {number(results.base[model].search_top1, 1)} %; Kendall's tau "
+            f"with the accuracy after training from scratch is {interval(tau, 2)} "
+            f"({counted(tau.n, 'candidate')})."
+        )
+    return sentences, effects
+
+
+def _better_states(results: Results) -> tuple[list[str], list[Estimate]]:
+    sentences, effects = [], []
+    for row in measures.state_ablations(results):
+        for model in results.models:
+            found = measures.search_difference(results, model, row.name, results.budgets)
+            effects.append(found)
+            sentences.append(
+                f"In {model} the best candidate of {results.ours.label} minus that of {row.label} "
+                f"is {_points(found)} on the search split "
+                f"({_units(results, found)})."
+            )
+        final, effect = _final_differences(results, [row])
+        sentences += final
+        effects += effect
+    return sentences, effects
+
+
+def _better_networks(results: Results) -> tuple[list[str], list[Estimate]]:
+    return _final_differences(results, results.of_kind("baseline"))
+
+
+def _final_differences(results: Results, rows: list[Row]) -> tuple[list[str], list[Estimate]]:
+    """Our final test accuracy minus that of each of `rows`, one sentence a model."""
+    sentences, effects = [], []
+    for model in results.models if rows else []:
+        found = {
+            row.label: measures.test_difference(results, model, row.name, results.budgets)
+            for row in rows
+        }
+        effects += found.values()
+        against = joined([f"{_points(effect)} against {label}" for label, effect in found.items()])
+        sentences.append(
+            f"In {model} the final test accuracy of {results.ours.label} differs by {against} "
+            f"({_units(results, effects[-1])})."
+        )
+    return sentences, effects
+
+
+def _above(estimate: Estimate, threshold: float) -> Estimate:
+    """The estimate as an effect over a fixed threshold."""
+    return Estimate(
+        estimate.value - threshold,
+        estimate.low - threshold,
+        estimate.high - threshold,
+        estimate.n,
+    )
+
+
+def _points(effect: Estimate) -> str:
+    return f"{interval(effect, 2, sign=True)} points"
+
+
+def _percent(estimate: Estimate, sign: bool = False) -> str:
+    hundredfold = Estimate(
+        100 * estimate.value, 100 * estimate.low, 100 * estimate.high, estimate.n
+    )
+    return f"{interval(hundredfold, 1, sign)} %"
+
+
+def _units(results: Results, effect: Estimate) -> str:
+    over = "" if len(results.budgets) == 1 else f"mean over {len(results.budgets)} budgets, "
+    seeds = counted(effect.n, "seed")
+    return f"{over}paired over {seeds}" if effect.n > 1 else f"{over}{seeds}, so no interval"

@@ -1,0 +1,120 @@
+"""The quantities that the tables and the claims share, computed from the results."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from paper.results import Results, Row
+from paper.statistics import Clusters, Estimate, kendall, mean, paired
+
+PAIRS = {"in_block": "same block", "other_block": "different blocks"}
+FAR = 2
+"""From this distance on, a group neither is nor reads the one that changed."""
+
+
+def channels(results: Results, model: str, network: str, pair: str) -> pd.DataFrame:
+    """Deeper channels of one kind of pair of layers in the trained or untrained network."""
+    frame = results.correlation[model].channels
+    return frame[(frame["network"] == network) & (frame["pair"] == pair)]
+
+
+def clusters(frame: pd.DataFrame, column: str = "r2") -> Clusters:
+    """A column of `channels`, whole deeper layers being the units of a resample."""
+    return Clusters(frame[column], frame["deeper"])
+
+
+def share_over(threshold: float) -> Callable[[NDArray[np.float64]], float]:
+    """The share of values above `threshold`, as a statistic."""
+    return lambda values: float(np.mean(values > threshold))
+
+
+def median(values: NDArray[np.float64]) -> float:
+    return float(np.median(values))
+
+
+def movement(
+    results: Results, model: str, conditioning: str, nearest: int, farthest: int | None = None
+) -> Clusters:
+    """Relative movement of groups `nearest` to `farthest` edges from the one that changed.
+
+    The changed groups are the units of a resample.
+    """
+    frame = results.generated[model].influence
+    far = frame["distance"] >= nearest
+    if farthest is not None:
+        far &= frame["distance"] <= farthest
+    frame = frame[(frame["conditioning"] == conditioning) & far]
+    return Clusters(frame["movement"], frame["changed"])
+
+
+def average(values: NDArray[np.float64]) -> float:
+    return float(np.mean(values))
+
+
+def candidates(results: Results, model: str, conditioning: str) -> pd.DataFrame:
+    """Candidates with weights generated under `conditioning`, by MACs, smallest first."""
+    frame = results.generated[model].candidates
+    return frame[frame["conditioning"] == conditioning].sort_values(["macs", "candidate"])
+
+
+def by_size(results: Results, model: str, conditioning: str) -> list[Estimate]:
+    """Mean accuracy with generated weights in the four quarters of the candidates by MACs."""
+    frame = candidates(results, model, conditioning)
+    accuracies = frame["top1_generated"].to_numpy(dtype=float)
+    return [mean(quarter) for quarter in np.array_split(accuracies, 4)]
+
+
+def rank_correlation(results: Results, model: str, conditioning: str) -> Estimate:
+    """Kendall's tau between accuracy with generated weights and after training from scratch."""
+    frame = candidates(results, model, conditioning).dropna(subset="top1_trained")
+    return kendall(frame["top1_generated"], frame["top1_trained"])
+
+
+def test_difference(results: Results, model: str, other: str, budgets: list[str]) -> Estimate:
+    """Our final test accuracy minus the other method's, paired by seed, mean over budgets."""
+    return _difference(results.test_top1, results.ours.name, model, other, budgets)
+
+
+def search_difference(results: Results, model: str, other: str, budgets: list[str]) -> Estimate:
+    """The same for the best candidate's accuracy on the search split.
+
+    It compares methods only where both rate candidates with the same weights.
+    """
+    return _difference(results.search_top1, results.ours.name, model, other, budgets)
+
+
+def _difference(
+    top1: Callable[[str, str, str], dict[int, float]],
+    ours: str,
+    model: str,
+    other: str,
+    budgets: list[str],
+) -> Estimate:
+    def over_budgets(method: str) -> dict[int, float]:
+        per_budget = [top1(model, method, budget) for budget in budgets]
+        seeds = set.intersection(*(set(one) for one in per_budget))
+        return {seed: float(np.mean([one[seed] for one in per_budget])) for seed in seeds}
+
+    return paired(over_budgets(ours), over_budgets(other))
+
+
+def same_weights(results: Results, row: Row) -> bool:
+    """Whether a method rates candidates with the weights that ours does."""
+    return row.source == results.ours.source
+
+
+def state_ablations(results: Results) -> list[Row]:
+    """Ablations that differ from ours in what the search sees, and in nothing else."""
+    ours = results.ours
+    return [
+        row
+        for row in results.of_kind("ablation")
+        if same_weights(results, row) and row.searcher == ours.searcher and row.state != ours.state
+    ]
+
+
+def edge_ablations(results: Results) -> list[Row]:
+    """Ablations whose PruningNet aggregates nothing."""
+    return [row for row in results.of_kind("ablation") if row.source == "none"]
