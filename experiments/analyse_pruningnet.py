@@ -4,21 +4,16 @@ from collections import deque
 
 import torch
 
-from experiments.finetune import trained_from_scratch
-from experiments.inputs import (
-    network,
-    pruningnet,
-    search_space,
-    search_split,
-    training_images,
-    write_csv,
-)
+from experiments.candidates import pruningnet, search_space, search_split
+from experiments.finetune import train_found
+from experiments.inputs import training_images, write_csv
 from experiments.stage import Context, Stage
 from graphpruning.files import write_json
 from graphpruning.network.graph import ChannelGraph
 from graphpruning.pruningnet.pruningnet import PruningNet
 from graphpruning.search.evaluator import Evaluator
-from graphpruning.training.loop import evaluate, make_fabric
+from graphpruning.training.fabric import make_fabric, precision
+from graphpruning.training.loop import evaluate
 
 
 def analyse_pruningnet(context: Context) -> None:
@@ -29,8 +24,8 @@ def analyse_pruningnet(context: Context) -> None:
     settings = context.study.analysis
     images = training_images(context)
     fabric = make_fabric(context.study.precision)
-    context.precision = fabric.precision_name
-    calibration, search = search_split(context, images)
+    context.precision = precision(fabric)
+    calibration, search = search_split(context, images, fabric.device)
     nets = {
         name: pruningnet(context, images, name) for name in context.study.pruningnet.conditionings
     }
@@ -40,13 +35,8 @@ def analyse_pruningnet(context: Context) -> None:
     candidates = [space.sample(generator) for _ in range(settings.candidates)]
     trained: list[float | None] = [None] * len(candidates)
     for index, widths in enumerate(candidates[: settings.trained]):
-        checkpoint = context.checkpoints / f"candidate-{index}.pt"
-        model, fitted = trained_from_scratch(
-            context, fabric, network(context, images), images, widths, settings.seed, checkpoint
-        )
+        model, _ = train_found(context, fabric, images, widths, settings.seed)
         trained[index] = evaluate(fabric, model, search)
-        context.images_seen += fitted.images_seen
-        context.resumed |= fitted.resumed
     rows, moves = [], []
     for name, (net, _) in nets.items():
         evaluator = Evaluator(graph, net.weights, calibration, search, fabric.autocast)
@@ -79,9 +69,7 @@ def influence(graph: ChannelGraph, net: PruningNet) -> list[dict[str, object]]:
     """
     full = graph.full_widths
     position = {layer.name: index for index, layer in enumerate(graph.layers)}
-    rows_of = {
-        group.id: [position[name] for name in group.layers] for group in graph.groups
-    }
+    rows_of = {group.id: [position[name] for name in group.layers] for group in graph.groups}
     before = net.features(full)
     moved = {
         changed: {

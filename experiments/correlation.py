@@ -97,9 +97,7 @@ def _one_per_resolution(judged: list[Representation]) -> set[str]:
     return set(last.values())
 
 
-STAGE = Stage(
-    correlation, sections=("networks", "data", "correlation"), items=("model",)
-)
+STAGE = Stage(correlation, sections=("networks", "data", "correlation"), items=("model",))
 
 if __name__ == "__main__":
     STAGE.main()

@@ -16,8 +16,8 @@ import tempfile
 import zlib
 from collections.abc import Callable, Collection, Sequence
 from http.client import HTTPException
+from io import BufferedIOBase
 from pathlib import Path
-from typing import IO
 from urllib.request import urlopen
 
 from graphpruning.errors import UserError
@@ -61,7 +61,7 @@ def require_hash(path: Path, name: str, shown: str, remedy: str) -> None:
         raise UserError(f"{shown}: SHA-256 is {found}, expected {FILES[name]}; {remedy}")
 
 
-def place(stream: IO[bytes], target: Path, origin: str) -> None:
+def place(stream: BufferedIOBase, target: Path, origin: str) -> None:
     """Copy uncompressed bytes to `target` if they are the expected ones; else a `UserError`."""
     with atomic(target) as beside:
         with open(beside, "wb") as file:

@@ -3,13 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+from lightning_fabric import Fabric
 from torch import nn
 
 from experiments.inputs import (
-    fresh,
     network,
     preprocessing,
-    recipe,
     seeded,
     split,
     test_images,
@@ -20,9 +19,112 @@ from experiments.stage import Context, Stage
 from experiments.study import seed_list
 from graphpruning.architecture import save_architecture
 from graphpruning.files import read_json, write_json
+from graphpruning.network.cost import macs, params
 from graphpruning.network.graph import Widths, trace
 from graphpruning.network.surgery import narrow
 from graphpruning.network.zoo import build, initialise
 from graphpruning.training.checkpoint import Checkpoint, load_weights
 from graphpruning.training.data import ImageSet, prepared
-from graphpruning.training.loop import Fabric, Fitted, evaluate, fit, make_fabric
+from graphpruning.training.fabric import make_fabric, precision
+from graphpruning.training.loop import Record, evaluate, fit
+
+
+def finetune(context: Context) -> None:
+    """Write each seed's network as an architecture file, its weights, and its test accuracy."""
+    items, settings = context.items, context.study.final
+    images = training_images(context)
+    description = network(context, images)
+    size = tuple(images.images.shape[1:])
+    searched = read_json(
+        context.results.joinpath("search", *items.values(), "metrics.json"), "the stage search"
+    )
+    fabric = make_fabric(context.study.precision)
+    context.precision = precision(fabric)
+    test = prepared(test_images(context), preprocessing(context), 500)
+    folder = context.results.joinpath("final", *items.values())
+    weights = context.weights.joinpath("final", *items.values())
+    found: dict[str, dict[str, Any]] = {}
+    curve: list[Record] = []
+    for seed in seed_list(items["seeds"]):
+        widths = searched["seeds"][str(seed)]["widths"]
+        initial = None
+        if settings.initial == "searched":
+            initial = context.weights.joinpath(
+                "searched", *items.values(), f"seed-{seed}.safetensors"
+            )
+        model, records = train_found(context, fabric, images, widths, seed, initial)
+        save_architecture(
+            folder / "architectures" / f"seed-{seed}.json",
+            weights / f"seed-{seed}.safetensors",
+            model,
+            network=description,
+            input_size=size,
+            widths=widths,
+            preprocessing=preprocessing(context).to_dict(),
+        )
+        graph = trace(build(**description), size)
+        found[str(seed)] = {
+            "test_top1": evaluate(fabric, model, test),
+            "macs": macs(graph, widths),
+            "params": params(graph, widths),
+            "epochs": settings.recipe.epochs,
+        }
+        context.log("test_top1", found[str(seed)]["test_top1"], seed)
+        curve += [{"seed": seed, **record} for record in records]
+    write_csv(folder / "curve.csv", curve)
+    write_json(
+        folder / "metrics.json",
+        {
+            "method": items["method"],
+            "budget": items["budget"],
+            "initial": settings.initial,
+            "seeds": found,
+        },
+    )
+
+
+def train_found(
+    context: Context,
+    fabric: Fabric,
+    images: ImageSet,
+    widths: Widths,
+    seed: int,
+    initial: Path | None = None,
+) -> tuple[nn.Module, list[Record]]:
+    """Train the study's network at `widths` by the final recipe, from `initial` or from scratch.
+
+    Everything that a seed decides is drawn anew: initial weights, order and augmentation.
+    """
+    description = network(context, images)
+    full = build(**description)
+    graph = trace(full, tuple(images.images.shape[1:]))
+    model = narrow(full, graph, widths)
+    if initial is None:
+        with seeded(seed):
+            initialise(model)
+    else:
+        load_weights(initial, model)
+    vector = "-".join(str(width) for width in widths.values())
+    checkpoint = Checkpoint(
+        context.checkpoints / f"seed-{seed}-{vector}.pt",
+        context.fingerprint(widths=dict(widths), network=description),
+    )
+    recipe = context.study.final.recipe
+    train = images.select(split(context, "train"))
+    records = fit(
+        fabric, model, train, preprocessing(context), recipe, seed,
+        name=f"{context.name}, seed {seed}", checkpoint=checkpoint,
+    )  # fmt: skip
+    context.resumed |= checkpoint.resumed
+    context.images_seen += recipe.steps(len(train)) * recipe.batch_size
+    return model, records
+
+
+STAGE = Stage(
+    finetune,
+    sections=("networks", "data", "precision", "final"),
+    items=("model", "method", "budget", "seeds"),
+)
+
+if __name__ == "__main__":
+    STAGE.main()

@@ -11,15 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from experiments.stage import Context
-from experiments.study import Schedule
 from graphpruning.errors import UserError
 from graphpruning.files import write_text
 from graphpruning.network.graph import ChannelGraph, trace
-from graphpruning.network.widths import SearchSpace
 from graphpruning.network.zoo import build
 from graphpruning.training.checkpoint import load_weights
-from graphpruning.training.data import Batch, ImageSet, Preprocessing, load, prepared
-from graphpruning.training.loop import Recipe
+from graphpruning.training.data import ImageSet, Preprocessing, load
 
 SPLITS = ("train", "search", "calibration")
 
@@ -52,11 +49,6 @@ def preprocessing(context: Context) -> Preprocessing:
     return Preprocessing(mean=data.mean, std=data.std, pad=data.pad, flip=data.flip)
 
 
-def recipe(schedule: Schedule) -> Recipe:
-    """The training room's recipe, from the study's."""
-    return Recipe(**schedule.__dict__)
-
-
 def network(context: Context, images: ImageSet) -> dict[str, Any]:
     """How `zoo.build` makes the study's full network for these images."""
     return {
@@ -67,7 +59,9 @@ def network(context: Context, images: ImageSet) -> dict[str, Any]:
     }
 
 
-def fresh(description: dict[str, Any], images: ImageSet, seed: int) -> tuple[nn.Module, ChannelGraph]:
+def fresh(
+    description: dict[str, Any], images: ImageSet, seed: int
+) -> tuple[nn.Module, ChannelGraph]:
     """A full network with fresh weights, and its graph."""
     with seeded(seed):
         model = build(**description)
@@ -87,20 +81,6 @@ def base_model(context: Context, images: ImageSet) -> tuple[nn.Module, ChannelGr
     model, graph = fresh(network(context, images), images, 0)
     load_weights(context.weights / context.items["model"] / "base.safetensors", model)
     return model.eval(), graph
-
-
-def search_space(context: Context, graph: ChannelGraph) -> SearchSpace:
-    """The study's levels for each group."""
-    space = context.study.space
-    return SearchSpace(graph, divisor=space.divisor, smallest=space.smallest, ratios=space.ratios)
-
-
-def search_split(context: Context, images: ImageSet) -> tuple[list[Batch], list[Batch]]:
-    """Images for recalibration, and the search split that candidates are judged on."""
-    calibration = split(context, "calibration")[: context.study.search.recalibration_images]
-    chosen = (images.select(calibration), images.select(split(context, "search")))
-    first, second = (prepared(part, preprocessing(context), 500) for part in chosen)
-    return first, second
 
 
 def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:

@@ -2,36 +2,31 @@
 
 import time
 from collections.abc import Callable
-from pathlib import Path
+from dataclasses import dataclass
 
 import torch
+from torch import Tensor, nn
 
-from experiments.inputs import (
-    base_model,
-    network,
-    pruningnet,
-    search_space,
-    search_split,
-    split,
-    training_images,
-    write_csv,
-)
+from experiments.candidates import pruningnet, search_space, search_split
+from experiments.inputs import base_model, network, preprocessing, split, training_images, write_csv
 from experiments.stage import Context, Stage
 from experiments.study import budget_in_macs, seed_list
 from graphpruning import methods
 from graphpruning.files import sha256, write_json
 from graphpruning.network.cost import params
+from graphpruning.network.graph import ChannelGraph, Widths
+from graphpruning.network.subnet import LayerWeights
 from graphpruning.network.surgery import install, narrow
-from graphpruning.network.widths import SearchSpace
 from graphpruning.network.zoo import build
 from graphpruning.search import ddpg, evolution, random_search, uniform
 from graphpruning.search.environment import PruningEnv
 from graphpruning.search.evaluator import Evaluator
 from graphpruning.search.history import Journal
 from graphpruning.search.sliced import SlicedWeights
-from graphpruning.search.states import AggregatedState, HandCraftedState
+from graphpruning.search.states import AggregatedState, HandCraftedState, State
 from graphpruning.training.checkpoint import save_weights
-from graphpruning.training.loop import make_fabric
+from graphpruning.training.data import ImageSet, prepared
+from graphpruning.training.fabric import make_fabric, precision
 
 
 def search(context: Context) -> None:
@@ -53,7 +48,7 @@ def search(context: Context) -> None:
             fingerprint=context.fingerprint(seed=seed, weights=judge.weights_hash),
         )
         generator = torch.Generator().manual_seed(seed)
-        SEARCHERS[row.searcher](context, row, judge, journal, budget, generator)
+        SEARCHERS[row.searcher](_Task(context, row, judge, journal, budget, generator))
         context.resumed |= journal.resumed
         seconds[str(seed)] = round(time.perf_counter() - clock, 2)
         best = journal.history.best
@@ -88,20 +83,24 @@ class _Judge:
     def __init__(self, context: Context, source: str) -> None:
         images = training_images(context)
         fabric = make_fabric(context.study.precision)
-        context.precision = fabric.precision_name
+        context.precision = precision(fabric)
         self.network = network(context, images)
         folder = context.weights / context.items["model"]
         if source == "base":
             file = folder / "base.safetensors"
             base, self.graph = base_model(context, images)
-            self.weights_of = _sliced(context, images, base, self.graph)
+            self.weights_of: Callable[[Widths], LayerWeights] = _sliced(
+                context, images, base.to(fabric.device), self.graph
+            )
+            self.features: Callable[[Widths], Tensor] | None = None
         else:
             file = folder / f"pruningnet-{source}.safetensors"
-            self.net, self.graph = pruningnet(context, images, source)
-            self.weights_of = self.net.weights
+            net, self.graph = pruningnet(context, images, source)
+            net.to(fabric.device)
+            self.weights_of, self.features = net.weights, net.features
         self.weights_hash = sha256(file)
         self.space = search_space(context, self.graph)
-        calibration, split_images = search_split(context, images)
+        calibration, split_images = search_split(context, images, fabric.device)
         self.evaluator = Evaluator(
             self.graph, self.weights_of, calibration, split_images, fabric.autocast
         )
@@ -110,7 +109,8 @@ class _Judge:
         """Keep the weights that the found network was judged by, as one of its own could start."""
         full = build(**self.network)
         model = narrow(full, self.graph, widths)
-        weights = self.weights_of(widths)
+        with torch.no_grad():
+            weights = self.weights_of(widths)
         install(model, self.graph, weights, self.evaluator.statistics(weights))
         folder = context.weights.joinpath("searched", *context.items.values())
         save_weights(folder / f"seed-{seed}.safetensors", model.state_dict())
@@ -121,9 +121,22 @@ def _sliced(
 ) -> SlicedWeights:
     settings = context.study.search.reconstruction
     chosen = images.select(split(context, "calibration")[: settings.images])
-    batches = [batch for batch, _ in prepared(chosen, preprocessing(context), 250)]
+    device = next(base.parameters()).device
+    batches = [batch.to(device) for batch, _ in prepared(chosen, preprocessing(context), 250)]
     generator = torch.Generator().manual_seed(context.study.data.seed)
     return SlicedWeights(base, graph, batches, settings.points, generator)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What a searcher is given: one method, budget and seed."""
+
+    context: Context
+    row: methods.Method
+    judge: _Judge
+    journal: Journal
+    budget: int
+    generator: torch.Generator
 
 
 def _history(seed: int, journal: Journal) -> list[dict[str, object]]:
@@ -143,58 +156,30 @@ def _history(seed: int, journal: Journal) -> list[dict[str, object]]:
     return rows
 
 
-def _ddpg(
-    context: Context,
-    row: methods.Method,
-    judge: _Judge,
-    journal: Journal,
-    budget: int,
-    generator: torch.Generator,
-) -> None:
-    if row.state == "aggregated":
-        state = AggregatedState(judge.space, budget, judge.net.features)
+def _ddpg(task: _Task) -> None:
+    space, judge = task.judge.space, task.judge
+    state: State
+    if task.row.state == "aggregated":
+        assert judge.features is not None, "aggregated states need a PruningNet"
+        state = AggregatedState(space, task.budget, judge.features)
     else:
-        state = HandCraftedState(judge.space, budget)
-    environment = PruningEnv(judge.space, budget, state, journal)
-    agent = context.study.search.agent
-    settings = ddpg.DDPGSettings(
-        warmup_episodes=agent.warmup_episodes, noise_decay=agent.noise_decay
-    )
-    ddpg.search(environment, journal.evaluations, settings, generator)
+        state = HandCraftedState(space, task.budget)
+    settings = ddpg.DDPGSettings(**task.context.study.search.agent.__dict__)
+    environment = PruningEnv(space, task.budget, state, task.journal)
+    ddpg.search(environment, task.journal.evaluations, settings, task.generator)
 
 
-def _evolution(
-    context: Context,
-    row: methods.Method,
-    judge: _Judge,
-    journal: Journal,
-    budget: int,
-    generator: torch.Generator,
-) -> None:
-    settings = evolution.EvolutionSettings(**context.study.search.evolution.__dict__)
-    evolution.search(judge.space, budget, journal, settings, generator)
+def _evolution(task: _Task) -> None:
+    settings = evolution.EvolutionSettings(**task.context.study.search.evolution.__dict__)
+    evolution.search(task.judge.space, task.budget, task.journal, settings, task.generator)
 
 
-def _random(
-    context: Context,
-    row: methods.Method,
-    judge: _Judge,
-    journal: Journal,
-    budget: int,
-    generator: torch.Generator,
-) -> None:
-    random_search.search(judge.space, budget, journal, generator)
+def _random(task: _Task) -> None:
+    random_search.search(task.judge.space, task.budget, task.journal, task.generator)
 
 
-def _uniform(
-    context: Context,
-    row: methods.Method,
-    judge: _Judge,
-    journal: Journal,
-    budget: int,
-    generator: torch.Generator,
-) -> None:
-    uniform.search(judge.space, budget, journal)
+def _uniform(task: _Task) -> None:
+    uniform.search(task.judge.space, task.budget, task.journal)
 
 
 SEARCHERS = {"ddpg": _ddpg, "evolution": _evolution, "random": _random, "uniform": _uniform}

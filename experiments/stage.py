@@ -73,8 +73,11 @@ class Context:
     @property
     def checkpoints(self) -> Path:
         """Where this stage keeps what lets it resume; removed when it ends well."""
-        return Path("checkpoints") / self.study.study / self.name.partition("@")[0] / "-".join(
-            self.items.values()
+        return (
+            Path("checkpoints")
+            / self.study.study
+            / self.name.partition("@")[0]
+            / "-".join(self.items.values())
         )
 
     def fingerprint(self, **more: Any) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import yaml
 
 from graphpruning.errors import UserError
+from graphpruning.training.recipe import Recipe
 
 PARAMS = Path("params.yaml")
 
@@ -45,31 +46,11 @@ class Space:
 
 
 @dataclass(frozen=True)
-class Schedule:
-    """A training recipe, as `graphpruning.training.loop.Recipe` takes it."""
-
-    epochs: int
-    batch_size: int
-    lr: float
-    schedule: Literal["linear", "cosine", "step", "onecycle"]
-    warmup_epochs: float
-    momentum: float
-    nesterov: bool
-    weight_decay: float
-    decay_norms: bool
-    label_smoothing: float
-    clip: float | None
-    augment: bool
-    images_per_epoch: int | None
-    milestones: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True)
 class Base:
     """Training of the unpruned network."""
 
     seed: int
-    recipe: Schedule
+    recipe: Recipe
 
 
 @dataclass(frozen=True)
@@ -87,7 +68,7 @@ class PruningNets:
 
     conditionings: tuple[Literal["graph", "block", "none"], ...]
     seed: int
-    recipe: Schedule
+    recipe: Recipe
 
 
 @dataclass(frozen=True)
@@ -142,7 +123,7 @@ class Final:
     """Training of the found networks: from fresh weights, or from those that the search used."""
 
     initial: Literal["scratch", "searched"]
-    recipe: Schedule
+    recipe: Recipe
 
 
 @dataclass(frozen=True)
@@ -265,7 +246,11 @@ def _read_fields(kind: Any, value: Any, where: str) -> Any:
     required = [f.name for f in fields(kind) if f.default is MISSING]
     if missing := [name for name in required if name not in value]:
         raise UserError(f"{where}: key {missing[0]!r} is missing")
-    return kind(**{key: _read(hints[key], v, f"{where}: {key}") for key, v in value.items()})
+    values = {key: _read(hints[key], v, f"{where}: {key}") for key, v in value.items()}
+    try:
+        return kind(**values)
+    except UserError as refusal:  # a recipe checks its values itself
+        raise UserError(f"{where}: {refusal}") from None
 
 
 def _nearest(word: Any, known: Any) -> str:

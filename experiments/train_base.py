@@ -4,7 +4,6 @@ from experiments.inputs import (
     fresh,
     network,
     preprocessing,
-    recipe,
     split,
     test_images,
     training_images,
@@ -15,7 +14,8 @@ from graphpruning.files import write_json
 from graphpruning.network.cost import macs, params
 from graphpruning.training.checkpoint import Checkpoint, save_weights
 from graphpruning.training.data import prepared
-from graphpruning.training.loop import evaluate, fit, make_fabric
+from graphpruning.training.fabric import make_fabric, precision
+from graphpruning.training.loop import evaluate, fit
 
 
 def train_base(context: Context) -> None:
@@ -25,8 +25,8 @@ def train_base(context: Context) -> None:
     description = network(context, images)
     model, graph = fresh(description, images, base.seed)
     fabric = make_fabric(context.study.precision)
-    context.precision = fabric.precision_name
-    train, schedule = images.select(split(context, "train")), recipe(base.recipe)
+    context.precision = precision(fabric)
+    train, recipe = images.select(split(context, "train")), base.recipe
     search = prepared(images.select(split(context, "search")), preprocessing(context), 500)
 
     def each_epoch(epoch: int) -> dict[str, float]:
@@ -37,15 +37,16 @@ def train_base(context: Context) -> None:
     checkpoint = Checkpoint(
         context.checkpoints / "training.pt", context.fingerprint(network=description)
     )
-    fitted = fit(
-        fabric, model, train, preprocessing(context), schedule, base.seed,
+    records = fit(
+        fabric, model, train, preprocessing(context), recipe, base.seed,
         name=context.name, on_epoch=each_epoch, checkpoint=checkpoint,
     )  # fmt: skip
-    context.resumed, context.images_seen = fitted.resumed, fitted.images_seen
+    context.resumed = checkpoint.resumed
+    context.images_seen = recipe.steps(len(train)) * recipe.batch_size
     test = prepared(test_images(context), preprocessing(context), 500)
     folder = context.results / "base" / context.items["model"]
     save_weights(context.weights / context.items["model"] / "base.safetensors", model.state_dict())
-    write_csv(folder / "curve.csv", fitted.records)
+    write_csv(folder / "curve.csv", records)
     graph_data = {"model": context.items["model"], **graph.describe()}
     graph_data["params"] = params(graph, graph.full_widths)
     write_json(folder / "graph.json", graph_data)
@@ -56,15 +57,13 @@ def train_base(context: Context) -> None:
             "macs": macs(graph, graph.full_widths),
             "params": params(graph, graph.full_widths),
             "test_top1": evaluate(fabric, model, test),
-            "search_top1": fitted.records[-1]["search_top1"],
-            "epochs": schedule.epochs,
+            "search_top1": records[-1]["search_top1"],
+            "epochs": recipe.epochs,
         },
     )
 
 
-STAGE = Stage(
-    train_base, sections=("networks", "data", "precision", "base"), items=("model",)
-)
+STAGE = Stage(train_base, sections=("networks", "data", "precision", "base"), items=("model",))
 
 if __name__ == "__main__":
     STAGE.main()

@@ -1,12 +1,10 @@
 """Train a PruningNet: random widths every batch, one conditioning a stage."""
 
+from experiments.candidates import search_space, search_split
 from experiments.inputs import (
     fresh,
     network,
     preprocessing,
-    recipe,
-    search_space,
-    search_split,
     seeded,
     split,
     training_images,
@@ -17,7 +15,8 @@ from graphpruning.files import write_json
 from graphpruning.pruningnet.pruningnet import PruningNet, RandomWidthStep
 from graphpruning.search.evaluator import Evaluator
 from graphpruning.training.checkpoint import Checkpoint, save_weights
-from graphpruning.training.loop import fit, make_fabric
+from graphpruning.training.fabric import make_fabric, precision
+from graphpruning.training.loop import fit
 
 SHARES = {"full": 1.0, "half": 0.5, "quarter": 0.25}
 
@@ -31,8 +30,8 @@ def train_pruningnet(context: Context) -> None:
     with seeded(settings.seed):
         net = PruningNet(graph, conditioning)
     fabric = make_fabric(context.study.precision)
-    context.precision = fabric.precision_name
-    calibration, search = search_split(context, images)
+    context.precision = precision(fabric)
+    calibration, search = search_split(context, images, fabric.device)
     evaluator = Evaluator(graph, net.weights, calibration, search, fabric.autocast)
     at = {
         name: {group: space.nearest(group, share) for group in space.groups}
@@ -44,27 +43,30 @@ def train_pruningnet(context: Context) -> None:
         context.log("search_top1_full", accuracies["search_top1_full"], epoch)
         return accuracies
 
-    schedule = recipe(settings.recipe)
-    fitted = fit(
-        fabric, net, images.select(split(context, "train")), preprocessing(context), schedule,
-        settings.seed, name=context.name, on_epoch=each_epoch,
-        step=RandomWidthStep(space, schedule.label_smoothing),
-        checkpoint=Checkpoint(context.checkpoints / "training.pt", context.fingerprint()),
+    recipe, train = settings.recipe, images.select(split(context, "train"))
+    checkpoint = Checkpoint(context.checkpoints / "training.pt", context.fingerprint())
+    records = fit(
+        fabric, net, train, preprocessing(context), recipe, settings.seed, name=context.name,
+        step=RandomWidthStep(space, recipe.label_smoothing), on_epoch=each_epoch,
+        checkpoint=checkpoint,
     )  # fmt: skip
-    context.resumed, context.images_seen = fitted.resumed, fitted.images_seen
+    context.resumed = checkpoint.resumed
+    context.images_seen = recipe.steps(len(train)) * recipe.batch_size
     model = context.items["model"]
-    save_weights(context.weights / model / f"pruningnet-{conditioning}.safetensors", net.state_dict())
+    save_weights(
+        context.weights / model / f"pruningnet-{conditioning}.safetensors", net.state_dict()
+    )
     folder = context.results / "pruningnet" / model / conditioning
-    write_csv(folder / "curve.csv", fitted.records)
-    last = fitted.records[-1]
+    write_csv(folder / "curve.csv", records)
+    last = records[-1]
     write_json(
         folder / "metrics.json",
         {
             "conditioning": conditioning,
             "params": sum(parameter.numel() for parameter in net.parameters()),
-            "epochs": schedule.epochs,
+            "epochs": recipe.epochs,
             **{f"search_top1_{name}": last[f"search_top1_{name}"] for name in SHARES},
-            "search_top1_full_before_recalibration": evaluator.uncalibrated(at["full"]),
+            "search_top1_full_before_recalibration": evaluator(at["full"], recalibrated=False),
         },
     )
 

@@ -74,7 +74,9 @@ def load_architecture(path: str | Path, weights: str | Path | None = None) -> nn
     file = Path(weights or Path(path).parent / description["weights"]["file"])
     if not file.exists():
         raise UserError(f"{file}, the weights of {path}, is missing: `dvc repro` or `dvc pull`")
-    if weights is None and (found := sha256(file)) != (expected := description["weights"]["sha256"]):
+    if weights is None and (found := sha256(file)) != (
+        expected := description["weights"]["sha256"]
+    ):
         raise UserError(f"{file} has SHA-256 {found}, but {path} expects {expected}")
     try:
         model.load_state_dict(load_file(file))

@@ -138,12 +138,13 @@ def _represent(
     pair: Pair, former: Tensor, deeper: Tensor, positions: int, generator: torch.Generator
 ) -> Representation:
     """The larger map is averaged down to the smaller one's size, then positions are sampled."""
-    size = min(former.shape[2:], deeper.shape[2:])
+    size = (min(former.shape[2], deeper.shape[2]), min(former.shape[3], deeper.shape[3]))
     former, deeper = (F.adaptive_avg_pool2d(x, size).flatten(2) for x in (former, deeper))
     count = len(former)
     chosen = torch.randint(former.shape[2], (count, 1, positions), generator=generator)
     x, y = (
-        torch.take_along_dim(tensor, chosen, 2).transpose(1, 2).double() for tensor in (former, deeper)
+        torch.take_along_dim(tensor, chosen, 2).transpose(1, 2).double()
+        for tensor in (former, deeper)
     )
     half = count // 2
     fit_x, fit_y = x[:half].flatten(0, 1), y[:half].flatten(0, 1)

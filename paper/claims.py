@@ -90,7 +90,7 @@ def _representable(results: Results) -> tuple[list[str], list[Estimate]]:
         middle = r2.estimate(measures.median)
         over_elsewhere = r2.difference(elsewhere, measures.median)
         over_untrained = r2.difference(untrained, measures.median)
-        effects += [_above(middle, LARGELY), over_elsewhere, over_untrained]
+        effects += [middle.above(LARGELY), over_elsewhere, over_untrained]
         sentences.append(
             f"In {model} the median R² of a channel, given the former layer of its block, is "
             f"{interval(middle, 2)} ({counted(len(inside), 'channel')} of "
@@ -133,7 +133,7 @@ def _reasonable(results: Results) -> tuple[list[str], list[Estimate]]:
         quarters = measures.by_size(results, model, source)
         worst = min((quarter for quarter in quarters if quarter.n), key=lambda one: one.value)
         yardstick = REASONABLE * results.base[model].search_top1
-        margin = _above(worst, yardstick)
+        margin = worst.above(yardstick)
         tau = measures.rank_correlation(results, model, source)
         effects += [margin, tau]
         sentences.append(
@@ -154,8 +154,8 @@ def _better_states(results: Results) -> tuple[list[str], list[Estimate]]:
             found = measures.search_difference(results, model, row.name, results.budgets)
             effects.append(found)
             sentences.append(
-                f"In {model} the best candidate of {results.ours.label} minus that of {row.label} "
-                f"is {_points(found)} on the search split "
+                f"In {model} the accuracy of the best candidate on the search split, "
+                f"{results.ours.label} minus {_name(row)}, is {_points(found)} "
                 f"({_units(results, found)})."
             )
         final, effect = _final_differences(results, [row])
@@ -170,29 +170,24 @@ def _better_networks(results: Results) -> tuple[list[str], list[Estimate]]:
 
 def _final_differences(results: Results, rows: list[Row]) -> tuple[list[str], list[Estimate]]:
     """Our final test accuracy minus that of each of `rows`, one sentence a model."""
-    sentences, effects = [], []
+    sentences: list[str] = []
+    effects: list[Estimate] = []
     for model in results.models if rows else []:
         found = {
-            row.label: measures.test_difference(results, model, row.name, results.budgets)
+            _name(row): measures.test_difference(results, model, row.name, results.budgets)
             for row in rows
         }
         effects += found.values()
-        against = joined([f"{_points(effect)} against {label}" for label, effect in found.items()])
+        of_each = [f"of {label} {_points(effect)}" for label, effect in found.items()]
         sentences.append(
-            f"In {model} the final test accuracy of {results.ours.label} differs by {against} "
-            f"({_units(results, effects[-1])})."
+            f"In {model} the final test accuracy of {results.ours.label} minus that "
+            f"{joined(of_each)} ({_units(results, effects[-1])})."
         )
     return sentences, effects
 
 
-def _above(estimate: Estimate, threshold: float) -> Estimate:
-    """The estimate as an effect over a fixed threshold."""
-    return Estimate(
-        estimate.value - threshold,
-        estimate.low - threshold,
-        estimate.high - threshold,
-        estimate.n,
-    )
+def _name(row: Row) -> str:
+    return f"the ablation {row.label}" if row.kind == "ablation" else row.label
 
 
 def _points(effect: Estimate) -> str:
@@ -200,10 +195,7 @@ def _points(effect: Estimate) -> str:
 
 
 def _percent(estimate: Estimate, sign: bool = False) -> str:
-    hundredfold = Estimate(
-        100 * estimate.value, 100 * estimate.low, 100 * estimate.high, estimate.n
-    )
-    return f"{interval(hundredfold, 1, sign)} %"
+    return f"{interval(estimate.scaled(100), 1, sign)} %"
 
 
 def _units(results: Results, effect: Estimate) -> str:

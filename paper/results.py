@@ -98,19 +98,18 @@ class Run:
 
 @dataclass(frozen=True)
 class Row:
-    """A method: where its weights come from, what its search sees, who searches.
+    """A method: where a candidate's weights come from, what its search sees, who searches.
 
-    `kind` is ours, baseline or ablation; `source` names the search stage (graph, block, none,
-    base).
+    `source` is a PruningNet's conditioning (graph, block, none) or base; `kind` is ours, baseline
+    or ablation.
     """
 
     name: str
     label: str
-    weights: str
+    source: str
     state: str
     searcher: str
     kind: str
-    source: str
 
 
 @dataclass(frozen=True)
@@ -378,8 +377,9 @@ def read(path: str | Path) -> Results:
 
 
 def read_published() -> pd.DataFrame:
-    """Published numbers with their sources: paper/published.csv, empty cells as missing."""
-    return pd.read_csv(Path(__file__).with_name("published.csv"))
+    """Published numbers with their sources, as text: the digits stay as they were printed."""
+    path = Path(__file__).with_name("published.csv")
+    return pd.read_csv(path, dtype=str, keep_default_na=False)
 
 
 class _Files:
@@ -426,7 +426,7 @@ class _Files:
         return value
 
     def row(self, study: dict[str, Any], method: str) -> Row:
-        names = ("label", "weights", "state", "searcher", "kind", "source")
+        names = ("label", "source", "state", "searcher", "kind")
         rows = self.checked("study.json", study["rows"], {method: dict})
         row = self.checked("study.json", rows[method], dict.fromkeys(names, str))
         return Row(method, **{name: row[name] for name in names})
@@ -494,7 +494,8 @@ class _Files:
         depth: dict[str, int] = {}
         layers = []
         for entry in value["layers"]:
-            layer = self.checked(name, entry, dict(name=str, kind=str, out=int, macs=int, group=str))
+            kinds = {"name": str, "kind": str, "out": int, "macs": int, "group": str}
+            layer = self.checked(name, entry, kinds)
             # Layers stand in forward order, so the depth of every source is known by now.
             sources = [depth[source] for source, target, _ in edges if target == layer["name"]]
             depth[layer["name"]] = 1 + max(sources, default=0)
@@ -588,7 +589,7 @@ class _Files:
         entries = self.by_seed(name, value, **kinds)
         self.expect_seeds(name, seeds, entries)
         curve = self.csv(f"{folder}/curve.csv", FINAL_TRAINING)
-        self.expect_seeds(f"{folder}/curve.csv", seeds, curve["seed"].unique())
+        self.expect_seeds(f"{folder}/curve.csv", seeds, curve["seed"].unique().tolist())
         trained = {}
         for seed, entry in entries.items():
             architecture = f"{folder}/architectures/seed-{seed}.json"

@@ -26,6 +26,14 @@ class Estimate:
     high: float
     n: int
 
+    def scaled(self, factor: float) -> "Estimate":
+        """The same in another unit."""
+        return Estimate(self.value * factor, self.low * factor, self.high * factor, self.n)
+
+    def above(self, threshold: float) -> "Estimate":
+        """The same as an effect over a fixed threshold."""
+        return Estimate(self.value - threshold, self.low - threshold, self.high - threshold, self.n)
+
 
 def mean(values: ArrayLike) -> Estimate:
     """Mean of `values` [n] with its t-interval: mean ± t(0.975, n - 1) · s / √n."""

@@ -476,8 +476,8 @@ class _Tracer:
 
 
 def _shape(node: fx.Node) -> tuple[int, ...]:
-    meta = node.meta.get("tensor_meta")
-    return tuple(meta.shape) if hasattr(meta, "shape") else ()
+    shape = getattr(node.meta.get("tensor_meta"), "shape", ())
+    return tuple(shape)
 
 
 def _sources(operands: list[_Value], deepest: int, bypass: bool) -> dict[str, bool]:

@@ -53,9 +53,13 @@ class Subnet:
             _Run(self, weights, None, collect=of_batch).run(images)
             for name, (mean, variance) in of_batch.items():
                 before = sums.get(name)
-                sums[name] = (mean, variance) if before is None else (
-                    before[0] + mean,
-                    before[1] + variance,
+                sums[name] = (
+                    (mean, variance)
+                    if before is None
+                    else (
+                        before[0] + mean,
+                        before[1] + variance,
+                    )
                 )
             count += 1
         return {name: (mean / count, variance / count) for name, (mean, variance) in sums.items()}

@@ -83,9 +83,9 @@ def install(
         for layer in graph.layers:
             module = model.get_submodule(layer.name)
             weight, bias = weights[layer.name]
-            module.weight.copy_(weight)  # type: ignore[union-attr, operator]
+            module.weight.copy_(weight)  # type: ignore[operator]
             if bias is not None:
-                module.bias.copy_(bias)  # type: ignore[union-attr, operator]
+                module.bias.copy_(bias)  # type: ignore[operator]
         for name in graph.norms:
             norm = model.get_submodule(name)
             assert isinstance(norm, nn.BatchNorm2d)

@@ -1,40 +1,48 @@
 """From node features to what each layer's weights are generated from, and the agent's states.
 
-Three conditionings share one face, `widths -> [layers, size]`: over the graph (GraphPruning),
+Three conditionings share one face, `widths -> [layers, SIZE]`: over the graph (GraphPruning),
 without edges (its ablation), and by the widths of a layer's own block (MetaPruning).
 """
 
+import warnings
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch_geometric.nn import GCNConv
 
 from graphpruning.network.graph import ChannelGraph, Widths
 from graphpruning.pruningnet.features import FEATURES, NodeFeatures, block_ratios
 
+with warnings.catch_warnings():  # PyG scripts a few functions; that is not the user's concern
+    warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
+    warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", DeprecationWarning)
+    from torch_geometric.nn import GCNConv
+
+
+HIDDEN, SIZE = 64, 32
+"""Channels of the aggregator's two layers; SIZE is the length of every layer's feature."""
+
 
 class GraphAggregator(nn.Module):
-    """Two graph convolutions over the channel graph: aggregated features [layers, size].
+    """Two graph convolutions over the channel graph: aggregated features [layers, SIZE].
 
     `GCNConv` uses the symmetric normalisation of Kipf and Welling (arXiv 1609.02907) with self
     loops; edges count in both directions. Without edges the same layers are a perceptron that
     sees one node at a time.
     """
 
-    def __init__(
-        self, graph: ChannelGraph, hidden: int = 64, size: int = 32, edges: bool = True
-    ) -> None:
+    edge_index: Tensor
+
+    def __init__(self, graph: ChannelGraph, edges: bool = True) -> None:
         super().__init__()
-        self.size = size
         self.node_features = NodeFeatures(graph)
-        self.first = GCNConv(len(FEATURES), hidden)
-        self.second = GCNConv(hidden, size)
+        self.first = GCNConv(len(FEATURES), HIDDEN)
+        self.second = GCNConv(HIDDEN, SIZE)
         index = _both_directions(graph) if edges else torch.empty(2, 0, dtype=torch.int64)
         self.register_buffer("edge_index", index, persistent=False)
 
     def forward(self, widths: Widths) -> Tensor:
-        """Return the aggregated features [layers, size] of `widths`."""
+        """Return the aggregated features [layers, SIZE] of `widths`."""
         nodes = self.node_features(widths).to(self.edge_index.device)
         hidden = torch.relu(self.first(nodes, self.edge_index))
         result: Tensor = torch.relu(self.second(hidden, self.edge_index))
@@ -42,21 +50,21 @@ class GraphAggregator(nn.Module):
 
 
 class BlockConditioning(nn.Module):
-    """MetaPruning's: per layer Linear(k, size) and ReLU on its block's k kept ratios."""
+    """MetaPruning's: per layer Linear(k, SIZE) and ReLU on its block's k kept ratios."""
 
-    def __init__(self, graph: ChannelGraph, size: int = 32) -> None:
+    def __init__(self, graph: ChannelGraph) -> None:
         super().__init__()
-        self.size = size
         self.groups = block_ratios(graph)
         self.full = graph.full_widths
-        self.layers = nn.ModuleList(nn.Linear(len(groups), size) for groups in self.groups)
+        self.layers = nn.ModuleList(nn.Linear(len(groups), SIZE) for groups in self.groups)
 
     def forward(self, widths: Widths) -> Tensor:
-        """Return the conditioning features [layers, size] of `widths`."""
+        """Return the conditioning features [layers, SIZE] of `widths`."""
+        device = next(self.parameters()).device
         rows = []
         for groups, linear in zip(self.groups, self.layers, strict=True):
             ratios = torch.tensor([widths[group] / self.full[group] for group in groups])
-            rows.append(torch.relu(linear(ratios.to(linear.weight.device))))
+            rows.append(torch.relu(linear(ratios.to(device))))
         return torch.stack(rows)
 
 

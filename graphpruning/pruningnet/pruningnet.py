@@ -7,7 +7,7 @@ from torch import Generator, Tensor, nn
 from graphpruning.network.graph import ChannelGraph, Widths
 from graphpruning.network.subnet import LayerWeights, Subnet
 from graphpruning.network.widths import SearchSpace
-from graphpruning.pruningnet.aggregator import CONDITIONINGS
+from graphpruning.pruningnet.aggregator import CONDITIONINGS, SIZE
 from graphpruning.pruningnet.generator import WeightGenerator
 
 
@@ -21,13 +21,12 @@ class PruningNet(nn.Module):
     def __init__(self, graph: ChannelGraph, conditioning: str) -> None:
         super().__init__()
         self.conditioning = CONDITIONINGS[conditioning](graph)
-        size = int(self.conditioning.size)
-        self.generators = nn.ModuleList(WeightGenerator(layer, size) for layer in graph.layers)
+        self.generators = nn.ModuleList(WeightGenerator(layer, SIZE) for layer in graph.layers)
         self.names = [layer.name for layer in graph.layers]
         self.subnet = Subnet(graph)
 
     def features(self, widths: Widths) -> Tensor:
-        """Return the (aggregated) features [layers, size] of `widths`, layers in forward order."""
+        """Return the (aggregated) features [layers, SIZE] of `widths`, layers in forward order."""
         result: Tensor = self.conditioning(widths)
         return result
 
@@ -54,7 +53,9 @@ class RandomWidthStep:
         self.space = space
         self.label_smoothing = label_smoothing
 
-    def __call__(self, net: nn.Module, images: Tensor, labels: Tensor, generator: Generator) -> Tensor:
+    def __call__(
+        self, net: nn.Module, images: Tensor, labels: Tensor, generator: Generator
+    ) -> Tensor:
         """Return the loss of the batch at widths drawn from `generator`."""
         logits = net(images, self.space.sample(generator))
         return F.cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing)

@@ -192,7 +192,7 @@ def split(labels: Tensor, search_images: int, calibration_images: int, seed: int
     # An image's place among its own class, from 0 to 1: in this order every beginning of the
     # list is stratified.
     place = torch.empty(len(labels), dtype=torch.float64)
-    for label in labels.unique():
+    for label in set(labels.tolist()):
         members = shuffled[labels[shuffled] == label]
         place[members] = (torch.arange(len(members), dtype=torch.float64) + 0.5) / len(members)
     order = shuffled[place[shuffled].argsort(stable=True)]

@@ -3,8 +3,9 @@
 import math
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -34,21 +35,17 @@ def epoch_generator(seed: int, epoch: int) -> Generator:
     beginning of an epoch needs no saved generator state.
     """
     (mixed,) = np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64)
-    return torch.Generator().manual_seed(int(mixed))
+    return torch.Generator().manual_seed(int(mixed >> 1))
 
 
 def sgd(model: nn.Module, recipe: Recipe) -> SGD:
     """Return the recipe's optimizer; parameters with one dimension (norms, biases) form a group."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {
-            "params": [parameter for parameter in parameters if parameter.ndim > 1],
-            "weight_decay": recipe.weight_decay,
-        },
-        {
-            "params": [parameter for parameter in parameters if parameter.ndim <= 1],
-            "weight_decay": recipe.weight_decay if recipe.decay_norms else 0,
-        },
+    weights = [parameter for parameter in parameters if parameter.ndim > 1]
+    others = [parameter for parameter in parameters if parameter.ndim <= 1]
+    groups: list[dict[str, Any]] = [
+        {"params": weights, "weight_decay": recipe.weight_decay},
+        {"params": others, "weight_decay": recipe.weight_decay if recipe.decay_norms else 0},
     ]
     return SGD(
         [group for group in groups if group["params"]],
@@ -76,29 +73,29 @@ def fit(
     """Train `model` in place, on `fabric`'s devices, and return one record an epoch.
 
     A record has `epoch` (from 1), `lr` (of its last step), the means `train_loss` and, without
-    `step`, `train_top1` (percent, as trained: augmented), and what `on_epoch(epoch)` returns.
+    `step`, `train_top1` (percent, on the augmented images), and what `on_epoch(epoch)` returns.
 
-    `step(model, images, labels, generator)` returns the loss of a batch in place of the
-    cross-entropy with the recipe's label smoothing; it draws from the epoch's generator, and must
-    call the model it is given. `optimizer` is the recipe's SGD unless given.
+    `step(model, images, labels, generator)` returns a batch's loss in place of the cross-entropy
+    with the recipe's label smoothing. It must call the model that it is given, and may draw from
+    the epoch's generator. `optimizer` is the recipe's SGD unless given.
 
-    With a `checkpoint`, the state is saved after every epoch; a run that finds one goes on from
-    there to exactly the result of an undisturbed run.
+    With a `checkpoint`, the state is saved after every epoch, and a run that finds one goes on
+    from there to exactly the result of an undisturbed run.
 
-    Raises `UserError` when the loss is not finite, before such an epoch is saved.
+    Raises `UserError` when the loss is not finite; such an epoch is never saved.
     """
     if recipe.batch_size % fabric.world_size:
         raise UserError(
             f"{name}: batch_size {recipe.batch_size} is not a multiple of the "
             f"{fabric.world_size} devices"
         )
-    data = data.to(fabric.device)
-    steps_per_epoch, steps = recipe.steps_per_epoch(len(data)), recipe.steps(len(data))
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
-            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            module.to(memory_format=torch.channels_last)
     optimizer = optimizer or sgd(model, recipe)
     net, stepper = fabric.setup(model, optimizer)
+    data = data.to(fabric.device)
+    run = _Run(fabric, net, stepper, data, preprocessing, recipe, seed, name, step)
 
     records: list[Record] = []
     saved = checkpoint.load() if checkpoint else None
@@ -107,17 +104,66 @@ def fit(
         optimizer.load_state_dict(saved["optimizer"])
         records = saved["records"]
 
-    done = min(steps, len(records) * steps_per_epoch)
-    quiet = None if fabric.is_global_zero else True
-    bar = tqdm(total=steps, initial=done, desc=name, unit="step", disable=quiet)
-    for epoch in range(len(records) + 1, math.ceil(steps / steps_per_epoch) + 1):
+    epochs = math.ceil(run.steps / run.steps_per_epoch)
+    bar = tqdm(
+        total=run.steps,
+        initial=min(run.steps, len(records) * run.steps_per_epoch),
+        desc=name,
+        unit="step",
+        disable=None if fabric.is_global_zero else True,
+    )
+    for epoch in range(len(records) + 1, epochs + 1):
         started = time.perf_counter()
-        first = (epoch - 1) * steps_per_epoch
-        last = min(first + steps_per_epoch, steps) - 1
-        generator = epoch_generator(seed, epoch)
+        record = run.epoch(epoch, bar)
+        if on_epoch:
+            record |= on_epoch(epoch)
+        records.append(record)
+        if checkpoint and fabric.is_global_zero:
+            checkpoint.save(
+                {
+                    "model": model.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "records": records,
+                }
+            )
+        values = ", ".join(f"{key} {value:.4g}" for key, value in record.items() if key != "epoch")
+        if bar.disable:
+            seconds = time.perf_counter() - started
+            fabric.print(f"{name}: epoch {epoch}/{epochs}, {values}, {seconds:.1f} s", flush=True)
+        else:
+            bar.set_postfix_str(values)
+    bar.close()
+    return records
+
+
+@dataclass(frozen=True)
+class _Run:
+    fabric: "Fabric"
+    net: nn.Module
+    stepper: Optimizer
+    data: ImageSet
+    preprocessing: Preprocessing
+    recipe: Recipe
+    seed: int
+    name: str
+    step: Step | None
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.recipe.steps_per_epoch(len(self.data))
+
+    @property
+    def steps(self) -> int:
+        return self.recipe.steps(len(self.data))
+
+    def epoch(self, epoch: int, bar: "tqdm[Any]") -> Record:
+        fabric, recipe = self.fabric, self.recipe
+        generator = epoch_generator(self.seed, epoch)
+        first = (epoch - 1) * self.steps_per_epoch
+        end = min(first + self.steps_per_epoch, self.steps)
         epoch_batches = batches(
-            data,
-            preprocessing,
+            self.data,
+            self.preprocessing,
             recipe.batch_size,
             generator,
             recipe.augment,
@@ -126,39 +172,75 @@ def fit(
             drop_last=True,
             limit=recipe.images_per_epoch,
         )
-        losses: list[Tensor] = []  # since the last look
-        loss_sum = 0.0
+        loss_sum, unseen_losses = 0.0, []
         correct = torch.zeros((), dtype=torch.int64, device=fabric.device)
-        net.train()
-        # Dropout knows only torch's own generator: within a fork it too starts anew each epoch.
+        self.net.train()
+        # Dropout knows only torch's own generator: in a fork, it too starts anew every epoch.
         with torch.random.fork_rng([fabric.device] if fabric.device.type == "cuda" else []):
             torch.manual_seed(generator.initial_seed() + fabric.global_rank)
-            for number, (images, labels) in enumerate(
-                islice(epoch_batches, last + 1 - first), start=first
-            ):
-                lr = learning_rate(recipe, number, steps, steps_per_epoch)
-                for group in optimizer.param_groups:
+            for number, (images, labels) in enumerate(islice(epoch_batches, end - first), first):
+                lr = learning_rate(recipe, number, self.steps, self.steps_per_epoch)
+                for group in self.stepper.param_groups:
                     group["lr"] = lr
-                if step is None:
-                    logits = net(images)
+                if self.step is None:
+                    logits = self.net(images)
                     loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
                     correct += (logits.argmax(1) == labels).sum()
                 else:
-                    loss = step(net, images, labels, generator)
-                fabric.backward(loss)
-                if recipe.clip is not None:
-                    fabric.clip_gradients(
-                        net, stepper, max_norm=recipe.clip, error_if_nonfinite=False
-                    )
-                stepper.step()
-                stepper.zero_grad()
+                    loss = self.step(self.net, images, labels, generator)
+                self.descend(loss)
                 bar.update()
+                unseen_losses.append(loss.detach())
+                if len(unseen_losses) == LOOK_AT_LOSS or number == end - 1:
+                    seen = number + 1 - first - len(unseen_losses)
+                    loss_sum += self.look_at(unseen_losses, epoch, seen)
+                    unseen_losses = []
 
-                losses.append(loss.detach())
-                if len(losses) == LOOK_AT_LOSS or number == last:
-                    looked = fabric.all_reduce(torch.stack(losses).double()).tolist()
-                    for back, value in enumerate(reversed(looked)):
-                        pass
-                    loss_sum += sum(looked)
-                    losses = []
-    return records
+        record: Record = {"epoch": epoch, "lr": lr, "train_loss": loss_sum / (end - first)}
+        if self.step is None:
+            images_seen = (end - first) * recipe.batch_size
+            right = int(_over_ranks(fabric, correct, "sum"))
+            record["train_top1"] = 100 * right / images_seen
+        return record
+
+    def descend(self, loss: Tensor) -> None:
+        self.fabric.backward(loss)
+        if self.recipe.clip is not None:
+            self.fabric.clip_gradients(
+                self.net, self.stepper, max_norm=self.recipe.clip, error_if_nonfinite=False
+            )
+        self.stepper.step()
+        self.stepper.zero_grad()
+
+    def look_at(self, losses: list[Tensor], epoch: int, seen: int) -> float:
+        """Return the sum of the losses, meant over ranks, that follow the first `seen` steps."""
+        values: list[float] = _over_ranks(self.fabric, torch.stack(losses).float(), "mean").tolist()
+        for step, value in enumerate(values, start=seen + 1):
+            if not math.isfinite(value):
+                raise UserError(
+                    f"loss is {value} in epoch {epoch}, step {step} of {self.name}: "
+                    f"lower lr (now {self.recipe.lr:g}), or give the recipe clip or warmup_epochs"
+                )
+        return sum(values)
+
+
+def evaluate(fabric: "Fabric", model: nn.Module, batches: Iterable[Batch]) -> float:
+    """Return the top-1 accuracy in percent over the batches of all ranks.
+
+    Moves `model` to `fabric`'s device, runs it in evaluation mode and puts the mode back.
+    """
+    was_training = model.training
+    model.to(fabric.device).eval()
+    counts = torch.zeros(2, dtype=torch.int64, device=fabric.device)  # right, all
+    with torch.no_grad(), fabric.autocast():
+        for images, labels in batches:
+            images, labels = images.to(fabric.device), labels.to(fabric.device)
+            counts[0] += (model(images).argmax(1) == labels).sum()
+            counts[1] += len(labels)
+    model.train(was_training)
+    right, images_seen = _over_ranks(fabric, counts, "sum").tolist()
+    return float(100 * right / images_seen)
+
+
+def _over_ranks(fabric: "Fabric", values: Tensor, how: str) -> Tensor:
+    return cast(Tensor, fabric.all_reduce(values, reduce_op=how))

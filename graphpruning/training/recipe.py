@@ -52,8 +52,9 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         "a whole number above 0, or null",
     ),
     "milestones": (
-        lambda value: all(_is_positive(at) and at < 1 for at in value)
-        and list(value) == sorted(value),
+        lambda value: (
+            all(_is_positive(at) and at < 1 for at in value) and list(value) == sorted(value)
+        ),
         "ascending shares of the training, between 0 and 1",
     ),
 }

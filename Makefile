@@ -1,0 +1,46 @@
+# Needs Python 3.11, git and make; everything else is installed into .venv.
+
+# oneDNN keeps one kernel per layer shape, and a search meets more of them than its default, 1024.
+export ONEDNN_PRIMITIVE_CACHE_CAPACITY = 8192
+export DVC_NO_ANALYTICS = 1
+
+READY = .venv/.ready
+# Stages call `python`: the one of the environment comes first.
+IN_VENV = env PATH="$(CURDIR)/.venv/bin:$$PATH"
+STUDY_NAME = $(IN_VENV) python -m experiments.study name
+
+.PHONY: help repro rerun tables data test lint
+
+help: ## list the targets (what `make` does without one)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+repro: ## run the study of params.yaml, from the data to the report; what is up to date is kept
+rerun: ## run every stage of the study again, even those that are up to date
+rerun: FLAGS = --force
+repro rerun: data
+	$(IN_VENV) dvc repro $(FLAGS)
+	@study=$$($(STUDY_NAME)) && echo "The report: results/$$study/report.html"
+
+tables: $(READY) ## tables, figures, report from committed results (of STUDY=name, or params.yaml's)
+	@study=$${STUDY:-$$($(STUDY_NAME))} && for part in tables figures report; do \
+	  $(IN_VENV) python -m paper.$$part "results/$$study" || exit; done
+
+data: $(READY) ## fetch Fashion-MNIST, if it is not there yet
+	$(IN_VENV) python -m experiments.fetch_data
+
+test: $(READY) ## run the tests
+	$(IN_VENV) pytest -q
+
+lint: $(READY) ## check style, format and types
+	$(IN_VENV) ruff check
+	$(IN_VENV) ruff format --check
+	$(IN_VENV) mypy
+
+$(READY): requirements.lock pyproject.toml
+	@for python in python3.11 python3; do \
+	  if "$$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; \
+	  then exec "$$python" -m venv .venv; fi; done; \
+	echo "error: Python 3.11 is needed: neither python3.11 nor python3 on PATH is one" >&2; exit 2
+	.venv/bin/python -m pip install -r requirements.lock
+	.venv/bin/python -m pip install --no-deps --no-build-isolation -e .
+	@touch $@

@@ -1,0 +1,38 @@
+"""What judges a candidate: PruningNets, the search space, and the images that decide."""
+
+import torch
+
+from experiments.inputs import fresh, network, preprocessing, split
+from experiments.stage import Context
+from graphpruning.network.graph import ChannelGraph
+from graphpruning.network.widths import SearchSpace
+from graphpruning.pruningnet.pruningnet import PruningNet
+from graphpruning.training.checkpoint import load_weights
+from graphpruning.training.data import Batch, ImageSet, prepared
+
+
+def pruningnet(
+    context: Context, images: ImageSet, conditioning: str
+) -> tuple[PruningNet, ChannelGraph]:
+    """A trained PruningNet and the graph of the network it generates weights for."""
+    _, graph = fresh(network(context, images), images, 0)
+    net = PruningNet(graph, conditioning)
+    folder = context.weights / context.items["model"]
+    load_weights(folder / f"pruningnet-{conditioning}.safetensors", net)
+    return net.eval(), graph
+
+
+def search_space(context: Context, graph: ChannelGraph) -> SearchSpace:
+    """The study's levels for each group."""
+    space = context.study.space
+    return SearchSpace(graph, divisor=space.divisor, smallest=space.smallest, ratios=space.ratios)
+
+
+def search_split(
+    context: Context, images: ImageSet, device: torch.device
+) -> tuple[list[Batch], list[Batch]]:
+    """Images for recalibration, and the search split that candidates are judged on."""
+    calibration = split(context, "calibration")[: context.study.search.recalibration_images]
+    chosen = (images.select(calibration), images.select(split(context, "search")))
+    first, second = (prepared(part.to(device), preprocessing(context), 500) for part in chosen)
+    return first, second

@@ -1,0 +1,139 @@
+"""What a search has tried, and the journal that lets a killed search continue."""
+
+import json
+import os
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from graphpruning.files import write_text
+from graphpruning.network.graph import Widths
+from graphpruning.network.widths import SearchSpace
+
+Evaluate = Callable[[Widths], float]
+"""The one question of a search: the accuracy of these widths on the search split, in percent."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Widths that were judged: their MACs and their accuracy on the search split in percent."""
+
+    widths: dict[str, int]
+    macs: int
+    accuracy: float
+
+
+class History:
+    """Candidates in the order in which they were judged, all within `budget` (MACs)."""
+
+    def __init__(self, budget: int) -> None:
+        self.budget = budget
+        self.candidates: list[Candidate] = []
+
+    def __len__(self) -> int:
+        return len(self.candidates)
+
+    def append(self, candidate: Candidate) -> None:
+        """Add a candidate; ValueError when it exceeds the budget."""
+        if candidate.macs > self.budget:
+            raise ValueError(f"{candidate.macs:,} MACs exceed the budget of {self.budget:,}")
+        self.candidates.append(candidate)
+
+    @property
+    def best(self) -> Candidate:
+        """The most accurate candidate, the earliest of equals; ValueError while there is none."""
+        return max(self.candidates, key=lambda candidate: candidate.accuracy)
+
+
+class Journal:
+    """Passes at most `evaluations` questions on to `evaluate` and writes every answer to `path`.
+
+    Searchers are deterministic given their seed and the answers. So a killed search is run again
+    from its start: it asks the same questions, the journal answers them from the file, and the
+    search goes on where it stopped without any state of its own having been saved. Widths asked
+    twice count as two evaluations but are computed once.
+
+    The file has one JSON value a line: `fingerprint` (whatever decides the answers), then
+    `{"widths": ..., "accuracy": ...}`. A journal with another fingerprint is started anew, a
+    half-written line is dropped with all that follows, and so are answers to other questions.
+    """
+
+    def __init__(
+        self,
+        evaluate: Evaluate,
+        space: SearchSpace,
+        budget: int,
+        evaluations: int,
+        path: str | Path,
+        fingerprint: Mapping[str, Any],
+    ) -> None:
+        self.history = History(budget)
+        self.evaluations = evaluations
+        self._evaluate = evaluate
+        self._space = space
+        self._path = Path(path)
+        self._header = json.dumps(fingerprint, sort_keys=True)
+        self._known: dict[tuple[int, ...], float] = {}
+        self._replay = deque(self._read())
+        self.resumed = bool(self._replay)
+        self._rewrite(list(self._replay))
+
+    @property
+    def computed(self) -> int:
+        """How many different candidates were computed, in this run or in the one it resumes."""
+        return len(self._known)
+
+    def __call__(self, widths: Widths) -> float:
+        """Return the accuracy of `widths` in percent; RuntimeError when none is left to ask."""
+        if len(self.history) == self.evaluations:
+            raise RuntimeError(f"the search has used its {self.evaluations} evaluations")
+        asked = self._space.vector(widths)
+        if self._replay and self._replay[0][0] != asked:
+            print(f"{self._path}: answer {len(self.history) + 1} is to other widths, asked anew")
+            self._replay.clear()
+            self._rewrite([self._entry(past) for past in self.history.candidates])
+        replayed = bool(self._replay)
+        if replayed:
+            accuracy = self._replay.popleft()[1]
+        elif asked in self._known:
+            accuracy = self._known[asked]
+        else:
+            accuracy = float(self._evaluate(widths))
+        self.history.append(Candidate(dict(widths), self._space.macs(widths), accuracy))
+        self._known[asked] = accuracy
+        if not replayed:
+            with open(self._path, "a", encoding="utf-8", newline="\n") as file:
+                file.write(self._line(asked, accuracy))
+                file.flush()
+                os.fsync(file.fileno())
+        return accuracy
+
+    def _entry(self, candidate: Candidate) -> tuple[tuple[int, ...], float]:
+        return self._space.vector(candidate.widths), candidate.accuracy
+
+    def _line(self, vector: tuple[int, ...], accuracy: float) -> str:
+        answer = {"widths": self._space.widths(vector), "accuracy": accuracy}
+        return json.dumps(answer, allow_nan=False) + "\n"
+
+    def _rewrite(self, entries: list[tuple[tuple[int, ...], float]]) -> None:
+        lines = [self._header + "\n", *(self._line(*entry) for entry in entries)]
+        write_text(self._path, "".join(lines))
+
+    def _read(self) -> list[tuple[tuple[int, ...], float]]:
+        """The answers in the file up to its first line that is not whole."""
+        if not self._path.exists():
+            return []
+        header, *lines = self._path.read_text(encoding="utf-8", errors="replace").split("\n")
+        if header != self._header:
+            print(f"{self._path} is the journal of another search, started anew")
+            return []
+        entries = []
+        for line in lines[:-1]:  # what follows the last line feed is half a line, or nothing
+            try:
+                answer = json.loads(line)
+                entries.append((self._space.vector(answer["widths"]), float(answer["accuracy"])))
+            except (ValueError, KeyError, TypeError):
+                break
+        return entries

@@ -1,0 +1,174 @@
+"""A candidate's weights cut out of the base network, AMC's way (He et al. 2018, arXiv 1802.03494).
+
+Channels that its readers weigh least go; what remains of each layer is fitted again so that its
+outputs come near to those of the base network (He et al. 2017, arXiv 1707.06168).
+"""
+
+from collections.abc import Callable, Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor, nn
+
+from graphpruning.network.graph import ChannelGraph, Layer, Widths, kept
+from graphpruning.network.subnet import LayerWeights
+
+RIDGE = 1e-8
+"""Added to the Gram matrix's diagonal, as a share of its mean: dead channels make it singular."""
+
+
+class SlicedWeights:
+    """Weights of `model` at any widths: sliced, then reconstructed by least squares.
+
+    A layer's outputs are Y = X W' for its input patches X. With the kept columns X_S the best
+    weights solve (X_S' X_S) V = X_S' X W', so the Gram matrix X' X of the base network is all
+    that a layer needs: it is collected once, and a candidate costs one solve a layer. X has
+    `points` random output positions of every image of `batches` (AMC: 10; a linear layer has one
+    only). As in AMC, X comes from the base network however the layers before are pruned.
+
+    Depthwise layers are sliced only. `model` runs in evaluation mode and is left as it was.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        graph: ChannelGraph,
+        batches: Iterable[Tensor],
+        points: int,
+        generator: Generator,
+        reconstruct: bool = True,
+    ) -> None:
+        self.graph = graph
+        self.layers = {layer.name: _weights(model, layer.name) for layer in graph.layers}
+        self.norms = {name: _weights(model, name) for name in graph.norms}
+        self.order = {
+            group: importance.argsort(descending=True, stable=True).cpu()
+            for group, importance in self._importance().items()
+        }
+        self.grams: dict[str, Tensor] = {}
+        if reconstruct:
+            self.grams = self._collect(model, batches, points, generator)
+
+    def kept(self, widths: Widths) -> dict[str, Tensor]:
+        """Return each group's kept channels, ascending: those with the largest L1 norm.
+
+        The norm of a channel is that of the weights by which it is read, summed over all layers
+        that read it but the depthwise ones, which only pass it on.
+        """
+        return {group: self.order[group][:width].sort().values for group, width in widths.items()}
+
+    @torch.no_grad()
+    def __call__(self, widths: Widths) -> LayerWeights:
+        """Return weights, and batch normalisation's scale and shift, cropped to `widths`."""
+        keep = self.kept(widths)
+        result: LayerWeights = {}
+        for layer in self.graph.layers:
+            weight, bias = self.layers[layer.name]
+            assert weight is not None
+            outputs = kept(layer.outputs, keep).to(weight.device)
+            weight = weight[outputs]
+            if layer.kind != "depthwise":
+                weight = self._read(layer, weight, kept(layer.inputs, keep).to(weight.device))
+            result[layer.name] = (weight, None if bias is None else bias[outputs])
+        for name, channels in self.graph.norms.items():
+            scale, shift = self.norms[name]
+            if scale is not None and shift is not None:
+                index = kept(channels, keep).to(scale.device)
+                result[name] = (scale[index], shift[index])
+        return result
+
+    def _read(self, layer: Layer, weight: Tensor, inputs: Tensor) -> Tensor:
+        """`weight` [out, in, ...] with only the columns of `inputs`, fitted again.
+
+        Written as a correction of the slice: V = W_S + (X_S' X_S)^-1 X_S' X_D W_D, where D are
+        the dropped columns, so that the ridge shrinks the correction and not the weights.
+        """
+        sliced = weight[:, inputs]
+        if layer.name not in self.grams or len(inputs) == weight.shape[1]:
+            return sliced
+        gram = self.grams[layer.name]
+        is_kept = torch.zeros(weight.shape[1], dtype=torch.bool, device=weight.device)
+        is_kept[inputs] = True
+        is_kept = is_kept.repeat_interleave(layer.kernel[0] * layer.kernel[1])
+        rows = gram[is_kept]
+        normal = rows[:, is_kept]
+        ridge = RIDGE * normal.diagonal().mean().clamp(min=torch.finfo(gram.dtype).tiny / RIDGE)
+        normal.diagonal().add_(ridge)
+        missing = rows[:, ~is_kept] @ weight.flatten(1)[:, ~is_kept].T.to(gram.dtype)
+        correction = torch.cholesky_solve(missing, torch.linalg.cholesky(normal)).T
+        return sliced + correction.reshape(sliced.shape).to(sliced.dtype)
+
+    def _importance(self) -> dict[str, Tensor]:
+        result: dict[str, Tensor] = {}
+        for layer in self.graph.layers:
+            weight, _ = self.layers[layer.name]
+            assert weight is not None
+            if layer.kind == "depthwise":
+                continue
+            columns = weight.abs().flatten(2).sum(dim=2) if weight.ndim > 2 else weight.abs()
+            norms = columns.sum(dim=0).split([s.size * s.repeat for s in layer.inputs])
+            for segment, norm in zip(layer.inputs, norms, strict=True):
+                if segment.group is not None:
+                    norm = norm.view(segment.size, segment.repeat).sum(dim=1)
+                    result[segment.group] = result.get(segment.group, 0) + norm
+        return result
+
+    @torch.no_grad()
+    def _collect(
+        self, model: nn.Module, batches: Iterable[Tensor], points: int, generator: Generator
+    ) -> dict[str, Tensor]:
+        """Gram matrices [in x kernel, in x kernel] in float64 of layers whose inputs can go."""
+        prunable = self.graph.full_widths
+        grams: dict[str, Tensor] = {}
+
+        def hook(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+            def add(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+                x = _patches(module, args[0], output, points, generator).double()
+                grams[name] = grams.get(name, 0) + x.T @ x
+
+            return add
+
+        hooks = [
+            model.get_submodule(layer.name).register_forward_hook(hook(layer.name))
+            for layer in self.graph.layers
+            if layer.kind != "depthwise" and any(s.group in prunable for s in layer.inputs)
+        ]
+        was_training = model.training
+        model.eval()
+        try:
+            for images in batches:
+                model(images)
+        finally:
+            model.train(was_training)
+            for handle in hooks:
+                handle.remove()
+        return grams
+
+
+def _weights(model: nn.Module, name: str) -> tuple[Tensor | None, Tensor | None]:
+    module = model.get_submodule(name)
+    weight, bias = module.weight, module.bias
+    return (
+        weight.detach() if isinstance(weight, Tensor) else None,
+        bias.detach() if isinstance(bias, Tensor) else None,
+    )
+
+
+def _patches(
+    module: nn.Module, x: Tensor, output: Tensor, points: int, generator: Generator
+) -> Tensor:
+    """Inputs [batch x points, in x kernel] of random output positions, other ones per image."""
+    if not isinstance(module, nn.Conv2d):
+        return x
+    x = F.pad(x, module._reversed_padding_repeated_twice)
+    starts, offsets = [], []
+    for axis in (0, 1):
+        chosen = torch.randint(output.shape[2 + axis], (len(x), points), generator=generator)
+        starts.append(chosen.to(x.device) * module.stride[axis])
+        steps = torch.arange(module.kernel_size[axis], device=x.device)
+        offsets.append(steps * module.dilation[axis])
+    images = torch.arange(len(x), device=x.device)[:, None, None, None]
+    rows = starts[0][:, :, None, None] + offsets[0][:, None]
+    columns = starts[1][:, :, None, None] + offsets[1]
+    patches = x.permute(0, 2, 3, 1)[images, rows, columns]  # [batch, points, kh, kw, in]
+    return patches.permute(0, 1, 4, 2, 3).flatten(2).flatten(0, 1)

@@ -1,0 +1,225 @@
+"""The captions of every table and figure in one place, with the numbers they hold generated.
+
+A caption also names the script that makes its artefact and the stages whose files it reads.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from paper import measures
+from paper.results import Results
+from paper.statistics import LEVEL, RESAMPLES
+from paper.wording import counted, interval, joined, number
+
+SOURCES = {
+    "graph": "generated, graph",
+    "block": "generated, block",
+    "none": "generated, no edges",
+    "base": "sliced from the base",
+}
+"""Whose weights rate a candidate, by `Row.source`."""
+CONDITIONINGS = {"graph": "graph", "block": "block", "none": "no edges"}
+
+
+@dataclass(frozen=True)
+class Caption:
+    """What an artefact shows; `stages` are the names of the pipeline stages it is made from."""
+
+    label: str
+    text: str
+    script: str
+    stages: tuple[str, ...]
+
+
+def captions(results: Results) -> dict[str, Caption]:
+    """Every caption, keyed by the artefact's file name without its ending."""
+    seeds = counted(len(results.seeds), "seed")
+    level = f"{LEVEL * 100:.0f} %"
+    spread = f"mean over {seeds} and {level} t-interval"
+    if len(results.seeds) == 1:
+        spread = "one seed, so no interval"
+    models = joined(results.models)
+    return {
+        "table1_correlation": Caption(
+            "Table 1",
+            f"How much of a deeper channel the former layer explains in {models}: share of deeper channels "
+            "with R² above a threshold, median R² and median absolute Pearson correlation of the "
+            "best match, for consecutive layers of one block with a shortcut and, as controls, "
+            "for layers of different blocks and for the untrained network. R² is that of a ridge "
+            "regression on all channels of the former layer, scored on images it was not fitted "
+            f"on. Brackets: {level} bootstrap intervals over deeper layers "
+            f"({RESAMPLES} resamples).",
+            "paper/tables.py",
+            ("correlation",),
+        ),
+        "table2_generated_weights": Caption(
+            "Table 2",
+            f"Accuracy (top-1, %, search split) of {models} with weights that a PruningNet "
+            "generates, by its "
+            "conditioning: at full width before and after the batch-norm statistics are "
+            "recalibrated, at a quarter of every width, and for random candidates in four "
+            "quarters by MACs, smallest first. τ is Kendall's rank correlation between that "
+            "accuracy and the accuracy of the same widths trained from scratch. Brackets: "
+            f"{level} intervals over candidates, t for accuracies, bootstrap for τ.",
+            "paper/tables.py",
+            ("train_pruningnet", "analyse_pruningnet"),
+        ),
+        "table3_main": Caption(
+            "Table 3",
+            f"Final networks of {models} on {results.data}: test accuracy (top-1, %; {spread}), MACs of one "
+            "image and parameters, and what the search cost. The base network, PruningNets and "
+            "splits are shared; search and final training are repeated with each seed. Images "
+            "are those that the search passed through networks to rate candidates, and nothing "
+            f"else. Seconds were measured on {hardware(results)}.",
+            "paper/tables.py",
+            ("train_base", "search", "finetune"),
+        ),
+        "table4_ablations": Caption(
+            "Table 4",
+            f"Ablations with {models}. Upper part: relative movement of a group's aggregated feature when the "
+            "width of a group that many edges away changes, by what the PruningNet is conditioned "
+            f"on; brackets are {level} bootstrap intervals over the changed groups. Lower part: "
+            "accuracy (top-1, %) of the best candidate on the search split and of the final "
+            f"network on the test set; {spread}. Differences are {results.ours.label} minus the "
+            "variant, paired by group or by seed. The search split compares methods only where "
+            "both rate candidates with the same weights.",
+            "paper/tables.py",
+            ("analyse_pruningnet", "search", "finetune"),
+        ),
+        "table5_imagenet": Caption(
+            "Table 5",
+            "Published results on ImageNet (and CIFAR-10, for scale), as printed by each "
+            "method's official repository; MACs (M) as printed there, so they may count other "
+            "layers than ours. Numbers of GraphPruning's authors are absent: the body of their "
+            "paper could not be obtained, and none is attributed to them.",
+            "paper/tables.py",
+            (),
+        ),
+        "figure1_correlation_heatmaps": Caption(
+            "Figure 1",
+            f"Absolute Pearson correlation between the channels of two layers of "
+            f"{results.models[0]}, a deeper one (rows, ordered by best match, best on top) and a "
+            "former one (columns). Where a block's deeper layer repeats its former one, the first "
+            "row of panels has bright cells that the controls below it lack.",
+            "paper/figures.py",
+            ("correlation",),
+        ),
+        "figure2_r2_distributions": Caption(
+            "Figure 2",
+            "Left: share of deeper channels whose R² exceeds the value on the horizontal axis "
+            "(values below 0 are worse than predicting the mean); dotted lines are the thresholds "
+            "of Table 1. Right: median R² of each deeper layer in forward order. "
+            + _medians(results),
+            "paper/figures.py",
+            ("correlation",),
+        ),
+        "figure3_graph": Caption(
+            "Figure 3",
+            f"The channel graph of {results.models[0]}, {_graph_size(results)}. Layers stand in "
+            "forward order by depth; straight lines are plain edges, curves are shortcut edges. "
+            "Layers of one letter and colour are tied: their output channels are pruned together. "
+            "Open markers are layers whose channels are their own; grey ones cannot be pruned.",
+            "paper/figures.py",
+            ("train_base",),
+        ),
+        "figure4_generated_accuracy": Caption(
+            "Figure 4",
+            "Left: accuracy with generated weights against MACs for random candidates, after "
+            "recalibration; lines join the means of four quarters by MACs, the dashed line is "
+            "half of the base network's accuracy. Right: the same accuracy against that of the "
+            "same widths trained from scratch. " + _taus(results),
+            "paper/figures.py",
+            ("analyse_pruningnet",),
+        ),
+        "figure5_search_curves": Caption(
+            "Figure 5",
+            f"Best accuracy so far on the search split against candidates evaluated: mean over "
+            f"{seeds}, and a band from the lowest to the highest. The line style says whose "
+            "weights rate the candidates, and only lines of one style can be compared: methods "
+            f"that share those of {results.ours.label} stand on the left, others on the right.",
+            "paper/figures.py",
+            ("search",),
+        ),
+        "figure6_accuracy_macs": Caption(
+            "Figure 6",
+            f"Test accuracy of the final networks on {results.data}. Left: against MACs, with the "
+            "base network as a star and a dashed line. Right: per budget, large markers are "
+            f"the {spread}; small dots are single seeds. " + _ranking(results),
+            "paper/figures.py",
+            ("train_base", "finetune"),
+        ),
+        "figure7_kept_ratio": Caption(
+            "Figure 7",
+            f"Channels kept (%) in each group of {models}, in forward order, by method and "
+            f"budget; mean over {seeds}.",
+            "paper/figures.py",
+            ("search",),
+        ),
+    }
+
+
+def hardware(results: Results) -> str:
+    """The machines that the searches ran on."""
+    machines = {
+        f"{run.hardware['cpu']} ({counted(run.hardware['cores'], 'core')}, accelerator "
+        f"{run.hardware['accelerator']})"
+        for search in results.search.values()
+        for run in search.runs.values()
+    }
+    return joined(sorted(machines))
+
+
+def _medians(results: Results) -> str:
+    sentences = []
+    for model in results.models:
+        medians = [
+            measures.median(measures.channels(results, model, "trained", pair)["r2"].to_numpy())
+            for pair in measures.PAIRS
+        ]
+        sentences.append(
+            f"In trained {model} the median R² is {number(medians[0], 2)} within blocks and "
+            f"{number(medians[1], 2)} between blocks."
+        )
+    return " ".join(sentences)
+
+
+def _graph_size(results: Results) -> str:
+    graph = results.base[results.models[0]].graph
+    shortcuts = sum(shortcut for *_, shortcut in graph.edges)
+    return (
+        f"{counted(len(graph.layers), 'layer')}, {counted(len(graph.edges), 'edge')} "
+        f"({shortcuts} by shortcuts) and {counted(len(graph.groups), 'prunable group')}"
+    )
+
+
+def _taus(results: Results) -> str:
+    found = [
+        f"{interval(measures.rank_correlation(results, model, conditioning), 2)} "
+        f"({CONDITIONINGS[conditioning]}, {model})"
+        for model in results.models
+        for conditioning in results.conditionings
+    ]
+    return f"Kendall's τ: {joined(found)}."
+
+
+def _ranking(results: Results) -> str:
+    sentences = []
+    for model in results.models:
+        for budget in results.budgets:
+            top1 = {
+                row.label: float(np.mean(list(results.test_top1(model, name, budget).values())))
+                for name, row in results.rows.items()
+            }
+            best = max(top1, key=lambda label: top1[label])
+            sentences.append(
+                f"The highest mean for {model} at {budget_name(budget)} is {best}'s, "
+                f"{number(top1[best], 2)} %."
+            )
+    return " ".join(sentences)
+
+
+def budget_name(budget: str) -> str:
+    """A share as a percentage of the base network's MACs; absolute MACs as they stand."""
+    share = budget.replace(".", "", 1).isdigit()
+    return f"{number(100 * float(budget), 0)} % of MACs" if share else f"{budget} MACs"

@@ -1,0 +1,25 @@
+"""The command line that tables, figures and report share: one argument, results/STUDY."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from graphpruning.errors import UserError
+from paper.results import Results, read
+
+
+def run(description: str, make: Callable[[Results], None], argv: Sequence[str] | None) -> int:
+    """Read the results folder named in `argv` and hand it to `make`; return the exit status.
+
+    What the user can mend is one line on standard error and status 2.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("results", type=Path, metavar="results/STUDY", help="a study's results")
+    arguments = parser.parse_args(argv)
+    try:
+        make(read(arguments.results))
+    except UserError as refusal:
+        print(refusal, file=sys.stderr)
+        return 2
+    return 0

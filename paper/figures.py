@@ -1,0 +1,439 @@
+"""Figures 1 to 7 as PDF and PNG: `python -m paper.figures results/STUDY`.
+
+Widths are those of a two-column page: 3.3 in for one column, 7 in for both. Colours are Okabe and
+Ito's, told apart by colour-blind readers, and never the only sign: markers, line styles or labels
+say the same. Every file is byte-identical on every run and names this script as its creator.
+"""
+
+import string
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from graphpruning.files import atomic
+from paper import command, measures
+from paper.captions import CONDITIONINGS, SOURCES, budget_name
+from paper.claims import REASONABLE
+from paper.results import Graph, Heatmap, Results, Row
+from paper.statistics import mean
+from paper.tables import THRESHOLDS
+from paper.wording import number
+
+COLUMN, PAGE = 3.3, 7.0
+DPI = 200
+STYLE: Any = {
+    "font.family": "DejaVu Sans",
+    "font.size": 7,
+    "axes.titlesize": 7.5,
+    "axes.labelsize": 7.5,
+    "legend.fontsize": 7,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "lines.linewidth": 1.2,
+    "lines.markersize": 4,
+    "figure.constrained_layout.use": True,
+    "savefig.dpi": DPI,
+    "pdf.fonttype": 42,
+}
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+LINES = {"graph": "-", "block": "--", "none": ":", "base": "-."}
+CONDITIONING_STYLE: Any = {
+    "graph": (COLOURS[0], "o"),
+    "block": (COLOURS[1], "s"),
+    "none": (COLOURS[2], "^"),
+}
+GREY = "#757575"
+
+
+def correlation_heatmaps(results: Results) -> Figure:
+    """Figure 1: up to four pairs of layers of the first model, against both controls."""
+    heatmaps = results.correlation[results.models[0]].heatmaps
+    kinds = [("trained", "in_block"), ("trained", "other_block"), ("untrained", "in_block")]
+    inside = [h.deeper for h in heatmaps if (h.network, h.pair) == kinds[0]]
+    count = min(4, len(inside))
+    chosen = [inside[i] for i in np.linspace(0, len(inside) - 1, count).round().astype(int)]
+    figure, axes = plt.subplots(
+        len(kinds), count, figsize=(PAGE, 0.4 + 1.55 * len(kinds)), squeeze=False
+    )
+    image = None
+    for line, (network, pair) in zip(axes, kinds, strict=True):
+        for axis, deeper in zip(line, chosen, strict=True):
+            found = [
+                h for h in heatmaps if (h.network, h.pair, h.deeper) == (network, pair, deeper)
+            ]
+            axis.set_axis_off()
+            if found:
+                image = _heatmap(axis, found[0])
+        line[0].text(
+            -0.4, 0.5, f"{network},\n{measures.PAIRS[pair]}", rotation=90, ha="center",
+            va="center", transform=line[0].transAxes, fontsize=7.5,
+        )  # fmt: skip
+    if image is not None:
+        bar = figure.colorbar(image, ax=axes, shrink=0.5, aspect=25, pad=0.02)
+        bar.set_label("absolute Pearson correlation")
+        bar.outline.set_linewidth(0.6)
+    return figure
+
+
+def _heatmap(axis: Axes, heatmap: Heatmap) -> matplotlib.image.AxesImage:
+    matrix = np.asarray(heatmap.matrix)
+    order = np.argsort(-matrix.max(axis=1), kind="stable")
+    axis.set_axis_on()
+    image = axis.imshow(matrix[order], vmin=0, vmax=1, cmap="viridis", aspect="auto")
+    axis.set(xticks=[], yticks=[])
+    axis.set_xlabel(heatmap.former, labelpad=2, fontsize=6.5)
+    axis.set_ylabel(heatmap.deeper, labelpad=2, fontsize=6.5)
+    return image
+
+
+def r2_distributions(results: Results) -> Figure:
+    """Figure 2: per model, R² over all deeper channels, and its median by layer."""
+    models = results.models
+    figure, axes = plt.subplots(
+        len(models), 2, figsize=(PAGE, 0.4 + 2.2 * len(models)), squeeze=False
+    )
+    for (left, right), model in zip(axes, models, strict=True):
+        frame = results.correlation[model].channels
+        layers = list(frame["deeper"].unique())
+        for (network, pair), part in frame.groupby(["network", "pair"], sort=False):
+            colour = COLOURS[list(measures.PAIRS).index(str(pair))]
+            style = "-" if network == "trained" else "--"
+            label = f"{network}, {measures.PAIRS[str(pair)]}"
+            values = np.sort(part["r2"].to_numpy())
+            above = 100 * (1 - np.arange(len(values) + 1) / len(values))
+            left.step([*values, 1], above, color=colour, linestyle=style, label=label)
+            left.plot([-9, values[0]], [100, 100], color=colour, linestyle=style)
+            medians = part.groupby("deeper")["r2"].median().reindex(layers)
+            right.plot(
+                np.arange(len(layers)), medians, color=colour, linestyle=style,
+                marker="o" if network == "trained" else "s", markersize=3.5,
+                markerfacecolor=colour if network == "trained" else "white",
+            )  # fmt: skip
+        for threshold in THRESHOLDS:
+            left.axvline(threshold, color=GREY, linestyle=":", linewidth=0.8)
+        low = max(-0.5, min(0.0, float(frame["r2"].min())))
+        left.set(xlim=(low, 1), ylim=(0, 100), title=model)
+        left.set(xlabel="R² of a deeper channel", ylabel="channels with a higher R² (%)")
+        right.set(ylabel="median R²", title=f"{model}, by deeper layer")
+        right.set_xticks(np.arange(len(layers)), layers, rotation=90, fontsize=6)
+        if low < 0:
+            right.set_ylim(bottom=max(-0.5, right.get_ylim()[0]))
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=4)
+    return figure
+
+
+def channel_graph(results: Results) -> Figure:
+    """Figure 3: the first model's graph, one line a layer, shortcuts as curves on the left."""
+    graph = results.base[results.models[0]].graph
+    order = sorted(range(len(graph.layers)), key=lambda i: (graph.layers[i].depth, i))
+    layers = [graph.layers[i] for i in order]
+    step = 0.155
+    figure = plt.figure(figsize=(COLUMN, step * len(layers) + 1.0))
+    axis = figure.add_subplot()
+    line = {layer.name: position for position, layer in enumerate(layers)}
+    seen: dict[int, int] = {}
+    column = {}
+    for layer in layers:
+        column[layer.name] = seen.get(layer.depth, 0)
+        seen[layer.depth] = column[layer.name] + 1
+    spans = [line[target] - line[source] for source, target, shortcut in graph.edges if shortcut]
+    reach = _REACH / max(spans, default=1)
+    for source, target, shortcut in graph.edges:
+        start, end = (column[source], line[source]), (column[target], line[target])
+        _edge(axis, start, end, reach if shortcut else 0)
+    tied = _tied_groups(graph)
+    for layer in layers:
+        fixed = layer.group not in graph.groups
+        letter, colour = tied.get(layer.group, ("", "black"))
+        axis.scatter(
+            column[layer.name], line[layer.name], s=26, zorder=3, marker=_KINDS[layer.kind],
+            facecolor="#d0d0d0" if fixed else colour if letter else "white",
+            edgecolor=GREY if fixed else colour, linewidth=0.8,
+        )  # fmt: skip
+        style: Any = {"va": "center", "fontsize": 6.5}
+        axis.text(_LETTER, line[layer.name], letter, color=colour, weight="bold", **style)
+        axis.text(_NAME, line[layer.name], layer.name, **style)
+        axis.text(_WIDTH, line[layer.name], str(layer.width), ha="right", **style)
+    axis.text(_WIDTH, -1, "channels", ha="right", **style)
+    axis.set(xlim=(-_REACH / 2 - 0.2, _WIDTH + 0.1), ylim=(len(layers) - 0.4, -1.4))
+    axis.set_axis_off()
+    _graph_legend(figure, sorted({layer.kind for layer in layers}, key=list(_KINDS).index))
+    return figure
+
+
+_KINDS = {"convolution": "s", "depthwise": "D", "pointwise": "o", "linear": "^"}
+_REACH, _LETTER, _NAME, _WIDTH = 7.0, 1.7, 2.2, 8.2
+"""Horizontal places in the figure; the longest shortcut bows by half of `_REACH`."""
+
+
+def _tied_groups(graph: Graph) -> dict[str, tuple[str, str]]:
+    """A letter and a colour for each group of several layers; neighbours in order differ."""
+    tied = [g for g in graph.groups if sum(layer.group == g for layer in graph.layers) > 1]
+    letters = [a + b for a in ("", *string.ascii_uppercase) for b in string.ascii_uppercase]
+    return {group: (letters[i], COLOURS[i % (len(COLOURS) - 2)]) for i, group in enumerate(tied)}
+
+
+def _edge(axis: Axes, start: tuple[float, float], end: tuple[float, float], reach: float) -> None:
+    """A plain edge (`reach` 0) is straight; a shortcut bows left by `reach` for a layer skipped."""
+    t = np.linspace(0, 1, 40)
+    x = start[0] + (end[0] - start[0]) * t - 2 * reach * abs(end[1] - start[1]) * t * (1 - t)
+    y = start[1] + (end[1] - start[1]) * t
+    axis.plot(x, y, color=COLOURS[5] if reach else "black", linewidth=0.8, zorder=0 if reach else 1)
+
+
+def _graph_legend(figure: Figure, kinds: list[str]) -> None:
+    handles = [
+        Line2D([], [], color="black", linewidth=0.9, label="edge"),
+        Line2D([], [], color=COLOURS[5], linewidth=0.8, label="shortcut edge"),
+    ]
+    for kind in kinds:
+        handles.append(
+            Line2D([], [], linestyle="", marker=_KINDS[kind], markerfacecolor="white",
+                   markeredgecolor="black", markeredgewidth=0.8, label=kind)
+        )  # fmt: skip
+    figure.legend(handles=handles, loc="outside upper center", ncols=3)
+
+
+def generated_accuracy(results: Results) -> Figure:
+    """Figure 4: accuracy with generated weights against MACs, and against training."""
+    models = results.models
+    figure, axes = plt.subplots(
+        len(models), 2, figsize=(PAGE, 0.3 + 2.4 * len(models)), squeeze=False
+    )
+    for (left, right), model in zip(axes, models, strict=True):
+        base = results.base[model]
+        for conditioning in results.conditionings:
+            colour, marker = CONDITIONING_STYLE[conditioning]
+            frame = measures.candidates(results, model, conditioning)
+            share = 100 * frame["macs"].to_numpy() / base.macs
+            accuracy = frame["top1_generated"].to_numpy()
+            label = CONDITIONINGS[conditioning]
+            left.scatter(share, accuracy, s=9, color=colour, marker=marker, alpha=0.45, linewidth=0)
+            quarters = [
+                (part.mean(), np.mean(values))
+                for part, values in zip(
+                    np.array_split(share, 4), np.array_split(accuracy, 4), strict=True
+                )
+                if len(part)
+            ]
+            left.plot(*zip(*quarters, strict=True), color=colour, marker=marker, label=label)
+            known = frame.dropna(subset="top1_trained")
+            tau = measures.rank_correlation(results, model, conditioning)
+            right.scatter(
+                known["top1_trained"], known["top1_generated"], s=14, color=colour, marker=marker,
+                alpha=0.8, linewidth=0, label=f"{label}: τ = {number(tau.value, 2)}",
+            )  # fmt: skip
+        left.axhline(REASONABLE * base.search_top1, color=GREY, linestyle="--", linewidth=0.9)
+        left.annotate(
+            "half of the base network", (1, REASONABLE * base.search_top1), (-2, 2), color=GREY,
+            xycoords=left.get_yaxis_transform(), textcoords="offset points", ha="right",
+        )  # fmt: skip
+        left.set(xlabel="MACs (% of the base network)", title=model)
+        left.set(ylabel="top-1 with generated weights (%)")
+        right.set(xlabel="top-1 after training from scratch (%)", title=model)
+        right.set(ylabel="top-1 with generated weights (%)")
+        left.legend(title="PruningNet", title_fontsize=7)
+        right.legend(title="PruningNet", title_fontsize=7)
+    return figure
+
+
+def search_curves(results: Results) -> Figure:
+    """Figure 5: the best candidate so far; methods that rate it by other weights stand apart."""
+    panels = [(model, budget) for model in results.models for budget in results.budgets]
+    same = [row for row in results.rows.values() if measures.same_weights(results, row)]
+    other = [row for row in results.rows.values() if row not in same]
+    columns = {f"rated as by {results.ours.label}": same, "rated otherwise": other}
+    columns = {whose: rows for whose, rows in columns.items() if rows}
+    figure, axes = plt.subplots(
+        len(panels), len(columns), figsize=(PAGE, 0.8 + 1.9 * len(panels)), squeeze=False,
+        sharex=True,
+    )  # fmt: skip
+    for line, (model, budget) in zip(axes, panels, strict=True):
+        for axis, (whose, rows) in zip(line, columns.items(), strict=True):
+            for row in rows:
+                _search_curve(axis, results, row, results.search[model, row.name, budget].history)
+            axis.set_title(f"{model}, {budget_name(budget)}, {whose}")
+        line[0].set_ylabel("best top-1 so far (%)")
+    for axis in axes[-1]:
+        axis.set_xlabel("candidates evaluated")
+    handles = {
+        label: handle
+        for axis in axes[0]
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(
+        handles.values(), handles.keys(), loc="outside lower center", ncols=3, handlelength=3
+    )
+    return figure
+
+
+def _search_curve(axis: Axes, results: Results, row: Row, history: pd.DataFrame) -> None:
+    """Mean over seeds, and a band from the lowest to the highest; one evaluation is a marker."""
+    colour, marker = _style(results, row.name)
+    best = history.pivot(index="evaluation", columns="seed", values="best").ffill()
+    every = max(1, len(best) // 6)
+    axis.plot(
+        best.index, best.mean(axis=1), color=colour, linestyle=LINES[row.source], marker=marker,
+        markevery=(every // 2, every), label=f"{row.label} ({SOURCES[row.source]})",
+    )  # fmt: skip
+    axis.fill_between(
+        best.index, best.min(axis=1), best.max(axis=1), color=colour, alpha=0.13, linewidth=0
+    )
+
+
+def accuracy_macs(results: Results) -> Figure:
+    """Figure 6: final accuracy against MACs, and per budget with intervals."""
+    models, budgets = results.models, results.budgets
+    figure, axes = plt.subplots(
+        len(models), 1 + len(budgets), figsize=(PAGE, 0.4 + 2.3 * len(models)), squeeze=False,
+        width_ratios=[1.5, *[1] * len(budgets)],
+    )  # fmt: skip
+    for line, model in zip(axes, models, strict=True):
+        _tradeoff(line[0], results, model)
+        for axis, budget in zip(line[1:], budgets, strict=True):
+            _ranked(axis, results, model, budget)
+            if axis is not line[1]:
+                axis.set_yticklabels([])
+    return figure
+
+
+def _tradeoff(axis: Axes, results: Results, model: str) -> None:
+    base = results.base[model]
+    for name in results.rows:
+        colour, marker = _style(results, name)
+        points = []
+        for budget in results.budgets:
+            found = results.final[model, name, budget].seeds.values()
+            top1 = mean([trained.test_top1 for trained in found])
+            points.append((float(np.mean([trained.macs for trained in found])) / 1e6, top1))
+        points.sort(key=lambda point: point[0])
+        macs = [x for x, _ in points]
+        bars = np.array([[top1.value - top1.low, top1.high - top1.value] for _, top1 in points])
+        axis.errorbar(
+            macs, [top1.value for _, top1 in points], yerr=np.nan_to_num(bars).T, color=colour,
+            marker=marker, linestyle=LINES[results.rows[name].source], elinewidth=0.8,
+        )  # fmt: skip
+    axis.axhline(base.test_top1, color=GREY, linestyle="--", linewidth=0.9, zorder=0)
+    axis.plot(base.macs / 1e6, base.test_top1, marker="*", color="black", markersize=8)
+    axis.set(xlabel="MACs (M)", ylabel="test top-1 (%)", title=model)
+
+
+def _ranked(axis: Axes, results: Results, model: str, budget: str) -> None:
+    names = list(results.rows)
+    for position, name in enumerate(names):
+        colour, marker = _style(results, name)
+        seeds = list(results.test_top1(model, name, budget).values())
+        top1 = mean(seeds)
+        if top1.n > 1:
+            axis.plot([top1.low, top1.high], [position] * 2, color=colour, linewidth=1)
+            axis.plot(seeds, [position + 0.28] * len(seeds), ".", color=colour, markersize=2.5)
+        axis.plot(top1.value, position, color=colour, marker=marker, markersize=5)
+    axis.set_yticks(range(len(names)), [results.rows[name].label for name in names])
+    axis.set(ylim=(len(names) - 0.4, -0.6), xlabel="test top-1 (%)", title=budget_name(budget))
+    axis.xaxis.set_major_locator(MaxNLocator(4))
+    axis.grid(axis="x", color="#dddddd", linewidth=0.5)
+    axis.set_axisbelow(True)
+
+
+def kept_ratio(results: Results) -> Figure:
+    """Figure 7: the widths that each method found, as shares of the full ones."""
+    panels = [(model, budget) for model in results.models for budget in results.budgets]
+    rows = len(results.rows)
+    figure, axes = plt.subplots(
+        len(panels), 1, figsize=(PAGE, 0.8 + (0.35 + 0.17 * rows) * len(panels)), squeeze=False
+    )
+    image = None
+    for (axis,), (model, budget) in zip(axes, panels, strict=True):
+        full = results.base[model].graph.groups
+        ratio = 100 * np.array(
+            [
+                [
+                    np.mean([found.widths[group] / width for found in search.seeds.values()])
+                    for group, width in full.items()
+                ]
+                for search in (results.search[model, name, budget] for name in results.rows)
+            ]
+        )
+        image = axis.imshow(ratio, vmin=0, vmax=100, cmap="viridis", aspect="auto")
+        if len(full) <= _WRITTEN:
+            for (y, x), value in np.ndenumerate(ratio):
+                ink = "white" if value < 60 else "black"
+                axis.text(x, y, f"{value:.0f}", ha="center", va="center", color=ink, fontsize=6)
+        axis.set_yticks(range(rows), [row.label for row in results.rows.values()])
+        last = budget == results.budgets[-1]
+        axis.set_xticks(range(len(full)), list(full) if last else [], rotation=90, fontsize=6)
+        axis.set_title(f"{model}, {budget_name(budget)}")
+        axis.tick_params(length=0)
+        axis.spines[:].set_visible(False)
+    if image is not None:
+        bar = figure.colorbar(image, ax=axes, aspect=30, pad=0.015, shrink=0.7)
+        bar.set_label("channels kept (%)")
+        bar.outline.set_linewidth(0.6)
+    return figure
+
+
+_WRITTEN = 24
+"""Up to this many groups a cell is wide enough for its number."""
+
+
+def _style(results: Results, method: str) -> tuple[str, str]:
+    """Colour and marker of a method, the same in every figure."""
+    position = list(results.rows).index(method)
+    return COLOURS[position % len(COLOURS)], MARKERS[position % len(MARKERS)]
+
+
+FIGURES: dict[str, Callable[[Results], Figure]] = {
+    "figure1_correlation_heatmaps": correlation_heatmaps,
+    "figure2_r2_distributions": r2_distributions,
+    "figure3_graph": channel_graph,
+    "figure4_generated_accuracy": generated_accuracy,
+    "figure5_search_curves": search_curves,
+    "figure6_accuracy_macs": accuracy_macs,
+    "figure7_kept_ratio": kept_ratio,
+}
+
+
+def write(results: Results) -> None:
+    """Write every figure into results/STUDY/figures."""
+    for name, draw in FIGURES.items():
+        with matplotlib.rc_context(STYLE):
+            figure = draw(results)
+            path = results.path / "figures" / name
+            for ending, made_by in _METADATA.items():
+                with atomic(path.with_suffix(ending)) as beside:
+                    figure.savefig(beside, metadata={"Title": name, **made_by})
+            plt.close(figure)
+
+
+_METADATA: dict[str, dict[str, str | None]] = {
+    # A date would make every run's bytes differ.
+    ".pdf": {"Creator": "paper/figures.py", "CreationDate": None},
+    ".png": {"Source": "paper/figures.py", "Software": None},
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit status."""
+    return command.run("Make figures 1 to 7 from a study's results.", write, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

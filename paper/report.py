@@ -1,0 +1,220 @@
+"""One self-contained page of a study: `python -m paper.report results/STUDY`.
+
+Claims and verdicts come first, then the main results, tables, figures, and the run behind each
+number. Every number is computed from the results; figures are those that `paper.figures` made.
+"""
+
+import base64
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from graphpruning.errors import UserError
+from graphpruning.files import write_text
+from paper import claims, command
+from paper.captions import Caption, budget_name, captions
+from paper.figures import DPI, FIGURES
+from paper.results import Results, Run
+from paper.tables import Table, differences, numeric, tables
+from paper.wording import counted, joined, number
+
+_PIXELS_PER_INCH = 130
+"""How large a figure stands on the page: its 7 pt text becomes about 13 pixels high."""
+
+
+@dataclass(frozen=True)
+class _Cell:
+    text: str
+    numeric: bool
+
+
+@dataclass(frozen=True)
+class _Row:
+    """`exact` holds every number of the row as its CSV file does; `runs` link to the runs."""
+
+    cells: list[_Cell]
+    exact: str
+    runs: list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class _TableOnPage:
+    name: str
+    headings: list[_Cell]
+    rows: list[_Row]
+    notes: tuple[str, ...]
+    has_runs: bool
+
+
+@dataclass(frozen=True)
+class _FigureOnPage:
+    name: str
+    png: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class _Surroundings:
+    """Hardware, precision and versions that several runs share."""
+
+    name: str
+    hardware: str
+    precision: str
+    versions: str
+
+
+def render(results: Results) -> str:
+    """The page as HTML."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    words = captions(results)
+    judged = claims.claims(results)
+    around = _surroundings(results.runs)
+    return environment.get_template("report.html.jinja").render(
+        title=results.title,
+        summary=_summary(results, judged),
+        claims=judged,
+        labels={name: caption.label for name, caption in words.items()},
+        captions=words,
+        tables={table.name: _on_page(table) for table in tables(results)},
+        differences=_on_page(differences(results)),
+        differences_caption=_differences_caption(results),
+        figures={name: _figure(results, name) for name in FIGURES},
+        sources={name: _sources(results, caption) for name, caption in words.items()},
+        runs=results.runs,
+        seeds={run.stage: ", ".join(map(str, _seeds(results, run))) for run in results.runs},
+        architectures=_architectures(results),
+        surroundings=list(around.values()),
+        surroundings_of={run.stage: around[_key(run)].name for run in results.runs},
+        records={run.stage: quote(run.record) for run in results.runs},
+        parameters=json.dumps(results.study, indent=1, ensure_ascii=False),
+        number=number,
+    )
+
+
+def _summary(results: Results, judged: list[claims.Claim]) -> list[str]:
+    """What was run, on what, and what came of it, in two sentences."""
+    images = results.splits.images
+    verdicts = []
+    for verdict, one, several in (
+        (claims.HOLDS, "holds", "hold"),
+        (claims.FAILS, "does not hold", "do not hold"),
+        (claims.UNDECIDED, "is undecided", "are undecided"),
+    ):
+        if count := sum(claim.verdict == verdict for claim in judged):
+            verdicts.append(f"{count} {one if count == 1 else several}")
+    splits = [f"{number(count, 0)} {split}" for split, count in images.items()]
+    budgets = joined([budget_name(budget) for budget in results.budgets])
+    return [
+        f"A replication of GraphPruning (Zhang, Yu, Rong and Lin: Graph Pruning for Model "
+        f"Compression, arXiv 1911.09817) on {results.data} with {joined(results.models)}: "
+        f"{counted(len(results.rows), 'method')} at {budgets}, "
+        f"{counted(len(results.seeds), 'seed')}; {results.splits.classes} classes, images: "
+        f"{joined(splits)}.",
+        f"Of the paper's {len(judged)} claims, in these runs {joined(verdicts)}.",
+    ]
+
+
+def _differences_caption(results: Results) -> str:
+    return (
+        f"Final test accuracy of {results.ours.label} minus that of each other method, in "
+        f"percentage points: mean over the seeds that both have, with the 95 % interval of the "
+        f"paired t-test; above zero is better for {results.ours.label}."
+    )
+
+
+def _on_page(table: Table) -> _TableOnPage:
+    aligned = [numeric(table.shown[column]) for column in table.shown]
+    exact = [
+        ", ".join(f"{column} {cell}" for column, cell in row.items() if cell)
+        for row in table.csv.to_dict("records")
+    ]
+    stages = table.stages or ((),) * len(exact)
+    rows = [
+        _Row(
+            [_Cell(text, right) for text, right in zip(cells, aligned, strict=True)],
+            whole,
+            [(stage, stage.split("@")[0].split("_")[0]) for stage in runs],
+        )
+        for cells, whole, runs in zip(table.shown.to_numpy(), exact, stages, strict=True)
+    ]
+    headings = [
+        _Cell(text, right) for text, right in zip(map(str, table.shown), aligned, strict=True)
+    ]
+    return _TableOnPage(table.name, headings, rows, table.notes, bool(table.stages))
+
+
+def _figure(results: Results, name: str) -> _FigureOnPage:
+    path = results.path / "figures" / f"{name}.png"
+    if not path.is_file():
+        raise UserError(
+            f"{path} is missing: the stage figures makes it (python -m paper.figures "
+            f"{results.path})"
+        )
+    png = path.read_bytes()
+    # PNG's header holds width and height as big-endian integers at bytes 16 and 20.
+    width, height = (
+        int.from_bytes(png[at : at + 4], "big") * _PIXELS_PER_INCH // DPI for at in (16, 20)
+    )
+    return _FigureOnPage(name, base64.b64encode(png).decode("ascii"), width, height)
+
+
+def _sources(results: Results, caption: Caption) -> list[str]:
+    """Stages of the runs that an artefact is made from."""
+    return [run.stage for run in results.runs if run.stage.startswith(caption.stages)]
+
+
+def _seeds(results: Results, run: Run) -> list[int]:
+    """The seeds that a search or final training ran; other stages have one, in their record."""
+    of_runs = [search.runs for search in results.search.values()]
+    of_runs += [final.runs for final in results.final.values()]
+    return sorted({seed for runs in of_runs for seed, one in runs.items() if one == run})
+
+
+def _architectures(results: Results) -> dict[str, list[tuple[int, str]]]:
+    """Per final training, each seed's architecture file."""
+    found: dict[str, list[tuple[int, str]]] = {}
+    for final in results.final.values():
+        for seed, trained in final.seeds.items():
+            found.setdefault(final.runs[seed].stage, []).append((seed, quote(trained.architecture)))
+    return found
+
+
+def _key(run: Run) -> str:
+    return json.dumps([run.hardware, run.precision, run.versions], sort_keys=True)
+
+
+def _surroundings(runs: list[Run]) -> dict[str, _Surroundings]:
+    found: dict[str, _Surroundings] = {}
+    for run in runs:
+        key = _key(run)
+        if key not in found:
+            hardware = ", ".join(f"{what} {value}" for what, value in run.hardware.items())
+            versions = ", ".join(f"{what} {value}" for what, value in run.versions.items())
+            found[key] = _Surroundings(f"E{len(found) + 1}", hardware, run.precision, versions)
+    return found
+
+
+def write(results: Results) -> None:
+    """Write results/STUDY/report.html."""
+    write_text(results.path / "report.html", render(results))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit status."""
+    return command.run("Make the report from a study's results.", write, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

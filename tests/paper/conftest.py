@@ -1,0 +1,317 @@
+"""A complete, small synthetic results folder, written by a seeded generator."""
+
+import csv
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+METHODS = {
+    "graphpruning": ("GraphPruning", "graph", "aggregated", "ddpg", "ours", 1.0),
+    "metapruning": ("MetaPruning", "block", "nothing", "evolution", "baseline", 0.2),
+    "amc": ("AMC", "base", "hand-crafted", "ddpg", "baseline", 0.5),
+    "random": ("Random search", "graph", "nothing", "random", "baseline", 0.0),
+    "uniform": ("Uniform width", "graph", "nothing", "uniform", "baseline", -0.6),
+    "no-edges": ("without edges", "none", "aggregated", "ddpg", "ablation", 0.3),
+    "hand-crafted": ("hand-crafted states", "graph", "hand-crafted", "ddpg", "ablation", 0.9),
+}
+"""Label, source, state, searcher, kind, and the accuracy (points) that the fixture gives it."""
+
+CONDITIONINGS = ("graph", "block", "none")
+EVALUATIONS = 60
+
+
+class Study:
+    """Writes results/STUDY for ResNet-like networks; every number comes from one generator."""
+
+    def __init__(
+        self,
+        path: Path,
+        models: Sequence[str] = ("resnet20",),
+        methods: Sequence[str] = tuple(METHODS),
+        budgets: Sequence[float | str] = (0.5, 0.25),
+        seeds: Sequence[str] = ("0+1+2",),
+        blocks: int = 3,
+        candidates: int = 24,
+    ) -> None:
+        self.path = path
+        self.name = path.name
+        self.rng = np.random.default_rng(7)
+        self.blocks = blocks
+        self.candidates = candidates
+        rows = {
+            name: dict(
+                zip(
+                    ("label", "source", "state", "searcher", "kind"), METHODS[name][:5], strict=True
+                )
+            )
+            for name in methods
+        }
+        self.study: dict[str, Any] = {
+            "study": self.name,
+            "title": "A made-up study with invented numbers",
+            "models": list(models),
+            "data": {"name": "fashion-mnist"},
+            "budgets": list(budgets),
+            "methods": list(methods),
+            "seeds": list(seeds),
+            "pruningnet": {"conditionings": list(CONDITIONINGS)},
+            "rows": rows,
+        }
+
+    def write(self) -> Path:
+        self.json("study.json", self.study)
+        self.splits()
+        for model in self.study["models"]:
+            self.base(model)
+            self.correlation(model)
+            for conditioning in CONDITIONINGS:
+                self.pruningnet(model, conditioning)
+            self.generated(model)
+            for method in self.study["methods"]:
+                for budget in self.study["budgets"]:
+                    for seeds in self.study["seeds"]:
+                        self.search(model, method, budget, seeds)
+        return self.path
+
+    def json(self, name: str, value: Any) -> None:
+        path = self.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(value, indent=1) + "\n")
+
+    def csv(self, name: str, header: str, rows: Iterable[Iterable[Any]]) -> None:
+        path = self.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(header.split(","))
+            writer.writerows(rows)
+
+    def run(self, folder: str, stage: str, images: int, seconds: float, **more: Any) -> None:
+        self.json(
+            f"{folder}/run.json",
+            {
+                "stage": stage,
+                "record": f"records/{stage}",
+                "command": f"python -m experiments.{stage.split('@')[0]}",
+                "seconds": seconds,
+                "started": "2026-01-02T03:04:05Z",
+                "resumed": False,
+                "hardware": {
+                    "cpu": "An Example CPU @ 2.0 GHz",
+                    "cores": 2,
+                    "accelerator": "none",
+                    "memory_gb": 4,
+                },
+                "precision": "bf16-mixed",
+                "versions": {"python": "3.11.9", "torch": "2.14.1", "graphpruning": "0.1.0"},
+                "images_seen": images,
+                **more,
+            },
+        )
+
+    def splits(self) -> None:
+        images = {"train": 55000, "search": 5000, "calibration": 1024, "test": 10000}
+        for split in ("train", "search", "calibration"):
+            path = self.path / f"splits/{split}.txt"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("0\n1\n2\n")
+        self.json(
+            "splits/metrics.json", {"dataset": "fashion-mnist", "images": images, "classes": 10}
+        )
+        self.run("splits", "prepare", 0, 1.0)
+
+    def layers(self) -> list[dict[str, Any]]:
+        layers = [self.layer("conv1", "convolution", 8, "conv1", 5e4)]
+        width, stream = 8, "conv1"
+        for stage in (1, 2, 3):
+            for block in range(self.blocks):
+                name = f"layer{stage}.{block}"
+                down = stage > 1 and block == 0
+                width, stream = (2 * width, f"{name}.conv2") if down else (width, stream)
+                first = f"{name}.conv1"
+                layers.append(self.layer(first, "convolution", width, first, 3e5))
+                layers.append(self.layer(f"{name}.conv2", "convolution", width, stream, 3e5))
+                if down:
+                    layers.append(self.layer(f"{name}.shortcut.0", "pointwise", width, stream, 2e4))
+        return [*layers, self.layer("fc", "linear", 10, "fc", 300)]
+
+    @staticmethod
+    def layer(name: str, kind: str, width: int, group: str, macs: float) -> dict[str, Any]:
+        return {"name": name, "kind": kind, "out": width, "macs": int(macs), "group": group}
+
+    def edges(self) -> list[tuple[str, str, bool]]:
+        """Every layer that reads the residual stream reads all that was added to it."""
+        edges = []
+        stream = ["conv1"]
+        for stage in (1, 2, 3):
+            for block in range(self.blocks):
+                name = f"layer{stage}.{block}"
+                down = stage > 1 and block == 0
+                for target in [f"{name}.conv1"] + [f"{name}.shortcut.0"] * down:
+                    edges += [(source, target, source != stream[0]) for source in stream]
+                edges.append((f"{name}.conv1", f"{name}.conv2", False))
+                stream = [f"{name}.conv2", *([f"{name}.shortcut.0"] if down else stream)]
+        return edges + [(source, "fc", source != stream[0]) for source in stream]
+
+    def groups(self) -> list[dict[str, Any]]:
+        tied: dict[str, list[dict[str, Any]]] = {}
+        for layer in self.layers():
+            tied.setdefault(layer["group"], []).append(layer)
+        return [
+            {
+                "id": group,
+                "width": layers[0]["out"],
+                "layers": [layer["name"] for layer in layers],
+                "prunable": group != "fc",
+                "reason": "added" if len(layers) > 1 else "its own channels",
+            }
+            for group, layers in tied.items()
+        ]
+
+    def base(self, model: str) -> None:
+        folder = f"base/{model}"
+        layers = self.layers()
+        self.macs = sum(layer["macs"] for layer in layers)
+        self.params = 68_000
+        metrics = {"macs": self.macs, "params": self.params, "epochs": 5}
+        accuracies = {"test_top1": 91.37, "search_top1": 91.8}
+        self.json(f"{folder}/metrics.json", {"model": model, **metrics, **accuracies})
+        self.csv(
+            f"{folder}/curve.csv",
+            "epoch,lr,train_loss,train_top1,search_top1",
+            [(epoch, 0.1, 1 / epoch, 80 + epoch, 85 + epoch) for epoch in range(1, 6)],
+        )
+        groups, edges = self.groups(), self.edges()
+        graph = {"model": model, "layers": layers, "edges": edges, "groups": groups}
+        self.json(f"{folder}/graph.json", {"input_size": [1, 28, 28], **graph})
+        self.run(folder, f"train_base@{self.name}-{model}", 275_000, 62.5)
+
+    def correlation(self, model: str) -> None:
+        folder = f"correlation/{model}"
+        layers = [layer for layer in self.layers() if ".conv" in layer["name"]]
+        pairs = list(zip(layers[::2], layers[1::2], strict=True))
+        channels, heatmaps = [], []
+        for network, pair, level in (
+            ("trained", "in_block", 0.75),
+            ("trained", "other_block", 0.45),
+            ("untrained", "in_block", 0.6),
+            ("untrained", "other_block", 0.3),
+        ):
+            for index, (former, deeper) in enumerate(pairs):
+                if pair == "other_block":
+                    former = pairs[index - 1][0]
+                matrix = np.abs(self.rng.normal(0, 0.15, (deeper["out"], former["out"])))
+                best = self.rng.integers(former["out"], size=deeper["out"])
+                matrix[np.arange(deeper["out"]), best] += level * self.rng.random(deeper["out"])
+                matrix = matrix.clip(0, 1).round(4)
+                r2 = level + self.rng.normal(0, 0.05) + self.rng.normal(0, 0.15, deeper["out"])
+                names = (network, pair, former["name"], deeper["name"])
+                channels += [
+                    (*names, channel, matrix[channel].max(), min(0.99, round(r2[channel], 5)))
+                    for channel in range(deeper["out"])
+                ]
+                keys = ("network", "pair", "former", "deeper")
+                heatmaps.append(dict(zip(keys, names, strict=True), matrix=matrix.tolist()))
+        header = "network,pair,former,deeper,channel,best_match,r2"
+        self.csv(f"{folder}/channels.csv", header, channels)
+        self.json(f"{folder}/heatmaps.json", heatmaps)
+        self.json(f"{folder}/metrics.json", {"pairs": len(pairs), "images": 512})
+        self.run(folder, f"correlation@{self.name}-{model}", 1024, 4.2)
+
+    def pruningnet(self, model: str, conditioning: str) -> None:
+        folder = f"pruningnet/{model}/{conditioning}"
+        level = {"graph": 70.0, "block": 66.0, "none": 68.0}[conditioning]
+        self.json(
+            f"{folder}/metrics.json",
+            {
+                "conditioning": conditioning,
+                "params": 2_200_000,
+                "epochs": 3,
+                "search_top1_full": level,
+                "search_top1_quarter": level - 21.5,
+                "search_top1_full_before_recalibration": 11.2,
+            },
+        )
+        self.csv(
+            f"{folder}/curve.csv",
+            "epoch,lr,train_loss,search_top1_full,search_top1_half,search_top1_quarter",
+            [(e, 0.1, 2 / e, level - 3 + e, level - 9 + e, level - 24 + e) for e in (1, 2, 3)],
+        )
+        stage = f"train_pruningnet@{self.name}-{model}-{conditioning}"
+        self.run(folder, stage, 165_000, 90.0)
+
+    def generated(self, model: str) -> None:
+        folder = f"generated/{model}"
+        rows = []
+        for candidate in range(self.candidates):
+            ratio = self.rng.uniform(0.12, 0.85)
+            trained = 84 + 8 * ratio + self.rng.normal(0, 0.7)
+            for conditioning, level in zip(CONDITIONINGS, (48, 43, 46), strict=True):
+                generated = level + 25 * ratio + self.rng.normal(0, 3)
+                known = round(trained, 2) if candidate < self.candidates / 2 else ""
+                macs = int(self.macs * ratio)
+                rows.append((candidate, macs, conditioning, round(generated, 2), known))
+        header = "candidate,macs,conditioning,top1_generated,top1_trained"
+        self.csv(f"{folder}/candidates.csv", header, rows)
+        prunable = [group["id"] for group in self.groups() if group["prunable"]]
+        moves = []
+        for conditioning in CONDITIONINGS:
+            for i, changed in enumerate(prunable):
+                for j, observed in enumerate(prunable):
+                    distance = abs(i - j)
+                    reach = {"graph": 3, "block": 1, "none": 1}[conditioning]
+                    level = 0.3 / distance if 0 < distance <= reach else 0.0
+                    moved = abs(level * (1 + self.rng.normal(0, 0.2)))
+                    if distance:
+                        moves.append((conditioning, changed, observed, distance, moved, 0.5))
+        header = "conditioning,changed,observed,distance,movement,reference"
+        self.csv(f"{folder}/influence.csv", header, moves)
+        self.json(f"{folder}/metrics.json", {"candidates": self.candidates})
+        self.run(folder, f"analyse_pruningnet@{self.name}-{model}", 600_000, 120.0)
+
+    def search(self, model: str, method: str, budget: float | str, seeds: str) -> None:
+        _, source, _, searcher, _, level = METHODS[method]
+        key = f"{model}/{method}/{budget}/{seeds}"
+        absolute = str(budget)[-1] == "M"
+        limit = int(float(budget[:-1]) * 1e6) if absolute else int(self.macs * float(budget))
+        share = limit / self.macs
+        found, trained, history, curve = {}, {}, [], []
+        for seed in map(int, seeds.split("+")):
+            evaluations = 1 if searcher == "uniform" else EVALUATIONS
+            noise = self.rng.normal(0, 1.5, evaluations)
+            reach = np.linspace(0, 4 + level, evaluations) if evaluations > 1 else np.zeros(1)
+            top1 = (50 + 15 * share + reach + noise).round(2)
+            best = np.maximum.accumulate(top1)
+            macs = int(limit * self.rng.uniform(0.98, 1))
+            history += [(seed, i + 1, macs, top1[i], best[i]) for i in range(evaluations)]
+            widths = {
+                group["id"]: max(1, int(group["width"] * min(1, self.rng.normal(share**0.5, 0.12))))
+                for group in self.groups()
+                if group["prunable"]
+            }
+            size = {"macs": macs, "params": int(self.params * share)}
+            cost = {"evaluations": evaluations, "images_seen": 2000 * evaluations}
+            found[str(seed)] = {"top1_search": best[-1], **size, **cost, "widths": widths}
+            accuracy = round(85 + 4 * share**0.5 + level + self.rng.normal(0, 0.15), 2)
+            trained[str(seed)] = {"test_top1": accuracy, **size, "epochs": 4}
+            curve += [(seed, e, 0.1, 1 / e, 80 + e) for e in range(1, 5)]
+            self.json(f"final/{key}/architectures/seed-{seed}.json", {"widths": widths})
+        item = f"{self.name}-{model}-{method}-{budget}-{seeds}"
+        head = {"method": method, "budget": budget, "budget_macs": limit}
+        self.json(f"search/{key}/metrics.json", {**head, "seeds": found})
+        self.csv(f"search/{key}/history.csv", "seed,evaluation,macs,top1,best", history)
+        seconds = {seed: round(self.rng.uniform(20, 30), 2) for seed in found}
+        self.run(f"search/{key}", f"search_{source}@{item}", 360_000, 80.0, seconds_by_seed=seconds)
+        self.json(f"final/{key}/metrics.json", {**head, "initial": "scratch", "seeds": trained})
+        self.csv(f"final/{key}/curve.csv", "seed,epoch,lr,train_loss,train_top1", curve)
+        self.run(f"final/{key}", f"finetune@{item}", 660_000, 70.0)
+
+
+@pytest.fixture(scope="session")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """results/made of two methods short of a full study; tests that change it copy it first."""
+    return Study(tmp_path_factory.mktemp("results") / "made").write()

@@ -1,0 +1,96 @@
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium.spaces import Box
+from scipy import stats
+
+from graphpruning.search.ddpg import (
+    DDPGSettings,
+    Replay,
+    moved_baseline,
+    noise,
+    search,
+    truncated_normal,
+)
+
+
+def test_noise_decays_once_an_episode_after_the_warm_up():
+    settings = DDPGSettings(warmup_episodes=2)
+    assert [noise(settings, episode) for episode in (2, 3, 5)] == [
+        pytest.approx(value) for value in (0.5, 0.475, 0.5 * 0.95**3)
+    ]
+
+
+def test_baseline_is_a_moving_average_of_batch_means():
+    first = moved_baseline(None, torch.tensor([0.2, 0.4]), 0.5)
+    second = moved_baseline(first, torch.tensor([0.6, 0.8]), 0.5)
+    assert first == pytest.approx(0.3)
+    assert second == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(("mean", "deviation"), [(0.5, 0.5), (0.05, 0.2), (1.0, 0.01), (0.0, 1e-9)])
+def test_truncated_normal_has_the_right_distribution(mean, deviation):
+    generator = torch.Generator().manual_seed(0)
+    draws = [truncated_normal(mean, deviation, generator) for _ in range(500)]
+    assert 0 <= min(draws) and max(draws) <= 1
+    bounds = (0 - mean) / deviation, (1 - mean) / deviation
+    exact = stats.truncnorm(*bounds, loc=mean, scale=deviation)
+    assert stats.kstest(draws, exact.cdf).pvalue > 0.01
+
+
+def test_replay_forgets_the_oldest():
+    replay = Replay(3, 1)
+    for value in range(5):
+        number = torch.tensor(float(value))
+        replay.add(number, number, number, number, torch.tensor(False))
+    drawn = next(replay.sample(200, torch.Generator().manual_seed(0)))
+    assert set(drawn.flatten().tolist()) == {2, 3, 4}
+
+
+class Targets(gymnasium.Env):
+    """Three steps; 1 for the actions (0.2, 0.9, 0.5), less by twice their mean distance."""
+
+    action_space = Box(0, 1, (1,), np.float32)
+    observation_space = Box(0, 1, (3,), np.float32)
+
+    def __init__(self):
+        self.rewards = []
+
+    def reset(self, *, seed=None, options=None):
+        self.actions = []
+        return np.eye(3, dtype=np.float32)[0], {}
+
+    def step(self, action):
+        self.actions.append(float(action[0]))
+        last = len(self.actions) == 3
+        reward = 0.0
+        if last:
+            reward = 1 - 2 * float(np.abs(np.subtract(self.actions, (0.2, 0.9, 0.5))).mean())
+            self.rewards.append(reward)
+        return np.eye(3, dtype=np.float32)[min(len(self.actions), 2)], reward, last, False, {}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_it_learns_a_known_optimum(seed):
+    env = Targets()
+    settings = DDPGSettings(hidden=100, actor_lr=3e-4, warmup_episodes=30, noise_decay=0.98)
+    search(env, 250, settings, torch.Generator().manual_seed(seed))
+    assert len(env.rewards) == 250
+    assert np.mean(env.rewards[:30]) < 0.6
+    assert np.mean(env.rewards[-20:]) > 0.95
+
+
+def test_randomness_comes_from_the_generator_alone():
+    plays = []
+    for global_seed in (0, 1):
+        torch.manual_seed(global_seed)
+        before = torch.get_rng_state()
+        env = Targets()
+        search(env, 6, DDPGSettings(warmup_episodes=3), torch.Generator().manual_seed(7))
+        assert torch.equal(torch.get_rng_state(), before)
+        plays.append(env.rewards)
+    assert plays[0] == plays[1]
+    env = Targets()
+    search(env, 6, DDPGSettings(warmup_episodes=3), torch.Generator().manual_seed(8))
+    assert env.rewards != plays[0]

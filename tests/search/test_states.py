@@ -1,0 +1,102 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from graphpruning.network.graph import trace
+from graphpruning.network.widths import SearchSpace
+from graphpruning.search.states import AggregatedState, HandCraftedState
+
+
+class Small(nn.Module):
+    """Three groups: the stem and the addition's branch; one convolution; a linear layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, stride=2, padding=1)
+        self.branch = nn.Conv2d(8, 8, 1)
+        self.conv = nn.Conv2d(8, 16, 1)
+        self.hidden = nn.Linear(16, 12)
+        self.head = nn.Linear(12, 5)
+
+    def forward(self, x):
+        x = self.stem(x)
+        x = self.conv(torch.relu(x + self.branch(x)))
+        return self.head(torch.relu(self.hidden(x.mean((2, 3)))))
+
+
+@pytest.fixture
+def small():
+    return SearchSpace(trace(Small(), (3, 8, 8)), divisor=4, smallest=0.5)
+
+
+# MACs at full width on 4x4 outputs: stem 3*8*9*16, branch 8*8*16, conv 8*16*16, then linear.
+STEM, BRANCH, CONV, HIDDEN, HEAD = 3456, 1024, 2048, 192, 60
+FULL = STEM + BRANCH + CONV + HIDDEN + HEAD
+
+
+def test_amcs_ten_features_by_hand(small):
+    state = HandCraftedState(small, FULL // 2)
+    assert small.groups == ["stem", "conv", "hidden"]
+    assert small.macs(small.full) == FULL
+    # index, linear?, in, out, stride, kernel, weights: (0, 0, 3, 8, 2, 3, 216),
+    # (1, 0, 8, 16, 1, 1, 128) and (2, 1, 16, 12, 0, 1, 192), each column scaled to [0, 1].
+    first = [0, 0, 0, 0, 1, 1, 1, 0, (CONV + HIDDEN) / FULL, 1]
+    np.testing.assert_allclose(state.observe(0, {}, 1.0), first, rtol=1e-6)
+    reduced = 1 - (STEM / 2 + BRANCH / 4 + CONV / 2 + HIDDEN + HEAD) / FULL
+    second = [0.5, 0, 5 / 13, 1, 0.5, 0, 0, reduced, HIDDEN / FULL, 0.5]
+    np.testing.assert_allclose(state.observe(1, {"stem": 4}, 0.5), second, rtol=1e-6)
+    third = [1, 1, 1, 0.5, 0, 0, 64 / 88, reduced, 0, 1.0]
+    np.testing.assert_allclose(state.observe(2, {"stem": 4, "conv": 16}, 1.0), third, rtol=1e-6)
+
+
+def ratios(space):
+    """Two features a layer: its group's kept ratio, its place; the classifier keeps all."""
+
+    def features(widths):
+        full = space.full
+        rows = [
+            [widths.get(layer.group, 1) / full.get(layer.group, 1), float(index)]
+            for index, layer in enumerate(space.graph.layers)
+        ]
+        return torch.tensor(rows, requires_grad=True)
+
+    return features
+
+
+def test_aggregated_features_are_averaged_over_the_groups_layers_and_scaled(small):
+    budget = FULL // 2
+    state = AggregatedState(small, budget, ratios(small))
+    assert state.size == 4
+    # Kept ratios go from 0.5 (smallest) to 1; places from 0.5 (stem and branch) over 2 to 3.
+    np.testing.assert_allclose(state.observe(0, {}, 1.0), [1, 0, 1, 1], rtol=1e-6)
+    seen = state.observe(1, {"stem": 4}, 0.5)
+    np.testing.assert_allclose(seen, [1, 1.5 / 2.5, 1, 0.5], rtol=1e-6)
+    seen = state.observe(2, {"stem": 4, "conv": 12}, 0.75)
+    least = STEM / 2 + BRANCH / 4 + CONV / 4 + HIDDEN / 3 + HEAD * 2 / 3
+    left = 1 - (4 * 4 * 16 + 4 * 8) / (budget - least)  # 4 more channels read 4, and 8 read them
+    np.testing.assert_allclose(seen, [1, 1, left, 0.75], rtol=1e-6)
+
+
+def test_both_states_stay_within_0_and_1(space, half):
+    generator = torch.Generator().manual_seed(0)
+    noisy = torch.randn(len(space.graph.layers), 6, generator=generator)
+
+    def features(widths):
+        mean = sum(widths.values()) / sum(space.full.values())
+        return noisy * (1 + torch.sin(torch.tensor(9 * mean)))
+
+    for state in (AggregatedState(space, half, features), HandCraftedState(space, half)):
+        for _ in range(20):
+            widths = space.sample_within(half, generator)
+            for step in range(len(space.groups)):
+                decided = {group: widths[group] for group in space.groups[:step]}
+                seen = state.observe(step, decided, 0.3)
+                assert seen.dtype == np.float32 and seen.shape == (state.size,)
+                assert seen.min() >= 0 and seen.max() <= 1
+
+
+def test_feature_that_never_moves_is_0_and_no_spare_budget_is_none_left(small):
+    least = small.macs(small.smallest)
+    state = AggregatedState(small, least, lambda widths: torch.full((5, 1), 3.0))
+    assert state.observe(0, {}, 1.0).tolist() == [0, 0, 1]

@@ -1,0 +1,102 @@
+"""The Makefile lists what it offers and fails when a step fails."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MAKEFILE = ROOT / "Makefile"
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A folder with the Makefile, its inputs and no environment yet."""
+    for name in ("Makefile", "requirements.lock", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    return tmp_path
+
+
+def make(
+    folder: Path, *arguments: str, path: str = os.environ["PATH"]
+) -> subprocess.CompletedProcess[str]:
+    """Run make as from a shell of its own, not as a part of the make that runs the tests."""
+    command = [shutil.which("make") or "make", *arguments]
+    environment = {"PATH": path, "HOME": str(folder)}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def executable(path: Path, script: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+
+
+def ready_environment(project: Path, python: str) -> None:
+    """An environment that counts as installed, whose `python` is a shell script."""
+    executable(project / ".venv/bin/python", python)
+    (project / ".venv/.ready").touch()
+
+
+def test_help_is_the_default_and_lists_every_target(project: Path) -> None:
+    (phony,) = re.findall(r"^\.PHONY: (.*)$", MAKEFILE.read_text(), re.MULTILINE)
+    shown = make(project)
+    assert shown.returncode == 0
+    assert shown.stdout == make(project, "help").stdout
+    assert set(re.findall(r"^make (\w+) +\w", shown.stdout, re.MULTILINE)) == set(phony.split())
+
+
+def test_without_python_3_11_one_line_says_so(project: Path) -> None:
+    tools = project / "tools"
+    executable(tools / "python3", "exit 1")  # as a Python of another version answers
+    executable(tools / "python3.11", "exit 127")
+    (tools / "sh").symlink_to("/bin/sh")
+    refused = make(project, "test", path=str(tools))
+    assert refused.returncode == 2
+    lines = [line for line in refused.stderr.splitlines() if not line.startswith("make: ***")]
+    assert lines == ["error: Python 3.11 is needed: neither python3.11 nor python3 on PATH is one"]
+    assert not (project / ".venv").exists()
+
+
+def test_an_installed_environment_is_kept_until_its_pins_change(project: Path) -> None:
+    ready_environment(project, "exit 0")
+    assert "pip install" not in make(project, "--dry-run", "test").stdout
+    later = (project / ".venv/.ready").stat().st_mtime + 1
+    os.utime(project / "requirements.lock", (later, later))
+    assert "pip install -r requirements.lock" in make(project, "--dry-run", "test").stdout
+
+
+def test_tables_take_the_named_study_or_that_of_the_parameters(project: Path) -> None:
+    ready_environment(
+        project, 'if [ "$2" = experiments.study ]; then echo desk; else echo "$@"; fi'
+    )
+    for arguments, study in (["tables"], "desk"), (["tables", "STUDY=cifar10"], "cifar10"):
+        expected = [f"-m paper.{part} results/{study}" for part in ("tables", "figures", "report")]
+        assert make(project, *arguments).stdout.splitlines() == expected
+
+
+@pytest.mark.parametrize(
+    ("failing", "started"),
+    [
+        ("experiments.study", []),
+        ("paper.tables", ["paper.tables"]),
+        ("paper.report", ["paper.tables", "paper.figures", "paper.report"]),
+    ],
+)
+def test_tables_stop_at_the_first_failure(project: Path, failing: str, started: list[str]) -> None:
+    ready_environment(project, f'echo "$2"; [ "$2" != {failing} ]')
+    made = make(project, "tables")
+    assert made.returncode == 2
+    assert made.stdout.splitlines() == started
+
+
+@pytest.mark.parametrize("failing", ["fetch_data", "dvc"])
+def test_repro_fails_with_the_data_or_a_stage(project: Path, failing: str) -> None:
+    ready_environment(project, f'[ "$2" != experiments.{failing} ]')
+    executable(project / ".venv/bin/dvc", f"[ dvc != {failing} ]")
+    made = make(project, "repro")
+    assert made.returncode == 2
+    assert "report.html" not in made.stdout
