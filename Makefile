@@ -7,9 +7,9 @@ export DVC_NO_ANALYTICS = 1
 READY = .venv/.ready
 # Stages call `python`: the one of the environment comes first.
 IN_VENV = env PATH="$(CURDIR)/.venv/bin:$$PATH"
-STUDY_NAME = $(IN_VENV) python -m experiments.study name
+STUDY_NAME = $(IN_VENV) python -m experiments.study study
 
-.PHONY: help repro rerun tables data test lint
+.PHONY: help repro rerun study tables data test lint
 
 help: ## list the targets (what `make` does without one)
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,6 +20,11 @@ rerun: FLAGS = --force
 repro rerun: data
 	$(IN_VENV) dvc repro $(FLAGS)
 	@study=$$($(STUDY_NAME)) && echo "The report: results/$$study/report.html"
+
+study: ## choose a study: `make study STUDY=smoke` makes studies/smoke.yaml the params.yaml
+	@test -f "studies/$(STUDY).yaml" || { echo "error: there is no studies/$(STUDY).yaml; \
+	there are:" $$(basename -s .yaml studies/*.yaml) >&2; exit 2; }
+	cp "studies/$(STUDY).yaml" params.yaml
 
 tables: $(READY) ## tables, figures, report from committed results (of STUDY=name, or params.yaml's)
 	@study=$${STUDY:-$$($(STUDY_NAME))} && for part in tables figures report; do \

@@ -21,6 +21,8 @@ SOURCES = {
 """Whose weights rate a candidate, by `Row.source`."""
 CONDITIONINGS = {"graph": "graph", "block": "block", "none": "no edges"}
 
+_TABLES, _FIGURES = "paper/tables.py", "paper/figures.py"
+
 
 @dataclass(frozen=True)
 class Caption:
@@ -34,57 +36,58 @@ class Caption:
 
 def captions(results: Results) -> dict[str, Caption]:
     """Every caption, keyed by the artefact's file name without its ending."""
+    ours = results.ours.label
+    first = results.models[0]
+    models = joined(results.models)
     seeds = counted(len(results.seeds), "seed")
     level = f"{LEVEL * 100:.0f} %"
     spread = f"mean over {seeds} and {level} t-interval"
     if len(results.seeds) == 1:
         spread = "one seed, so no interval"
-    models = joined(results.models)
     return {
         "table1_correlation": Caption(
             "Table 1",
-            f"How much of a deeper channel the former layer explains in {models}: share of deeper channels "
-            "with R² above a threshold, median R² and median absolute Pearson correlation of the "
-            "best match, for consecutive layers of one block with a shortcut and, as controls, "
-            "for layers of different blocks and for the untrained network. R² is that of a ridge "
-            "regression on all channels of the former layer, scored on images it was not fitted "
-            f"on. Brackets: {level} bootstrap intervals over deeper layers "
-            f"({RESAMPLES} resamples).",
-            "paper/tables.py",
+            f"How much of a deeper channel the former layer explains in {models}: share of deeper "
+            "channels with R² above a threshold, median R², and median absolute Pearson "
+            "correlation of the best match, for consecutive layers of one block with a shortcut "
+            "and, as controls, for layers of different blocks and for the untrained network. R² "
+            "is that of a ridge regression on all channels of the former layer, scored on images "
+            f"it was not fitted on. Brackets: {level} bootstrap intervals over deeper layers "
+            f"({number(RESAMPLES, 0)} resamples).",
+            _TABLES,
             ("correlation",),
         ),
         "table2_generated_weights": Caption(
             "Table 2",
             f"Accuracy (top-1, %, search split) of {models} with weights that a PruningNet "
-            "generates, by its "
-            "conditioning: at full width before and after the batch-norm statistics are "
-            "recalibrated, at a quarter of every width, and for random candidates in four "
-            "quarters by MACs, smallest first. τ is Kendall's rank correlation between that "
-            "accuracy and the accuracy of the same widths trained from scratch. Brackets: "
-            f"{level} intervals over candidates, t for accuracies, bootstrap for τ.",
-            "paper/tables.py",
+            "generates, by its conditioning: at full width before and after the batch-norm "
+            "statistics are recalibrated, at a quarter of every width, and for random candidates "
+            f"in four quarters by MACs, smallest first (±: {level} t-interval over candidates). τ "
+            "is Kendall's rank correlation between that accuracy and the accuracy of the same "
+            f"widths trained from scratch, with its {level} bootstrap interval over candidates.",
+            _TABLES,
             ("train_pruningnet", "analyse_pruningnet"),
         ),
         "table3_main": Caption(
             "Table 3",
-            f"Final networks of {models} on {results.data}: test accuracy (top-1, %; {spread}), MACs of one "
-            "image and parameters, and what the search cost. The base network, PruningNets and "
-            "splits are shared; search and final training are repeated with each seed. Images "
-            "are those that the search passed through networks to rate candidates, and nothing "
-            f"else. Seconds were measured on {hardware(results)}.",
-            "paper/tables.py",
+            f"Final networks of {models} on {results.data}: test accuracy (top-1, %; {spread}), "
+            "MACs of one image and parameters, and what the search cost. The base network, the "
+            "PruningNets and the splits are shared; search and final training are repeated with "
+            "each seed. Images are those that the search passed through networks to rate "
+            f"candidates, and nothing else. Seconds were measured on {_hardware(results)}.",
+            _TABLES,
             ("train_base", "search", "finetune"),
         ),
         "table4_ablations": Caption(
             "Table 4",
-            f"Ablations with {models}. Upper part: relative movement of a group's aggregated feature when the "
-            "width of a group that many edges away changes, by what the PruningNet is conditioned "
-            f"on; brackets are {level} bootstrap intervals over the changed groups. Lower part: "
-            "accuracy (top-1, %) of the best candidate on the search split and of the final "
-            f"network on the test set; {spread}. Differences are {results.ours.label} minus the "
-            "variant, paired by group or by seed. The search split compares methods only where "
-            "both rate candidates with the same weights.",
-            "paper/tables.py",
+            f"Ablations with {models}. Upper part: relative movement of a group's aggregated "
+            "feature when the width of a group that many edges away changes, by what the "
+            f"PruningNet is conditioned on, with {level} bootstrap intervals over the changed "
+            "groups. Lower part: accuracy (top-1, %) of the best candidate on the search split "
+            f"and of the final network on the test set, {spread}. Differences are {ours} minus "
+            "the variant, paired by group or by seed; the search split compares methods only "
+            "where both rate candidates with the same weights.",
+            _TABLES,
             ("analyse_pruningnet", "search", "finetune"),
         ),
         "table5_imagenet": Caption(
@@ -93,43 +96,43 @@ def captions(results: Results) -> dict[str, Caption]:
             "method's official repository; MACs (M) as printed there, so they may count other "
             "layers than ours. Numbers of GraphPruning's authors are absent: the body of their "
             "paper could not be obtained, and none is attributed to them.",
-            "paper/tables.py",
+            _TABLES,
             (),
         ),
         "figure1_correlation_heatmaps": Caption(
             "Figure 1",
-            f"Absolute Pearson correlation between the channels of two layers of "
-            f"{results.models[0]}, a deeper one (rows, ordered by best match, best on top) and a "
-            "former one (columns). Where a block's deeper layer repeats its former one, the first "
-            "row of panels has bright cells that the controls below it lack.",
-            "paper/figures.py",
+            f"Absolute Pearson correlation between the channels of two layers of {first}, a "
+            "deeper one (rows, ordered by best match, best on top) and a former one (columns). "
+            "Where a block's deeper layer repeats its former one, the first row of panels has "
+            "bright cells that the controls below it lack.",
+            _FIGURES,
             ("correlation",),
         ),
         "figure2_r2_distributions": Caption(
             "Figure 2",
             "Left: share of deeper channels whose R² exceeds the value on the horizontal axis "
-            "(values below 0 are worse than predicting the mean); dotted lines are the thresholds "
-            "of Table 1. Right: median R² of each deeper layer in forward order. "
-            + _medians(results),
-            "paper/figures.py",
+            "(values below 0 are worse than predicting the mean); dotted lines are the "
+            "thresholds of Table 1. Right: median R² of each deeper layer in forward order. "
+            f"{_medians(results)}",
+            _FIGURES,
             ("correlation",),
         ),
         "figure3_graph": Caption(
             "Figure 3",
-            f"The channel graph of {results.models[0]}, {_graph_size(results)}. Layers stand in "
-            "forward order by depth; straight lines are plain edges, curves are shortcut edges. "
-            "Layers of one letter and colour are tied: their output channels are pruned together. "
-            "Open markers are layers whose channels are their own; grey ones cannot be pruned.",
-            "paper/figures.py",
+            f"The channel graph of {first}: {_graph_size(results)}. Layers stand in forward order "
+            "by depth; straight lines are plain edges, curves are shortcut edges. Layers of one "
+            "letter and colour are tied: their output channels are pruned together. Open markers "
+            "are layers whose channels are their own; grey ones cannot be pruned.",
+            _FIGURES,
             ("train_base",),
         ),
         "figure4_generated_accuracy": Caption(
             "Figure 4",
             "Left: accuracy with generated weights against MACs for random candidates, after "
-            "recalibration; lines join the means of four quarters by MACs, the dashed line is "
+            "recalibration; lines join the means of four quarters by MACs, and the dashed line is "
             "half of the base network's accuracy. Right: the same accuracy against that of the "
-            "same widths trained from scratch. " + _taus(results),
-            "paper/figures.py",
+            f"same widths trained from scratch. {_taus(results)}",
+            _FIGURES,
             ("analyse_pruningnet",),
         ),
         "figure5_search_curves": Caption(
@@ -137,29 +140,41 @@ def captions(results: Results) -> dict[str, Caption]:
             f"Best accuracy so far on the search split against candidates evaluated: mean over "
             f"{seeds}, and a band from the lowest to the highest. The line style says whose "
             "weights rate the candidates, and only lines of one style can be compared: methods "
-            f"that share those of {results.ours.label} stand on the left, others on the right.",
-            "paper/figures.py",
+            f"that share those of {ours} stand on the left, others on the right.",
+            _FIGURES,
             ("search",),
         ),
         "figure6_accuracy_macs": Caption(
             "Figure 6",
             f"Test accuracy of the final networks on {results.data}. Left: against MACs, with the "
-            "base network as a star and a dashed line. Right: per budget, large markers are "
-            f"the {spread}; small dots are single seeds. " + _ranking(results),
-            "paper/figures.py",
+            "base network as a star and a dashed line. Right: per budget; large markers are the "
+            f"{spread}, small dots are single seeds. {_highest(results)}",
+            _FIGURES,
             ("train_base", "finetune"),
         ),
         "figure7_kept_ratio": Caption(
             "Figure 7",
             f"Channels kept (%) in each group of {models}, in forward order, by method and "
             f"budget; mean over {seeds}.",
-            "paper/figures.py",
+            _FIGURES,
             ("search",),
         ),
     }
 
 
-def hardware(results: Results) -> str:
+def budget_amount(budget: str) -> str:
+    """`50 %` for a share of the base network's MACs, absolute MACs as they stand."""
+    share = budget.replace(".", "", 1).isdigit()
+    return f"{100 * float(budget):.3g} %" if share else budget
+
+
+def budget_name(budget: str) -> str:
+    """`50 % of MACs`, `316M MACs`."""
+    amount = budget_amount(budget)
+    return f"{amount} of MACs" if amount.endswith("%") else f"{amount} MACs"
+
+
+def _hardware(results: Results) -> str:
     """The machines that the searches ran on."""
     machines = {
         f"{run.hardware['cpu']} ({counted(run.hardware['cores'], 'core')}, accelerator "
@@ -173,13 +188,13 @@ def hardware(results: Results) -> str:
 def _medians(results: Results) -> str:
     sentences = []
     for model in results.models:
-        medians = [
+        inside, between = (
             measures.median(measures.channels(results, model, "trained", pair)["r2"].to_numpy())
             for pair in measures.PAIRS
-        ]
+        )
         sentences.append(
-            f"In trained {model} the median R² is {number(medians[0], 2)} within blocks and "
-            f"{number(medians[1], 2)} between blocks."
+            f"In trained {model} the median R² is {number(inside, 2)} within blocks and "
+            f"{number(between, 2)} between blocks."
         )
     return " ".join(sentences)
 
@@ -194,32 +209,24 @@ def _graph_size(results: Results) -> str:
 
 
 def _taus(results: Results) -> str:
-    found = [
-        f"{interval(measures.rank_correlation(results, model, conditioning), 2)} "
-        f"({CONDITIONINGS[conditioning]}, {model})"
-        for model in results.models
-        for conditioning in results.conditionings
-    ]
-    return f"Kendall's τ: {joined(found)}."
-
-
-def _ranking(results: Results) -> str:
-    sentences = []
+    found = []
     for model in results.models:
+        of_model = f" in {model}" if len(results.models) > 1 else ""
+        for conditioning in results.conditionings:
+            tau = interval(measures.rank_correlation(results, model, conditioning), 2)
+            found.append(f"{tau} for {CONDITIONINGS[conditioning]}{of_model}")
+    return f"Kendall's τ is {joined(found)}."
+
+
+def _highest(results: Results) -> str:
+    found = []
+    for model in results.models:
+        of_model = f" for {model}" if len(results.models) > 1 else ""
         for budget in results.budgets:
             top1 = {
                 row.label: float(np.mean(list(results.test_top1(model, name, budget).values())))
                 for name, row in results.rows.items()
             }
             best = max(top1, key=lambda label: top1[label])
-            sentences.append(
-                f"The highest mean for {model} at {budget_name(budget)} is {best}'s, "
-                f"{number(top1[best], 2)} %."
-            )
-    return " ".join(sentences)
-
-
-def budget_name(budget: str) -> str:
-    """A share as a percentage of the base network's MACs; absolute MACs as they stand."""
-    share = budget.replace(".", "", 1).isdigit()
-    return f"{number(100 * float(budget), 0)} % of MACs" if share else f"{budget} MACs"
+            found.append(f"{number(top1[best], 2)} % at {budget_name(budget)}{of_model} ({best})")
+    return f"The highest means are {joined(found)}."

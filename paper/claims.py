@@ -17,14 +17,6 @@ HOLDS = "holds"
 FAILS = "does not hold"
 UNDECIDED = "undecided"
 
-LARGELY = 0.5
-"""C1: a channel is largely representable when R² is above this: most of its variance."""
-REASONABLE = 0.5
-"""C3: accuracy with generated weights is reasonable above this share of the base's.
-
-MetaPruning's authors expect their PruningNet to reach about half.
-"""
-
 
 @dataclass(frozen=True)
 class Claim:
@@ -90,11 +82,11 @@ def _representable(results: Results) -> tuple[list[str], list[Estimate]]:
         middle = r2.estimate(measures.median)
         over_elsewhere = r2.difference(elsewhere, measures.median)
         over_untrained = r2.difference(untrained, measures.median)
-        effects += [middle.above(LARGELY), over_elsewhere, over_untrained]
+        effects += [middle.above(measures.LARGELY), over_elsewhere, over_untrained]
         sentences.append(
             f"In {model} the median R² of a channel, given the former layer of its block, is "
             f"{interval(middle, 2)} ({counted(len(inside), 'channel')} of "
-            f"{counted(middle.n, 'layer')}; largely means above {LARGELY}); that is "
+            f"{counted(middle.n, 'layer')}; largely means above {measures.LARGELY}); that is "
             f"{interval(over_elsewhere, 2, sign=True)} against layers of different blocks and "
             f"{interval(over_untrained, 2, sign=True)} against the same layers untrained."
         )
@@ -132,7 +124,7 @@ def _reasonable(results: Results) -> tuple[list[str], list[Estimate]]:
     for model in results.models:
         quarters = measures.by_size(results, model, source)
         worst = min((quarter for quarter in quarters if quarter.n), key=lambda one: one.value)
-        yardstick = REASONABLE * results.base[model].search_top1
+        yardstick = measures.REASONABLE * results.base[model].search_top1
         margin = worst.above(yardstick)
         tau = measures.rank_correlation(results, model, source)
         effects += [margin, tau]
@@ -154,8 +146,8 @@ def _better_states(results: Results) -> tuple[list[str], list[Estimate]]:
             found = measures.search_difference(results, model, row.name, results.budgets)
             effects.append(found)
             sentences.append(
-                f"In {model} the accuracy of the best candidate on the search split, "
-                f"{results.ours.label} minus {_name(row)}, is {_points(found)} "
+                f"In {model}, accuracy of the best candidate of {results.ours.label} on the search "
+                f"split minus that of {_name(row)}: {_points(found)} "
                 f"({_units(results, found)})."
             )
         final, effect = _final_differences(results, [row])
@@ -178,10 +170,10 @@ def _final_differences(results: Results, rows: list[Row]) -> tuple[list[str], li
             for row in rows
         }
         effects += found.values()
-        of_each = [f"of {label} {_points(effect)}" for label, effect in found.items()]
+        of_each = [f"of {label}: {_points(effect)}" for label, effect in found.items()]
         sentences.append(
-            f"In {model} the final test accuracy of {results.ours.label} minus that "
-            f"{joined(of_each)} ({_units(results, effects[-1])})."
+            f"In {model}, final test accuracy of {results.ours.label} minus that {joined(of_each)} "
+            f"({_units(results, effects[-1])})."
         )
     return sentences, effects
 

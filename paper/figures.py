@@ -25,10 +25,8 @@ from matplotlib.ticker import MaxNLocator
 from graphpruning.files import atomic
 from paper import command, measures
 from paper.captions import CONDITIONINGS, SOURCES, budget_name
-from paper.claims import REASONABLE
 from paper.results import Graph, Heatmap, Results, Row
 from paper.statistics import mean
-from paper.tables import THRESHOLDS
 from paper.wording import number
 
 COLUMN, PAGE = 3.3, 7.0
@@ -126,7 +124,7 @@ def r2_distributions(results: Results) -> Figure:
                 marker="o" if network == "trained" else "s", markersize=3.5,
                 markerfacecolor=colour if network == "trained" else "white",
             )  # fmt: skip
-        for threshold in THRESHOLDS:
+        for threshold in measures.THRESHOLDS:
             left.axvline(threshold, color=GREY, linestyle=":", linewidth=0.8)
         low = max(-0.5, min(0.0, float(frame["r2"].min())))
         left.set(xlim=(low, 1), ylim=(0, 100), title=model)
@@ -241,9 +239,10 @@ def generated_accuracy(results: Results) -> Figure:
                 known["top1_trained"], known["top1_generated"], s=14, color=colour, marker=marker,
                 alpha=0.8, linewidth=0, label=f"{label}: τ = {number(tau.value, 2)}",
             )  # fmt: skip
-        left.axhline(REASONABLE * base.search_top1, color=GREY, linestyle="--", linewidth=0.9)
+        half = measures.REASONABLE * base.search_top1
+        left.axhline(half, color=GREY, linestyle="--", linewidth=0.9)
         left.annotate(
-            "half of the base network", (1, REASONABLE * base.search_top1), (-2, 2), color=GREY,
+            "half of the base network", (1, half), (-2, 2), color=GREY,
             xycoords=left.get_yaxis_transform(), textcoords="offset points", ha="right",
         )  # fmt: skip
         left.set(xlabel="MACs (% of the base network)", title=model)

@@ -10,8 +10,17 @@ from paper.results import Results, Row
 from paper.statistics import Clusters, Estimate, kendall, mean, paired
 
 PAIRS = {"in_block": "same block", "other_block": "different blocks"}
+THRESHOLDS = (0.5, 0.7, 0.9)
+"""R² above which a channel counts as represented, in Table 1."""
+LARGELY = 0.5
+"""C1: a channel is largely representable when R² is above this: most of its variance."""
 FAR = 2
-"""From this distance on, a group neither is nor reads the one that changed."""
+"""C2: from this distance on, a group neither is nor reads the one that changed."""
+REASONABLE = 0.5
+"""C3: accuracy with generated weights is reasonable above this share of the base's.
+
+MetaPruning's authors expect their PruningNet to reach about half.
+"""
 
 
 def channels(results: Results, model: str, network: str, pair: str) -> pd.DataFrame:

@@ -15,7 +15,7 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from graphpruning.errors import UserError
-from graphpruning.files import write_text
+from graphpruning.files import read_json, write_text
 from paper import claims, command
 from paper.captions import Caption, budget_name, captions
 from paper.figures import DPI, FIGURES
@@ -98,7 +98,7 @@ def render(results: Results) -> str:
         surroundings=list(around.values()),
         surroundings_of={run.stage: around[_key(run)].name for run in results.runs},
         records={run.stage: quote(run.record) for run in results.runs},
-        parameters=json.dumps(results.study, indent=1, ensure_ascii=False),
+        parameters={run.stage: _parameters(results, run) for run in results.runs},
         number=number,
     )
 
@@ -134,6 +134,9 @@ def _differences_caption(results: Results) -> str:
     )
 
 
+_LINKS = {"train": "training", "search": "search", "finetune": "final"}
+
+
 def _on_page(table: Table) -> _TableOnPage:
     aligned = [numeric(table.shown[column]) for column in table.shown]
     exact = [
@@ -145,7 +148,7 @@ def _on_page(table: Table) -> _TableOnPage:
         _Row(
             [_Cell(text, right) for text, right in zip(cells, aligned, strict=True)],
             whole,
-            [(stage, stage.split("@")[0].split("_")[0]) for stage in runs],
+            [(stage, _LINKS[stage.split("@")[0].split("_")[0]]) for stage in runs],
         )
         for cells, whole, runs in zip(table.shown.to_numpy(), exact, stages, strict=True)
     ]
@@ -176,10 +179,18 @@ def _sources(results: Results, caption: Caption) -> list[str]:
 
 
 def _seeds(results: Results, run: Run) -> list[int]:
-    """The seeds that a search or final training ran; other stages have one, in their record."""
+    """The seeds of a search or a final training; other stages have theirs in their parameters."""
     of_runs = [search.runs for search in results.search.values()]
     of_runs += [final.runs for final in results.final.values()]
     return sorted({seed for runs in of_runs for seed, one in runs.items() if one == run})
+
+
+def _parameters(results: Results, run: Run) -> str:
+    """The configuration in the run's record, empty where no record was kept."""
+    path = results.path / run.record / "config.json"
+    if not path.is_file():
+        return ""
+    return json.dumps(read_json(path, f"the stage {run.stage}"), indent=1, ensure_ascii=False)
 
 
 def _architectures(results: Results) -> dict[str, list[tuple[int, str]]]:

@@ -254,7 +254,6 @@ class Results:
     """Everything under results/STUDY that the tables, figures and report are made from."""
 
     path: Path
-    study: dict[str, Any]
     name: str
     title: str
     data: str
@@ -310,7 +309,8 @@ class Results:
 def read(path: str | Path) -> Results:
     """Read results/STUDY; `UserError` names the first file that is missing or not whole."""
     path = Path(path)
-    study = _Files(path, "prepare").json(
+    prepare = _Files(path, f"prepare@{path.resolve().name}")
+    study = prepare.json(
         "study.json",
         study=str,
         title=str,
@@ -327,13 +327,13 @@ def read(path: str | Path) -> Results:
     budgets = [str(budget) for budget in study["budgets"]]
     seeds = [str(seed) for seed in study["seeds"]]
     conditionings = [str(conditioning) for conditioning in study["pruningnet"]["conditionings"]]
-    rows = {method: _Files(path, "prepare").row(study, method) for method in study["methods"]}
+    rows = {method: prepare.row(study, method) for method in study["methods"]}
     if all(row.kind != "ours" for row in rows.values()):
         raise UserError(
             f"{path / 'study.json'}: no method is of kind 'ours', so there is nothing to compare; "
             "add one to the study's methods"
         )
-    splits = _Files(path, "prepare").splits()
+    splits = prepare.splits()
     base = {m: _Files(path, f"train_base@{name}-{m}").base(m) for m in models}
     correlation = {m: _Files(path, f"correlation@{name}-{m}").correlation(m) for m in models}
     pruningnet = {
@@ -358,7 +358,6 @@ def read(path: str | Path) -> Results:
         final[key] = _one_final(finals)
     return Results(
         path=path,
-        study=study,
         name=name,
         title=study["title"],
         data=str(study["data"]["name"]),

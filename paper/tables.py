@@ -14,12 +14,11 @@ import pandas as pd
 
 from graphpruning.files import write_text
 from paper import command, measures
-from paper.captions import CONDITIONINGS, Caption, budget_name, captions
+from paper.captions import CONDITIONINGS, Caption, budget_amount, budget_name, captions
 from paper.results import Results, Row, read_published
 from paper.statistics import Estimate, mean
-from paper.wording import ABSENT, fixed, interval, number
+from paper.wording import ABSENT, fixed, interval, number, plus_minus
 
-THRESHOLDS = (0.5, 0.7, 0.9)
 DISTANCES: dict[str, tuple[int, int | None]] = {
     "1": (1, 1),
     "2": (2, 2),
@@ -81,7 +80,7 @@ def correlation(results: Results) -> Table:
         for network, pair in kinds.itertuples(index=False):
             frame = measures.channels(results, model, network, pair)
             r2 = measures.clusters(frame)
-            shares = {t: r2.estimate(measures.share_over(t)) for t in THRESHOLDS}
+            shares = {t: r2.estimate(measures.share_over(t)) for t in measures.THRESHOLDS}
             middle = r2.estimate(measures.median)
             match = measures.clusters(frame, "best_match").estimate(measures.median)
             csv = {
@@ -124,13 +123,13 @@ def generated_weights(results: Results) -> Table:
             shown = {
                 "Model": model,
                 "Conditioning": CONDITIONINGS[conditioning],
-                "Full, before": number(net.before_recalibration, 1),
+                "Before": number(net.before_recalibration, 1),
                 "Full": number(net.full, 1),
                 "¼ width": number(net.quarter, 1),
             }
             for position, size in enumerate(measures.by_size(results, model, conditioning), 1):
                 csv |= _spread(f"top1_macs_quarter{position}", size, 3)
-                shown[f"MACs {position}/4"] = interval(size, 1)
+                shown[f"MACs {position}/4"] = plus_minus(size, 1)
             csv |= _spread("tau", tau, 4) | {"tau_candidates": str(tau.n)}
             shown |= {"τ": interval(tau, 2), "n": str(tau.n)}
             rows.append((csv, shown))
@@ -183,7 +182,7 @@ def main_results(results: Results) -> Table:
             shown = {
                 "Model": model,
                 "Method": label,
-                "Budget": ABSENT if method == "base" else budget_name(budget),
+                "Budget": ABSENT if method == "base" else budget_amount(budget),
                 "Top-1 (%)": interval(top1, 2),
                 "Seeds": str(top1.n),
                 "MACs (M)": number(macs / 1e6, 2),
@@ -330,6 +329,7 @@ def imagenet(results: Results) -> Table:
     """Table 5: published rows with their source; our own where the study's data has such rows."""
     published = read_published()
     marks = _marks(published["note"])
+    sources = list(published["source"].unique())
     rows: list[tuple[Cells, Cells]] = []
     for row in published.to_dict("records"):
         csv = {column: row[column] for column in _PUBLISHED}
@@ -341,13 +341,20 @@ def imagenet(results: Results) -> Table:
             "Top-1 (%)": row["top1"] or ABSENT,
             "Top-5 (%)": row["top5"] or ABSENT,
             "MACs (M)": row["macs_m"] or ABSENT,
-            "Source": row["source"],
+            "Source": str(sources.index(row["source"]) + 1),
         }
         rows.append((csv, shown))
     if results.data in set(published["dataset"]):
         rows += _own(results)
-    notes = [f"{mark.strip()}: {note}." for note, mark in marks.items()]
-    return _table("table5_imagenet", rows, f"{ABSENT}: the source gives no number.", *notes)
+    listed = [f"{position}: {source}" for position, source in enumerate(sources, 1)]
+    notes = [f"{mark.strip()}: {note}" for note, mark in marks.items()]
+    return _table(
+        "table5_imagenet",
+        rows,
+        f"{ABSENT}: the source gives no number.",
+        f"Sources. {'; '.join(listed)}.",
+        f"Notes. {'; '.join(notes)}.",
+    )
 
 
 _PUBLISHED = (
@@ -389,7 +396,7 @@ def _own(results: Results) -> list[tuple[Cells, Cells]]:
             "Top-1 (%)": number(float(csv["top1_mean"]), 2),
             "Top-5 (%)": ABSENT,
             "MACs (M)": machine["macs_m"],
-            "Source": source,
+            "Source": "here",
         }
         rows.append((machine, people))
     return rows
@@ -424,15 +431,21 @@ def to_latex(table: Table, caption: Caption) -> str:
             label=f"tab:{table.name}",
         )
     )
-    setting = "\\centering\n\\footnotesize\n\\setlength{\\tabcolsep}{3.5pt}\n"
+    characters = sum(max(map(len, [str(c), *table.shown[c]])) for c in table.shown)
+    size = "footnotesize" if characters <= _FOOTNOTESIZE else "scriptsize"
+    setting = f"\\centering\n\\{size}\n\\setlength{{\\tabcolsep}}{{3.5pt}}\n"
     notes = "".join(f"\\par {escaped(note)}\n" for note in table.notes)
     end = "\\end{table*}"
     return body.replace("\\centering\n", setting).replace(end, notes + end)
 
 
+_FOOTNOTESIZE = 112
+"""Characters in a row that fit on a 7 in wide page at that size."""
+
+
 def numeric(cells: "pd.Series[str]") -> bool:
     """Whether a shown column holds numbers and em dashes, so that it aligns right."""
-    return bool(cells.str.fullmatch(r"[+−]?[\d.,]+( \[[^\]]*\])?|—").all())
+    return bool(cells.str.fullmatch(r"[+−]?[\d.,]+( \[[^\]]*\]| ± [\d.,]+)?|—").all())
 
 
 _LATEX = {
@@ -443,6 +456,7 @@ _LATEX = {
     "[": "{[}",  # after a line end LaTeX would take it for the optional argument
     "—": "---",
     "−": "$-$",
+    "±": r"$\pm$",
     "²": "$^2$",
     "¼": r"$\frac{1}{4}$",
     "τ": r"$\tau$",

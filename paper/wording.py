@@ -30,6 +30,14 @@ def interval(estimate: Estimate, digits: int, sign: bool = False) -> str:
     return f"{value} [{number(estimate.low, digits)}, {number(estimate.high, digits)}]"
 
 
+def plus_minus(estimate: Estimate, digits: int) -> str:
+    """Value ± half of its interval, for symmetric intervals where room is short."""
+    value = number(estimate.value, digits)
+    if math.isnan(estimate.low):
+        return value
+    return f"{value} ± {number(estimate.high - estimate.value, digits)}"
+
+
 def joined(words: list[str]) -> str:
     """`a`, `a and b`, `a, b and c`."""
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)

@@ -358,8 +358,9 @@ class _Tracer:
         self.drafts.append(draft)
         self.edges += [Edge(source, name, flag) for source, flag in value.sources.items()]
         if kind == "depthwise":
-            for segment in outputs:
-                self._tie(segment.group, name, f"{name} filters each channel of {segment.group}")
+            for group in {segment.group for segment in outputs} - {None}:
+                reason = f"{name} filters each channel of {group}"
+                self.reasons.setdefault(self._root(str(group)), []).append(reason)
         return _Value(outputs, {name: False}, depth)
 
     def _kind(self, node: fx.Node, module: nn.Conv2d) -> str:
@@ -376,7 +377,7 @@ class _Tracer:
         """
         first, deepest = operands[0], max(value.depth for value in operands)
         for value in operands[1:]:
-            if [s.size for s in value.channels] != [s.size for s in first.channels]:
+            if _sizes(value.channels) != _sizes(first.channels):
                 self._refuse(node, f"tensors of other channel structure {how}")
             for mine, other in zip(first.channels, value.channels, strict=True):
                 self._tie(mine.group, other.group, f"{mine.group} and {other.group} are {how}")
@@ -478,6 +479,10 @@ class _Tracer:
 def _shape(node: fx.Node) -> tuple[int, ...]:
     shape = getattr(node.meta.get("tensor_meta"), "shape", ())
     return tuple(shape)
+
+
+def _sizes(channels: tuple[Segment, ...]) -> list[tuple[int, int]]:
+    return [(segment.size, segment.repeat) for segment in channels]
 
 
 def _sources(operands: list[_Value], deepest: int, bypass: bool) -> dict[str, bool]:

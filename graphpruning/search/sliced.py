@@ -13,8 +13,8 @@ from torch import Generator, Tensor, nn
 from graphpruning.network.graph import ChannelGraph, Layer, Widths, kept
 from graphpruning.network.subnet import LayerWeights
 
-RIDGE = 1e-8
-"""Added to the Gram matrix's diagonal, as a share of its mean: dead channels make it singular."""
+RIDGE = 1e-10
+"""The Gram matrix's diagonal grows by this share, because equal channels make it singular."""
 
 
 class SlicedWeights:
@@ -92,8 +92,7 @@ class SlicedWeights:
         is_kept = is_kept.repeat_interleave(layer.kernel[0] * layer.kernel[1])
         rows = gram[is_kept]
         normal = rows[:, is_kept]
-        ridge = RIDGE * normal.diagonal().mean().clamp(min=torch.finfo(gram.dtype).tiny / RIDGE)
-        normal.diagonal().add_(ridge)
+        normal.diagonal().mul_(1 + RIDGE).add_(torch.finfo(gram.dtype).tiny)  # dead channels have 0
         missing = rows[:, ~is_kept] @ weight.flatten(1)[:, ~is_kept].T.to(gram.dtype)
         correction = torch.cholesky_solve(missing, torch.linalg.cholesky(normal)).T
         return sliced + correction.reshape(sliced.shape).to(sliced.dtype)

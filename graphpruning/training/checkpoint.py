@@ -79,15 +79,11 @@ class Checkpoint:
         """
         if not self.path.exists():
             return None
-        try:
-            # A cut file has lost the zip archive's directory, which is at its end.
-            whole = zipfile.is_zipfile(self.path)
-            held = torch.load(self.path, map_location="cpu", weights_only=True) if whole else None
-        except RuntimeError:
-            held = None
-        if not isinstance(held, dict) or held.keys() != {"fingerprint", "state"}:
+        # torch writes a zip archive; a file cut short has lost its directory, which is at the end.
+        if not zipfile.is_zipfile(self.path):
             print(f"{self.path}: not a whole checkpoint, ignored: starting anew", flush=True)
             return None
+        held = torch.load(self.path, map_location="cpu", weights_only=True)
         if held["fingerprint"] != self.fingerprint:
             then, now = json.loads(held["fingerprint"]), json.loads(self.fingerprint)
             keys = [key for key in sorted(then | now) if then.get(key) != now.get(key)]

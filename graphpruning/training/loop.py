@@ -116,7 +116,8 @@ def fit(
         started = time.perf_counter()
         record = run.epoch(epoch, bar)
         if on_epoch:
-            record |= on_epoch(epoch)
+            # numpy's numbers would not come back from a checkpoint
+            record |= {key: float(value) for key, value in on_epoch(epoch).items()}
         records.append(record)
         if checkpoint and fabric.is_global_zero:
             checkpoint.save(

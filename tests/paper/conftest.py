@@ -2,12 +2,15 @@
 
 import csv
 import json
+import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+
+from paper import figures, report, tables
 
 METHODS = {
     "graphpruning": ("GraphPruning", "graph", "aggregated", "ddpg", "ours", 1.0),
@@ -50,15 +53,16 @@ class Study:
             )
             for name in methods
         }
+        self.levels = {name: row[5] for name, row in METHODS.items()}
         self.study: dict[str, Any] = {
             "study": self.name,
             "title": "A made-up study with invented numbers",
             "models": list(models),
-            "data": {"name": "fashion-mnist"},
-            "budgets": list(budgets),
+            "data": {"name": "fashion_mnist"},
+            "pruningnet": {"conditionings": list(CONDITIONINGS)},
+            "budgets": [str(budget) for budget in budgets],
             "methods": list(methods),
             "seeds": list(seeds),
-            "pruningnet": {"conditionings": list(CONDITIONINGS)},
             "rows": rows,
         }
 
@@ -112,6 +116,7 @@ class Study:
                 **more,
             },
         )
+        self.json(f"records/{stage}/config.json", {"study": self.name, "base": {"seed": 5}})
 
     def splits(self) -> None:
         images = {"train": 55000, "search": 5000, "calibration": 1024, "test": 10000}
@@ -120,9 +125,9 @@ class Study:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("0\n1\n2\n")
         self.json(
-            "splits/metrics.json", {"dataset": "fashion-mnist", "images": images, "classes": 10}
+            "splits/metrics.json", {"dataset": "fashion_mnist", "images": images, "classes": 10}
         )
-        self.run("splits", "prepare", 0, 1.0)
+        self.run("splits", f"prepare@{self.name}", 0, 1.0)
 
     def layers(self) -> list[dict[str, Any]]:
         layers = [self.layer("conv1", "convolution", 8, "conv1", 5e4)]
@@ -274,7 +279,8 @@ class Study:
         self.run(folder, f"analyse_pruningnet@{self.name}-{model}", 600_000, 120.0)
 
     def search(self, model: str, method: str, budget: float | str, seeds: str) -> None:
-        _, source, _, searcher, _, level = METHODS[method]
+        _, source, _, searcher, _, _ = METHODS[method]
+        level = self.levels[method]
         key = f"{model}/{method}/{budget}/{seeds}"
         absolute = str(budget)[-1] == "M"
         limit = int(float(budget[:-1]) * 1e6) if absolute else int(self.macs * float(budget))
@@ -313,5 +319,14 @@ class Study:
 
 @pytest.fixture(scope="session")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """results/made of two methods short of a full study; tests that change it copy it first."""
+    """results/made: all methods, two budgets, three seeds; a test that changes it copies it."""
     return Study(tmp_path_factory.mktemp("results") / "made").write()
+
+
+@pytest.fixture(scope="session")
+def made(results: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of `results` with its tables, figures and report."""
+    folder = shutil.copytree(results, tmp_path_factory.mktemp("made") / results.name)
+    for program in (tables, figures, report):
+        assert program.main([str(folder)]) == 0
+    return folder

@@ -33,7 +33,7 @@ def test_baseline_is_a_moving_average_of_batch_means():
 def test_truncated_normal_has_the_right_distribution(mean, deviation):
     generator = torch.Generator().manual_seed(0)
     draws = [truncated_normal(mean, deviation, generator) for _ in range(500)]
-    assert 0 <= min(draws) and max(draws) <= 1
+    assert min(draws) >= 0 and max(draws) <= 1
     bounds = (0 - mean) / deviation, (1 - mean) / deviation
     exact = stats.truncnorm(*bounds, loc=mean, scale=deviation)
     assert stats.kstest(draws, exact.cdf).pvalue > 0.01
@@ -71,13 +71,13 @@ class Targets(gymnasium.Env):
         return np.eye(3, dtype=np.float32)[min(len(self.actions), 2)], reward, last, False, {}
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 def test_it_learns_a_known_optimum(seed):
     env = Targets()
-    settings = DDPGSettings(hidden=100, actor_lr=3e-4, warmup_episodes=30, noise_decay=0.98)
-    search(env, 250, settings, torch.Generator().manual_seed(seed))
-    assert len(env.rewards) == 250
-    assert np.mean(env.rewards[:30]) < 0.6
+    settings = DDPGSettings(hidden=100, noise_decay=0.98)
+    search(env, 400, settings, torch.Generator().manual_seed(seed))
+    assert len(env.rewards) == 400
+    assert np.mean(env.rewards[:100]) < 0.6
     assert np.mean(env.rewards[-20:]) > 0.95
 
 

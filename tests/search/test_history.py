@@ -85,7 +85,9 @@ def test_half_written_line_is_dropped(journal, questions):
     )
 
 
-@pytest.mark.parametrize("damage", ["{", '{"widths": 3, "accuracy": 1}', '{"accuracy": 1}', "\udcff"])
+@pytest.mark.parametrize(
+    "damage", ["{", '{"widths": 3, "accuracy": 1}', '{"accuracy": 1}', "\udcff"]
+)
 def test_what_follows_a_damaged_line_is_dropped(journal, questions, damage):
     first = journal(Judge(), 4)
     for widths in questions[:3]:

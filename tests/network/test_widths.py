@@ -1,0 +1,95 @@
+"""The search space: levels, and budgets that hold for any sequence of choices."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from graphpruning import SearchSpace, UserError, trace
+from graphpruning.network.widths import FILLED
+from tests.networks import SIZE, network
+
+SPACES = {
+    name: SearchSpace(trace(network(name), SIZE), divisor=divisor)
+    for name, divisor in (("resnet8", 2), ("resnet20", 4), ("mobilenet_v1", 8))
+}
+
+
+def test_levels_are_multiples_and_the_full_width() -> None:
+    graph = trace(network("resnet8"), SIZE)
+    assert SearchSpace(graph, divisor=4, smallest=0.25).levels["conv1"] == [4, 8, 12, 16]
+    assert SearchSpace(graph, divisor=5, smallest=0.5).levels["conv1"] == [10, 15, 16]
+
+
+def test_metaprunings_31_ratios() -> None:
+    ratios = [(10 + 3 * i) / 100 for i in range(31)]
+    graph = trace(network("resnet18"), SIZE)
+    levels = SearchSpace(graph, divisor=None, ratios=ratios).levels["conv1"]
+    assert levels == sorted({int(64 * ratio + 1e-9) for ratio in ratios})
+    assert levels[0] == 6 and levels[-1] == 64
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.sampled_from(sorted(SPACES)), st.floats(0.15, 1.0), st.data())
+def test_whatever_is_chosen_the_budget_is_met_and_used(
+    name: str, share: float, data: st.DataObject
+) -> None:
+    space = SPACES[name]
+    budget = max(int(share * space.macs(space.full)), space.macs(space.smallest))
+    decided: dict[str, int] = {}
+    for group in space.groups:
+        levels = space.allowed(decided, group, budget)
+        assert set(levels) <= set(space.levels[group]) and levels
+        decided[group] = data.draw(st.sampled_from(levels))
+    assert space.macs(decided) <= budget
+    assert FILLED * budget <= space.macs(space.fill(decided, budget)) <= budget
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.sampled_from(sorted(SPACES)), st.floats(0.2, 1.0), st.integers(0, 1000))
+def test_random_candidates_use_their_budget(name: str, share: float, seed: int) -> None:
+    space = SPACES[name]
+    budget = int(share * space.macs(space.full))
+    widths = space.sample_within(budget, torch.Generator().manual_seed(seed))
+    space.graph.check(widths)
+    assert all(width in space.levels[group] for group, width in widths.items())
+    assert FILLED * budget <= space.macs(widths) <= budget
+
+
+def test_filling_leaves_what_is_full_enough_alone() -> None:
+    space = SPACES["resnet20"]
+    widths = space.sample_within(space.macs(space.full) // 2, torch.Generator().manual_seed(0))
+    assert space.fill(widths, space.macs(space.full) // 2) == widths
+
+
+def test_an_unreachable_budget_names_the_smallest() -> None:
+    space = SPACES["resnet20"]
+    least = space.macs(space.smallest)
+    with pytest.raises(UserError, match=f"smallest network .* has {least:,}"):
+        space.require(least - 1)
+    space.require(least)
+
+
+def test_sampling_is_uniform_over_levels_and_repeats() -> None:
+    space = SPACES["resnet20"]
+    draw = [space.sample(torch.Generator().manual_seed(7)) for _ in range(2)]
+    assert draw[0] == draw[1]
+    generator = torch.Generator().manual_seed(0)
+    drawn = [space.sample(generator)["conv1"] for _ in range(2000)]
+    for level in space.levels["conv1"]:
+        assert drawn.count(level) == pytest.approx(500, abs=80)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"divisor": 4, "ratios": [0.5]},
+        {"divisor": None},
+        {"divisor": 0},
+        {"smallest": 0.0},
+        {"divisor": None, "ratios": [1.5]},
+    ],
+)
+def test_a_space_without_sense_is_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(UserError):
+        SearchSpace(SPACES["resnet8"].graph, **wrong)  # type: ignore[arg-type]

@@ -1,0 +1,94 @@
+"""The report: one file, every number of the main table, a run behind each."""
+
+import re
+import shutil
+from html.parser import HTMLParser
+from urllib.parse import unquote
+
+import pandas as pd
+
+from paper.claims import claims
+from paper.report import main
+from paper.results import read
+
+
+class Page(HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.loads, self.links, self.ids, self.open = [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        values = dict(attributes)
+        self.ids += [values["id"]] if "id" in values else []
+        self.links += [values["href"]] if tag == "a" else []
+        if tag in ("img", "script", "link", "iframe", "source", "object", "embed"):
+            self.loads.append(values.get("src") or values.get("href"))
+
+
+def test_nothing_is_loaded_from_elsewhere(made):
+    text = (made / "report.html").read_text()
+    page = Page(text)
+    assert len(page.loads) == 7
+    assert all(load.startswith("data:image/png;base64,") for load in page.loads)
+    assert not re.search(r"url\(|@import|https?://", text)
+
+
+def test_every_link_leads_somewhere(made):
+    """Anchors are there once each; files are those that the study's folder has."""
+    page = Page((made / "report.html").read_text())
+    assert len(page.ids) == len(set(page.ids))
+    for link in page.links:
+        if link.startswith("#"):
+            assert link[1:] in page.ids
+        elif link.startswith("records/"):  # the fixture keeps each run's parameters only
+            assert (made / unquote(link)).parent.is_dir()
+        else:
+            assert (made / unquote(link)).is_file(), link
+
+
+def test_every_number_of_the_main_table(made):
+    text = (made / "report.html").read_text()
+    table = pd.read_csv(made / "tables/table3_main.csv", dtype=str, keep_default_na=False)
+    for row in table.to_dict("records"):
+        exact = ", ".join(f"{column} {cell}" for column, cell in row.items() if cell)
+        assert f'<tr title="{exact}">' in text
+        assert f">{float(row['top1_mean']):.2f}" in text
+
+
+def test_claims_come_first_with_their_verdicts(made):
+    text = (made / "report.html").read_text()
+    for claim in claims(read(made)):
+        assert f"{claim.id}. {claim.statement}" in text
+        assert claim.verdict in text
+    order = [text.index(f'<section id="{part}"') for part in ("claims", "main", "provenance")]
+    assert order == sorted(order)
+
+
+def test_every_run_is_there_with_its_parameters(made):
+    page = Page((made / "report.html").read_text())
+    for run in read(made).runs:
+        assert f"run-{run.stage}" in page.ids
+        assert f"parameters-{run.stage}" in page.ids
+
+
+def test_a_run_without_record_is_said(made, tmp_path):
+    copied = shutil.copytree(made, tmp_path / made.name)
+    shutil.rmtree(copied / "records/train_base@made-resnet20")
+    assert main([str(copied)]) == 0
+    assert (copied / "report.html").read_text().count("no record kept") == 2
+
+
+def test_a_missing_figure_is_named(made, tmp_path, capsys):
+    copied = shutil.copytree(made, tmp_path / made.name)
+    path = copied / "figures/figure3_graph.png"
+    path.unlink()
+    assert main([str(copied)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{path} is missing: the stage figures makes it")
+
+
+def test_the_same_bytes_again(made, tmp_path):
+    copied = shutil.copytree(made, tmp_path / made.name)
+    assert main([str(copied)]) == 0
+    assert (copied / "report.html").read_bytes() == (made / "report.html").read_bytes()

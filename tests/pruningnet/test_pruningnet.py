@@ -1,0 +1,138 @@
+"""Features, aggregation and generated weights are those of the widths asked for."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from graphpruning import SearchSpace, trace
+from graphpruning.network.graph import ChannelGraph
+from graphpruning.pruningnet.aggregator import CONDITIONINGS, SIZE, GraphAggregator
+from graphpruning.pruningnet.features import FEATURES, NodeFeatures, block_ratios
+from graphpruning.pruningnet.generator import WeightGenerator
+from graphpruning.pruningnet.pruningnet import PruningNet, RandomWidthStep
+from tests.networks import Dense, network
+
+INPUT = (3, 16, 16)
+
+
+@pytest.fixture(scope="module")
+def graph() -> ChannelGraph:
+    return trace(network("resnet8"), INPUT)
+
+
+def test_features_lie_between_0_and_1_and_only_the_ratios_move(graph: ChannelGraph) -> None:
+    features = NodeFeatures(graph)
+    space = SearchSpace(graph)
+    full, small = features(space.full), features(space.smallest)
+    assert full.shape == (len(graph.layers), len(FEATURES))
+    assert full.min() >= 0 and full.max() <= 1
+    assert torch.equal(full[:, :-2], small[:, :-2])
+    assert torch.equal(full[:, -2:], torch.ones(len(graph.layers), 2))
+    row = [layer.name for layer in graph.layers].index("layer2.0.conv1")
+    asked = features({**space.full, "conv1": 8, "layer2.0.conv1": 4})
+    assert asked[row, -2:].tolist() == [8 / 16, 4 / 32]
+
+
+def test_a_block_is_conditioned_by_in_mid_and_out(graph: ChannelGraph) -> None:
+    ratios = dict(zip((layer.name for layer in graph.layers), block_ratios(graph), strict=True))
+    assert ratios["conv1"] == ["conv1"]
+    assert ratios["layer2.0.conv2"] == ["conv1", "layer2.0.conv1", "layer2.0.conv2"]
+    assert ratios["layer2.0.shortcut.0"] == ratios["layer2.0.conv1"]
+
+
+def test_aggregation_is_kipf_and_wellings(graph: ChannelGraph) -> None:
+    """D^-1/2 (A + I) D^-1/2 X W, written out with a dense matrix."""
+    torch.manual_seed(0)
+    aggregator = GraphAggregator(graph)
+    space = SearchSpace(graph)
+    names = [layer.name for layer in graph.layers]
+    adjacency = torch.eye(len(names))
+    for edge in graph.edges:
+        one, two = names.index(edge.source), names.index(edge.target)
+        adjacency[one, two] = adjacency[two, one] = 1
+    scale = adjacency.sum(dim=1).rsqrt()
+    normal = scale[:, None] * adjacency * scale
+    x = aggregator.node_features(space.smallest)
+    for convolution in (aggregator.first, aggregator.second):
+        x = torch.relu(normal @ convolution.lin(x) + convolution.bias)
+    torch.testing.assert_close(aggregator(space.smallest), x)
+
+
+def test_only_edges_carry_widths_to_other_layers(graph: ChannelGraph) -> None:
+    space = SearchSpace(graph)
+    changed = {**space.full, "layer3.0.conv1": 16}
+    names = [layer.name for layer in graph.layers]
+    moved = {}
+    for name in ("graph", "none"):
+        torch.manual_seed(0)
+        conditioning = CONDITIONINGS[name](graph)
+        difference = (conditioning(changed) - conditioning(space.full)).norm(dim=1)
+        moved[name] = {names[row] for row in difference.nonzero().flatten().tolist()}
+    assert moved["none"] <= {"layer3.0.conv1", "layer3.0.conv2"}  # those that read or write it
+    assert moved["graph"] > moved["none"]
+
+
+@pytest.mark.parametrize("name", ["layer2.0.conv1", "fc"])
+def test_cropping_first_gives_the_crop_of_the_full_weight(graph: ChannelGraph, name: str) -> None:
+    torch.manual_seed(0)
+    layer, space = graph.layer(name), SearchSpace(graph)
+    generator = WeightGenerator(layer, SIZE)
+    feature = torch.randn(SIZE)
+    full, full_bias = generator(feature, space.full)
+    small, small_bias = generator(feature, space.smallest)
+    torch.testing.assert_close(small, full[: small.shape[0], : small.shape[1]])
+    assert (full_bias is None) == (small_bias is None) == (not layer.bias)
+    if full_bias is not None and small_bias is not None:
+        torch.testing.assert_close(small_bias, full_bias[: len(small_bias)])
+
+
+def test_weights_of_concatenated_inputs_come_from_each_part() -> None:
+    graph = trace(Dense(), (3, 8, 8))
+    torch.manual_seed(0)
+    net = PruningNet(graph, "graph")
+    full, small = graph.full_widths, {"one": 2, "two": 3}
+    feature = torch.randn(SIZE)
+    generator = net.generators[[layer.name for layer in graph.layers].index("fc")]
+    columns = torch.cat([torch.arange(32), 64 + torch.arange(48)])
+    expected = generator(feature, full)[0][:, columns]
+    torch.testing.assert_close(generator(feature, small)[0], expected)
+    assert net(torch.zeros(2, 3, 8, 8), small).shape == (2, 5)
+
+
+@pytest.mark.parametrize("conditioning", sorted(CONDITIONINGS))
+@pytest.mark.parametrize("name", ["resnet8", "mobilenet_v1"])
+def test_training_lowers_the_loss_at_every_width(name: str, conditioning: str) -> None:
+    graph = trace(network(name), INPUT)
+    space = SearchSpace(graph, divisor=8)
+    torch.manual_seed(0)
+    net = PruningNet(graph, conditioning)
+    generator = torch.Generator().manual_seed(0)
+    images, labels = torch.randn(32, *INPUT, generator=generator), torch.arange(32) % 4
+    optimizer = torch.optim.SGD(net.parameters(), 0.05, 0.9)
+    step = RandomWidthStep(space, label_smoothing=0.0)
+
+    def mean_loss() -> float:
+        draws = torch.Generator().manual_seed(5)
+        with torch.no_grad():
+            return sum(float(step(net, images, labels, draws)) for _ in range(5)) / 5
+
+    before = mean_loss()
+    for _ in range(12):
+        loss = step(net, images, labels, generator)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 5.0)
+        optimizer.step()
+    assert mean_loss() < before - 0.3
+
+
+def test_the_step_draws_its_widths_from_the_generator_alone(graph: ChannelGraph) -> None:
+    torch.manual_seed(0)
+    net = PruningNet(graph, "graph")
+    images, labels = torch.randn(4, *INPUT), torch.arange(4)
+    step = RandomWidthStep(SearchSpace(graph), 0.1)
+    losses: list[Tensor] = []
+    for global_seed in (1, 2):
+        torch.manual_seed(global_seed)
+        losses.append(step(net, images, labels, torch.Generator().manual_seed(3)))
+    assert torch.equal(losses[0], losses[1])

@@ -1,0 +1,64 @@
+from functools import partial
+
+import pytest
+import torch
+
+from graphpruning.network.graph import trace
+from graphpruning.network.surgery import install, narrow
+from graphpruning.network.zoo import build
+from graphpruning.search.evaluator import Evaluator
+from graphpruning.search.sliced import SlicedWeights
+
+
+@pytest.fixture(scope="module")
+def judged():
+    """An untrained ResNet-8, its evaluator, and the labels that it gives itself at full width."""
+    torch.manual_seed(0)
+    model = build("resnet8", 10, in_channels=1, width=8).eval()
+    graph = trace(model, (1, 16, 16))
+    sliced = SlicedWeights(model, graph, [], 10, torch.Generator(), reconstruct=False)
+    calibration = [(torch.randn(32, 1, 16, 16), torch.zeros(32, dtype=torch.int64))] * 2
+    images = [torch.randn(count, 1, 16, 16) for count in (40, 25)]
+    draft = Evaluator(graph, sliced, calibration, [])
+    statistics = draft.statistics(sliced(graph.full_widths))
+    full = narrow(model, graph, graph.full_widths)
+    install(full, graph, sliced(graph.full_widths), statistics)
+    with torch.no_grad():
+        search = [(batch, full.eval()(batch).argmax(dim=1)) for batch in images]
+    return model, graph, sliced, calibration, search
+
+
+def test_it_agrees_with_the_network_it_stands_for(judged):
+    model, graph, sliced, calibration, search = judged
+    evaluator = Evaluator(graph, sliced, calibration, search)
+    assert evaluator(graph.full_widths) == 100.0
+    widths = {group: width // 2 for group, width in graph.full_widths.items()}
+    narrowed = narrow(model, graph, widths)
+    install(narrowed, graph, sliced(widths), evaluator.statistics(sliced(widths)))
+    with torch.no_grad():
+        hits = [narrowed.eval()(images).argmax(dim=1) == labels for images, labels in search]
+    assert evaluator(widths) == pytest.approx(100 * torch.cat(hits).double().mean().item())
+    assert 0 < evaluator(widths) < 100
+
+
+def test_images_are_counted(judged):
+    _, graph, sliced, calibration, search = judged
+    evaluator = Evaluator(graph, sliced, calibration, search)
+    evaluator(graph.full_widths)
+    evaluator(graph.full_widths)
+    assert evaluator.images_per_candidate == 32 + 32 + 40 + 25
+    assert evaluator.images_seen == 2 * evaluator.images_per_candidate
+
+
+def test_calibration_decides(judged):
+    _, graph, sliced, calibration, search = judged
+    shifted = [(4 * images + 3, labels) for images, labels in calibration]
+    assert Evaluator(graph, sliced, shifted, search)(graph.full_widths) < 100
+    assert Evaluator(graph, sliced, calibration, search)(graph.full_widths, False) < 100
+
+
+def test_it_runs_in_the_precision_asked_for(judged):
+    _, graph, sliced, calibration, search = judged
+    autocast = partial(torch.autocast, "cpu", torch.bfloat16)
+    evaluator = Evaluator(graph, sliced, calibration, search, autocast)
+    assert evaluator(graph.full_widths) > 80

@@ -1,0 +1,96 @@
+"""A found network travels as JSON and safetensors, and comes back as it was."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from graphpruning import (
+    SearchSpace,
+    UserError,
+    load_architecture,
+    macs,
+    narrow,
+    save_architecture,
+    trace,
+)
+from tests.networks import SIZE, network
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> tuple[Path, torch.nn.Module]:
+    model = network("resnet8")
+    graph = trace(model, SIZE)
+    widths = SearchSpace(graph).sample(torch.Generator().manual_seed(0))
+    narrowed = narrow(model, graph, widths).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    save_architecture(
+        tmp_path / "found/network.json",
+        tmp_path / "weights/network.safetensors",
+        narrowed,
+        network={"name": "resnet8", "num_classes": 10, "in_channels": 3},
+        input_size=SIZE,
+        widths=widths,
+        preprocessing={"mean": [0.5]},
+    )
+    return tmp_path / "found/network.json", narrowed
+
+
+def test_it_computes_the_same(saved: tuple[Path, torch.nn.Module]) -> None:
+    path, narrowed = saved
+    loaded = load_architecture(path)
+    images = torch.randn(2, *SIZE)
+    torch.testing.assert_close(loaded(images), narrowed(images))
+    assert type(loaded) is type(network("resnet8")) and not loaded.training
+    assert all(torch.equal(narrowed.state_dict()[k], v) for k, v in loaded.state_dict().items())
+
+
+def test_the_description_is_data(saved: tuple[Path, torch.nn.Module]) -> None:
+    path, _ = saved
+    description = json.loads(path.read_text())
+    graph = trace(network("resnet8"), SIZE)
+    assert description["macs"] == macs(graph, description["widths"])
+    assert description["weights"]["file"] == "../weights/network.safetensors"
+    assert description["preprocessing"] == {"mean": [0.5]}
+
+
+def _rewrite(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_bad_files_are_refused_in_one_line(saved: tuple[Path, torch.nn.Module]) -> None:
+    path, _ = saved
+    weights = path.parent / "../weights/network.safetensors"
+    widths = json.loads(path.read_text())["widths"]
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-8])
+    with pytest.raises(UserError, match="SHA-256"):
+        load_architecture(path)
+    with pytest.raises(UserError, match="does not hold the weights") as refusal:
+        load_architecture(path, weights)
+    assert "\n" not in str(refusal.value)
+    weights.write_bytes(whole)
+    _rewrite(path, widths={**widths, "conv1": 16})
+    with pytest.raises(UserError, match="does not hold the weights") as refusal:
+        load_architecture(path)
+    assert "\n" not in str(refusal.value)
+    _rewrite(path, widths={**widths, "conv1": 99})
+    with pytest.raises(UserError, match="99 of 16"):
+        load_architecture(path)
+    _rewrite(path, format=2)
+    with pytest.raises(UserError, match="format 1"):
+        load_architecture(path)
+    weights.unlink()
+    with pytest.raises(UserError, match=r"format 1|missing"):
+        load_architecture(path)
+    with pytest.raises(UserError, match="missing"):
+        load_architecture(path.with_name("other.json"))
+
+
+def test_loading_leaves_the_global_generator_alone(saved: tuple[Path, torch.nn.Module]) -> None:
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+    torch.manual_seed(0)
+    load_architecture(saved[0])
+    assert torch.equal(torch.rand(1), expected)

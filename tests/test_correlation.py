@@ -1,0 +1,91 @@
+"""The correlation analysis finds what was put in, and nothing where nothing is."""
+
+import pytest
+import torch
+from torch import nn
+
+from graphpruning import trace
+from graphpruning.correlation import correlation, pairs, representations, ridge_r2
+from tests.networks import network
+
+
+def test_correlation_equals_numpys() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(200, 5, generator=generator, dtype=torch.float64)
+    x[:, 4] = x[:, 0] * 2 + 1
+    expected = torch.corrcoef(x.T)
+    torch.testing.assert_close(correlation(x, x), expected)
+    assert correlation(torch.ones(9, 1), torch.randn(9, 1)).item() == 0
+
+
+def test_ridge_explains_a_linear_map_and_not_noise() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(4000, 6, generator=generator, dtype=torch.float64)
+    noise = torch.randn(4000, 3, generator=generator, dtype=torch.float64)
+    y = x @ torch.randn(6, 3, generator=generator, dtype=torch.float64)
+    y = torch.cat([y, noise], dim=1)
+    r2 = ridge_r2(x[:2000], y[:2000], x[2000:], y[2000:])
+    assert (r2[:3] > 0.999).all()
+    assert r2[3:].abs().max() < 0.02
+
+
+def test_pairs_lie_inside_blocks_with_a_shortcut_and_controls_do_not() -> None:
+    graph = trace(network("resnet20"), (3, 32, 32))
+    found = pairs(graph, torch.Generator().manual_seed(0))
+    inside = [(pair.former, pair.deeper) for pair in found if pair.kind == "in_block"]
+    blocks = [f"layer{stage}.{block}" for stage in (1, 2, 3) for block in range(3)]
+    assert inside == [(f"{block}.conv1", f"{block}.conv2") for block in blocks]
+    controls = [pair for pair in found if pair.kind == "other_block"]
+    assert [pair.deeper for pair in controls] == [deeper for _, deeper in inside]
+    for pair in controls:
+        former, deeper = graph.layer(pair.former), graph.layer(pair.deeper)
+        assert former.block != deeper.block and former.output_size == deeper.output_size
+
+
+def test_networks_without_shortcuts_have_no_pairs() -> None:
+    for name in ("vgg11_bn", "mobilenet_v1"):
+        graph = trace(network(name), (3, 32, 32))
+        assert pairs(graph, torch.Generator().manual_seed(0)) == []
+
+
+def test_a_deeper_layer_that_repeats_the_former_is_fully_represented() -> None:
+    model = network("resnet8")
+    graph = trace(model, (3, 16, 16))
+    block = model.get_submodule("layer1.0")
+    nn.init.dirac_(block.conv2.weight)  # type: ignore[arg-type, union-attr]
+    block.bn1 = nn.BatchNorm2d(16).eval()  # type: ignore[assignment]
+    # ReLU would hide half of it: shift the former layer's outputs above zero.
+    block.bn1.bias.data += 10  # type: ignore[union-attr, operator]
+    generator = torch.Generator().manual_seed(0)
+    wanted = [p for p in pairs(graph, generator) if p.deeper == "layer1.0.conv2"][:1]
+    images = torch.randn(64, 3, 16, 16, generator=generator)
+    model.train()
+    (found,) = representations(model, graph, wanted, images.split(32), 4, generator)
+    assert model.training
+    assert found.best_match.min() > 0.999 and found.r2.min() > 0.99
+    torch.testing.assert_close(found.matrix.diagonal(), torch.ones(16).double(), atol=1e-3, rtol=0)
+
+
+def test_the_same_seed_gives_the_same_numbers() -> None:
+    model = network("resnet8")
+    graph = trace(model, (3, 16, 16))
+    images = torch.randn(20, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    runs = []
+    for _ in range(2):
+        generator = torch.Generator().manual_seed(0)
+        wanted = pairs(graph, generator)
+        runs.append(representations(model, graph, wanted, [images], 4, generator))
+    for one, two in zip(*runs, strict=True):
+        assert one.pair == two.pair and torch.equal(one.r2, two.r2)
+        assert one.r2.shape == (graph.layer(one.pair.deeper).out_channels,)
+
+
+@pytest.mark.parametrize("kind", ["in_block", "other_block"])
+def test_maps_of_other_sizes_are_averaged_to_the_smaller(kind: str) -> None:
+    graph = trace(network("resnet18"), (3, 64, 64))
+    found = pairs(graph, torch.Generator().manual_seed(0))
+    judged = representations(
+        network("resnet18"), graph, [p for p in found if p.kind == kind][:4],
+        [torch.randn(8, 3, 64, 64)], 2, torch.Generator().manual_seed(0),
+    )  # fmt: skip
+    assert all(torch.isfinite(j.r2).all() for j in judged)

@@ -1,0 +1,81 @@
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from graphpruning.errors import UserError
+from graphpruning.training.checkpoint import Checkpoint, load_weights, save_weights
+
+
+def test_weights_come_back_as_they_were(tmp_path: Path, net: nn.Module) -> None:
+    path = tmp_path / "net.safetensors"
+    net.to(memory_format=torch.channels_last)
+    save_weights(path, net.state_dict())
+    kept = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    for parameter in net.parameters():
+        nn.init.zeros_(parameter)
+    loaded = load_weights(path, net)
+    for name, tensor in net.state_dict().items():
+        assert torch.equal(tensor, kept[name]) and torch.equal(loaded[name], kept[name])
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_weights_of_another_network_name_the_first_mismatch(tmp_path: Path) -> None:
+    path = tmp_path / "net.safetensors"
+    save_weights(path, nn.Linear(3, 2).state_dict())
+    others = {
+        nn.Linear(4, 2): r"weight is \[2, 3\], expected \[2, 4\]",
+        nn.Linear(3, 2, bias=False): "bias is unexpected",
+        nn.Sequential(nn.Linear(3, 2)): "0.weight is missing",
+    }
+    for model, message in others.items():
+        before = [parameter.clone() for parameter in model.parameters()]
+        with pytest.raises(UserError, match=f"net.safetensors holds .* another network: {message}"):
+            load_weights(path, model)
+        assert all(map(torch.equal, before, model.parameters()))
+
+
+def test_missing_and_truncated_weights(tmp_path: Path, net: nn.Module) -> None:
+    path = tmp_path / "net.safetensors"
+    with pytest.raises(UserError, match=r"net.safetensors is missing"):
+        load_weights(path)
+    save_weights(path, net.state_dict())
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"net.safetensors is not a whole safetensors file"):
+        load_weights(path)
+
+
+def test_checkpoint_comes_back_for_its_own_fingerprint_only(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "checkpoint.pt"
+    first = Checkpoint(path, {"seed": 0, "recipe": {"lr": 0.1}, "widths": (4, 8)})
+    assert first.load() is None and not first.resumed
+    first.save({"model": {"weight": torch.ones(2)}, "records": [{"epoch": 1, "lr": 0.1}]})
+    assert capsys.readouterr().out == ""
+
+    same = Checkpoint(path, {"recipe": {"lr": 0.1}, "widths": [4, 8], "seed": 0})
+    state = same.load()
+    assert state is not None and same.resumed
+    assert state["records"] == [{"epoch": 1, "lr": 0.1}]
+    assert torch.equal(state["model"]["weight"], torch.ones(2))
+
+    other = Checkpoint(path, {"recipe": {"lr": 0.2}, "widths": [4, 8], "seed": 0})
+    assert other.load() is None and not other.resumed
+    assert capsys.readouterr().out == (
+        f"{path}: of a run with other recipe, ignored: starting anew\n"
+    )
+
+
+@pytest.mark.parametrize("share", [0, 0.5, 0.99])
+def test_truncated_checkpoint_is_ignored(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], share: float
+) -> None:
+    path = tmp_path / "checkpoint.pt"
+    checkpoint = Checkpoint(path, {"seed": 0})
+    checkpoint.save({"weight": torch.ones(1000)})
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    assert checkpoint.load() is None and not checkpoint.resumed
+    assert capsys.readouterr().out == f"{path}: not a whole checkpoint, ignored: starting anew\n"

@@ -1,0 +1,220 @@
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from experiments import fetch_data
+from graphpruning.errors import UserError
+from graphpruning.training import data
+from graphpruning.training.data import ImageSet, Preprocessing
+
+
+def images(count: int, channels: int = 3, height: int = 6, width: int = 8) -> ImageSet:
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (count, channels, height, width), generator=generator)
+    return ImageSet(pixels.to(torch.uint8), torch.arange(count), ())
+
+
+def slow_crop_and_flip(image: Tensor, top: int, left: int, flip: bool, pad: int) -> Tensor:
+    """One image [C, H, W], pixel by pixel."""
+    _, height, width = image.shape
+    result = torch.zeros_like(image)
+    for row in range(height):
+        for column in range(width):
+            source_row = row + top - pad
+            source_column = (width - 1 - column if flip else column) + left - pad
+            if 0 <= source_row < height and 0 <= source_column < width:
+                result[:, row, column] = image[:, source_row, source_column]
+    return result
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("pad", [0, 3])
+def test_augmentation_equals_the_slow_one(channels: int, pad: int) -> None:
+    source = images(12, channels)
+    generator = torch.Generator().manual_seed(1)
+    top, left = torch.randint(0, 2 * pad + 1, (2, 12), generator=generator)
+    flip = torch.rand(12, generator=generator) < 0.5
+    assert 0 < flip.sum() < 12
+
+    fast = data.crop_and_flip(source.images, top, left, flip, pad).permute(0, 3, 1, 2)
+    for index in range(12):
+        slow = slow_crop_and_flip(
+            source.images[index], int(top[index]), int(left[index]), bool(flip[index]), pad
+        )
+        assert torch.equal(fast[index], slow)
+
+
+def test_batches_are_shuffled_augmented_and_normalised() -> None:
+    source = images(40)
+    preprocessing = Preprocessing((0.5, 0.4, 0.3), (0.2, 0.25, 0.3), pad=2, flip=True)
+    mean, std = (
+        torch.tensor(value)[:, None, None] for value in (preprocessing.mean, preprocessing.std)
+    )
+    generator = torch.Generator().manual_seed(0)
+    seen, crops = [], set()
+    for batch, labels in data.batches(source, preprocessing, 16, generator, augment=True):
+        assert batch.dtype == torch.float32
+        assert batch.is_contiguous(memory_format=torch.channels_last)
+        for inputs, label in zip(batch, labels.tolist(), strict=True):
+            matches = [
+                (top, left, flip)
+                for top in range(5)
+                for left in range(5)
+                for flip in (False, True)
+                if torch.allclose(
+                    inputs,
+                    (
+                        slow_crop_and_flip(source.images[label], top, left, flip, 2) / 255 - mean
+                    ) / std,
+                    atol=1e-5,
+                )
+            ]  # fmt: skip
+            assert len(matches) == 1
+            crops.update(matches)
+            seen.append(label)
+    assert sorted(seen) == list(range(40)) != seen
+    assert {top for top, _, _ in crops} == {left for _, left, _ in crops} == set(range(5))
+    assert {flip for _, _, flip in crops} == {False, True}
+
+
+def test_one_channel_is_recognisably_channels_last() -> None:
+    """With one channel both layouts count as contiguous; convolutions look at the strides."""
+    preprocessing = Preprocessing((0.5,), (0.2,), pad=1, flip=True)
+    generator = torch.Generator().manual_seed(0)
+    for augment in (False, True):
+        batch, _ = next(data.batches(images(4, 1), preprocessing, 4, generator, augment))
+        convolution = torch.nn.Conv2d(1, 2, 3).to(memory_format=torch.channels_last)
+        assert convolution(batch).is_contiguous(memory_format=torch.channels_last)
+
+
+def test_ranks_share_the_same_batches() -> None:
+    preprocessing = Preprocessing((0.5,) * 3, (0.2,) * 3, pad=2, flip=True)
+
+    def batches(rank: int, world: int) -> list[data.Batch]:
+        generator = torch.Generator().manual_seed(3)
+        return list(
+            data.batches(images(22), preprocessing, 8, generator, True, rank, world, limit=19)
+        )
+
+    whole, ranks = batches(0, 1), [batches(rank, 2) for rank in range(2)]
+    assert [len(labels) for _, labels in whole] == [8, 8, 3]
+    for (inputs, labels), *parts in zip(whole, *ranks, strict=True):
+        for rank, (part_inputs, part_labels) in enumerate(parts):
+            assert torch.equal(part_labels, labels[rank::2])
+            assert torch.equal(part_inputs, inputs[rank::2])
+
+
+def test_the_generator_decides_the_batches_and_drop_last_keeps_them_full() -> None:
+    preprocessing = Preprocessing((0.5,) * 3, (0.2,) * 3, pad=2, flip=True)
+
+    def batches(seed: int) -> list[data.Batch]:
+        generator = torch.Generator().manual_seed(seed)
+        return list(data.batches(images(22), preprocessing, 8, generator, True, drop_last=True))
+
+    first, again, other = batches(0), batches(0), batches(1)
+    assert [len(labels) for _, labels in first] == [8, 8]
+    assert all(torch.equal(a, b) for a, b in zip(first[0], again[0], strict=True))
+    assert not torch.equal(first[0][1], other[0][1])
+
+
+def test_prepared_batches_keep_order_and_pixels() -> None:
+    source = images(5)
+    preprocessing = Preprocessing((0.5,) * 3, (0.2,) * 3, pad=2, flip=True)
+    ready = data.prepared(source, preprocessing, 2)
+    assert torch.cat([labels for _, labels in ready]).tolist() == [0, 1, 2, 3, 4]
+    expected = (source.images / 255 - 0.5) / 0.2
+    assert torch.allclose(torch.cat([inputs for inputs, _ in ready]), expected, atol=1e-5)
+
+
+def test_preprocessing_survives_json_and_refuses_other_channels() -> None:
+    preprocessing = Preprocessing((0.5,), (0.2,), pad=2, flip=True)
+    assert Preprocessing.from_dict(preprocessing.to_dict()) == preprocessing
+    with pytest.raises(UserError, match=r"has 1 channels .* images have 3"):
+        data.prepared(images(5), preprocessing, 2)
+    with pytest.raises(UserError, match="one value a channel"):
+        Preprocessing((0.5,), (0.2, 0.2), pad=2, flip=True)
+
+
+def test_splits_are_disjoint_stratified_and_deterministic() -> None:
+    counts = [100, 100, 50]
+    labels = torch.repeat_interleave(torch.arange(3), torch.tensor(counts))
+    splits = data.split(labels, search_images=50, calibration_images=26, seed=4)
+    train, search, calibration = (
+        set(part.tolist()) for part in (splits.train, splits.search, splits.calibration)
+    )
+    assert len(search) == 50 and len(calibration) == 26
+    assert train | search == set(range(250)) and not train & search
+    assert calibration < train
+    for part in (splits.train, splits.search, splits.calibration):
+        assert torch.equal(part, part.sort().values)
+        found = torch.bincount(labels[part], minlength=3)
+        fair = len(part) * torch.tensor(counts) / 250
+        assert (found - fair).abs().max() <= 1
+
+    again = data.split(labels, 50, 26, seed=4)
+    assert torch.equal(again.search, splits.search)
+    assert torch.equal(again.calibration, splits.calibration)
+    assert not torch.equal(data.split(labels, 50, 26, seed=5).search, splits.search)
+
+
+@pytest.mark.parametrize(("search", "calibration"), [(200, 51), (0, 10), (10, 0)])
+def test_impossible_splits_are_refused(search: int, calibration: int) -> None:
+    with pytest.raises(UserError, match="from 250 training images"):
+        data.split(torch.zeros(250, dtype=torch.int64), search, calibration, seed=0)
+
+
+def test_generated_images_are_the_same_each_time(train_set: ImageSet, test_set: ImageSet) -> None:
+    assert train_set.images.shape == (600, 1, 16, 16) and test_set.images.shape == (200, 1, 16, 16)
+    assert torch.bincount(train_set.labels).tolist() == [60] * 10
+    assert data.load("generated", "nowhere", train=True).sha256() == train_set.sha256()
+    assert test_set.select(torch.tensor([3, 1])).labels.tolist() == [3, 1]
+
+
+def test_unknown_data_set_names_the_nearest() -> None:
+    with pytest.raises(UserError, match="'fashion_mnist'"):
+        data.load("fashon-mnist", "data", train=True)
+
+
+def write_idx(raw: Path, name: str, shape: tuple[int, ...]) -> None:
+    """Write an IDX file of zeros: magic number 8 (uint8) and rank, sizes, then bytes."""
+    raw.mkdir(parents=True, exist_ok=True)
+    sizes = b"".join(size.to_bytes(4, "big") for size in shape)
+    body = bytes(torch.Size(shape).numel())
+    (raw / name).write_bytes(bytes([0, 0, 8, len(shape)]) + sizes + body)
+
+
+def test_fashion_mnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = tmp_path / "FashionMNIST" / "raw"
+    with pytest.raises(UserError, match=r"train-images-idx3-ubyte is missing: .*fetch_data"):
+        data.load("fashion_mnist", tmp_path, train=True)
+
+    for part, count in (("train", 3), ("t10k", 2)):
+        write_idx(raw, f"{part}-images-idx3-ubyte", (count, 28, 28))
+        write_idx(raw, f"{part}-labels-idx1-ubyte", (count,))
+    hashes = {name: data.sha256(raw / name) for name in data.FASHION_MNIST_FILES}
+    with pytest.raises(UserError) as refused:
+        data.load("fashion_mnist", tmp_path, train=True)
+    name = "train-images-idx3-ubyte"
+    for part in (str(raw / name), hashes[name], data.FASHION_MNIST_FILES[name], "fetch_data"):
+        assert part in str(refused.value)
+
+    monkeypatch.setattr(data, "FASHION_MNIST_FILES", hashes)
+    loaded = data.load("fashion_mnist", tmp_path, train=False)
+    assert loaded.images.shape == (2, 1, 28, 28) and loaded.images.dtype == torch.uint8
+    assert loaded.labels.dtype == torch.int64 and len(loaded.classes) == 10
+
+
+def test_fashion_mnist_hashes_are_those_that_fetch_data_promises() -> None:
+    assert data.FASHION_MNIST_FILES == fetch_data.FILES
+
+
+def test_missing_and_corrupted_cifar10_name_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "cifar-10-batches-py" / "data_batch_1"
+    with pytest.raises(UserError, match=r"data_batch_1 is missing .*download=True"):
+        data.load("cifar10", tmp_path, train=True)
+    file.parent.mkdir()
+    file.write_bytes(b"other")
+    with pytest.raises(UserError, match="data_batch_1 is corrupted"):
+        data.load("cifar10", tmp_path, train=True)

@@ -1,0 +1,44 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from graphpruning.errors import UserError
+from graphpruning.training import fabric as fabrics
+from graphpruning.training.fabric import make_fabric
+
+
+@pytest.mark.parametrize(
+    ("seconds", "chosen"), [((1.2, 1.0), "bf16-mixed"), ((1.19, 1.0), "32-true")]
+)
+def test_the_timing_decides_once(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: tuple[float, float],
+    chosen: str,
+) -> None:
+    cache = tmp_path / "checkpoints" / "precision.json"
+    cache.parent.mkdir()
+    cache.write_text('{"another machine": {"precision": "32-true"}}')
+    monkeypatch.setattr(fabrics, "time_training_step", lambda: seconds)
+    assert fabrics.cpu_precision(cache) == chosen
+    # From now on the timing could say anything.
+    monkeypatch.setattr(fabrics, "time_training_step", lambda: seconds[::-1])
+    fabric = make_fabric("auto", accelerator="cpu", cache=cache)
+    assert fabrics.precision(fabric) == chosen
+    assert fabric.world_size == 1
+    assert len(json.loads(cache.read_text())) == 2
+
+
+def test_the_timing_times_and_draws_nothing() -> None:
+    state = torch.get_rng_state()
+    assert all(0 < seconds < 10 for seconds in fabrics.time_training_step())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_unknown_settings_are_refused() -> None:
+    with pytest.raises(UserError, match="did you mean 'bf16-mixed'"):
+        make_fabric("bf16")
+    with pytest.raises(UserError, match="accelerator 'abacus'"):
+        make_fabric("32-true", accelerator="abacus")
