@@ -83,7 +83,13 @@ class Context:
     def fingerprint(self, **more: Any) -> dict[str, Any]:
         """What must be equal for a checkpoint to be continued."""
         settings = {name: _plain(getattr(self.study, name)) for name in self.sections}
-        return {"stage": self.name, **settings, "torch": version("torch"), **more}
+        return {
+            "stage": self.name,
+            **settings,
+            "precision": self.precision,
+            "torch": version("torch"),
+            **more,
+        }
 
     def log(self, name: str, value: float, step: int) -> None:
         """Record a metric with Sacred."""

@@ -189,7 +189,7 @@ def _medians(results: Results) -> str:
     sentences = []
     for model in results.models:
         inside, between = (
-            measures.median(measures.channels(results, model, "trained", pair)["r2"].to_numpy())
+            float(measures.channels(results, model, "trained", pair)["r2"].median())
             for pair in measures.PAIRS
         )
         sentences.append(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from paper import measures
 from paper.results import Results, Row
-from paper.statistics import Estimate
+from paper.statistics import Estimate, means, medians
 from paper.wording import counted, interval, joined, number
 
 HOLDS = "holds"
@@ -79,9 +79,9 @@ def _representable(results: Results) -> tuple[list[str], list[Estimate]]:
         r2 = measures.clusters(inside)
         elsewhere = measures.clusters(measures.channels(results, model, "trained", "other_block"))
         untrained = measures.clusters(measures.channels(results, model, "untrained", "in_block"))
-        middle = r2.estimate(measures.median)
-        over_elsewhere = r2.difference(elsewhere, measures.median)
-        over_untrained = r2.difference(untrained, measures.median)
+        middle = r2.estimate(medians)
+        over_elsewhere = r2.difference(elsewhere, medians)
+        over_untrained = r2.difference(untrained, medians)
         effects += [middle.above(measures.LARGELY), over_elsewhere, over_untrained]
         sentences.append(
             f"In {model} the median R² of a channel, given the former layer of its block, is "
@@ -101,8 +101,8 @@ def _informed(results: Results) -> tuple[list[str], list[Estimate]]:
         if {source, "none"} <= there and source != "none":
             with_edges = measures.movement(results, model, source, measures.FAR)
             without = measures.movement(results, model, "none", measures.FAR)
-            moved = with_edges.estimate(measures.average)
-            more = with_edges.difference(without, measures.average)
+            moved = with_edges.estimate(means)
+            more = with_edges.difference(without, means)
             effects.append(more)
             sentences.append(
                 f"In {model}, when the width of a group {measures.FAR} or more edges away changes, "

@@ -4,10 +4,9 @@ from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from paper.results import Results, Row
-from paper.statistics import Clusters, Estimate, kendall, mean, paired
+from paper.statistics import Clusters, Estimate, kendall, mean, means, paired
 
 PAIRS = {"in_block": "same block", "other_block": "different blocks"}
 THRESHOLDS = (0.5, 0.7, 0.9)
@@ -34,13 +33,9 @@ def clusters(frame: pd.DataFrame, column: str = "r2") -> Clusters:
     return Clusters(frame[column], frame["deeper"])
 
 
-def share_over(threshold: float) -> Callable[[NDArray[np.float64]], float]:
-    """The share of values above `threshold`, as a statistic."""
-    return lambda values: float(np.mean(values > threshold))
-
-
-def median(values: NDArray[np.float64]) -> float:
-    return float(np.median(values))
+def share_over(frame: pd.DataFrame, threshold: float) -> Estimate:
+    """Share of the deeper channels of `channels` whose R² is above `threshold`."""
+    return Clusters((frame["r2"] > threshold).astype(float), frame["deeper"]).estimate(means)
 
 
 def movement(
@@ -56,10 +51,6 @@ def movement(
         far &= frame["distance"] <= farthest
     frame = frame[(frame["conditioning"] == conditioning) & far]
     return Clusters(frame["movement"], frame["changed"])
-
-
-def average(values: NDArray[np.float64]) -> float:
-    return float(np.mean(values))
 
 
 def candidates(results: Results, model: str, conditioning: str) -> pd.DataFrame:

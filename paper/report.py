@@ -78,6 +78,7 @@ def render(results: Results) -> str:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
+    figures = {name: _figure(results, name) for name in FIGURES}
     words = captions(results)
     judged = claims.claims(results)
     around = _surroundings(results.runs)
@@ -90,7 +91,7 @@ def render(results: Results) -> str:
         tables={table.name: _on_page(table) for table in tables(results)},
         differences=_on_page(differences(results)),
         differences_caption=_differences_caption(results),
-        figures={name: _figure(results, name) for name in FIGURES},
+        figures=figures,
         sources={name: _sources(results, caption) for name, caption in words.items()},
         runs=results.runs,
         seeds={run.stage: ", ".join(map(str, _seeds(results, run))) for run in results.runs},

@@ -335,14 +335,16 @@ def read(path: str | Path) -> Results:
         )
     splits = prepare.splits()
     base = {m: _Files(path, f"train_base@{name}-{m}").base(m) for m in models}
-    correlation = {m: _Files(path, f"correlation@{name}-{m}").correlation(m) for m in models}
+    correlation = {
+        m: _Files(path, f"correlation@{name}-{m}").correlation(m, base[m]) for m in models
+    }
     pruningnet = {
         (m, c): _Files(path, f"train_pruningnet@{name}-{m}-{c}").pruningnet(m, c)
         for m in models
         for c in conditionings
     }
     generated = {
-        m: _Files(path, f"analyse_pruningnet@{name}-{m}").generated(m, conditionings)
+        m: _Files(path, f"analyse_pruningnet@{name}-{m}").generated(m, base[m], conditionings)
         for m in models
     }
     keys = [(m, row.name, b) for m in models for row in rows.values() for b in budgets]
@@ -464,6 +466,13 @@ class _Files:
         except (ValueError, TypeError) as error:
             raise self.damaged(name, f"{cells.name}: {error}") from None
 
+    def curve(self, name: str, columns: Mapping[str, type], epochs: int) -> pd.DataFrame:
+        """A table with one row an epoch, all of them."""
+        frame = self.csv(name, columns)
+        if len(frame) != epochs:
+            raise self.damaged(name, f"{len(frame)} epochs, not {epochs}")
+        return frame
+
     def run(self, folder: str) -> Run:
         name = f"{folder}/run.json"
         value = self.json(name, **_RUN)
@@ -473,7 +482,9 @@ class _Files:
     def splits(self) -> Splits:
         value = self.json("splits/metrics.json", dataset=str, images=dict, classes=int)
         for split in ("train", "search", "calibration"):
-            self.text(f"splits/{split}.txt")
+            name = f"splits/{split}.txt"
+            if self.text(name).count("\n") != value["images"][split]:
+                raise self.damaged(name, f"not {value['images'][split]} images")
         return Splits(value["dataset"], value["images"], value["classes"], self.run("splits"))
 
     def base(self, model: str) -> Base:
@@ -482,7 +493,7 @@ class _Files:
         value = self.json(f"{folder}/metrics.json", **kinds)
         return Base(
             **{key: value[key] for key in kinds},
-            curve=self.csv(f"{folder}/curve.csv", BASE_TRAINING),
+            curve=self.curve(f"{folder}/curve.csv", BASE_TRAINING, value["epochs"]),
             graph=self.graph(f"{folder}/graph.json"),
             run=self.run(folder),
         )
@@ -511,19 +522,21 @@ class _Files:
         groups = {group["id"]: group["width"] for group in value["groups"] if group["prunable"]}
         return Graph(tuple(layers), edges, groups)
 
-    def correlation(self, model: str) -> Correlation:
+    def correlation(self, model: str, base: Base) -> Correlation:
         folder = f"correlation/{model}"
         name = f"{folder}/heatmaps.json"
         try:
             heatmaps = [Heatmap(**entry) for entry in json.loads(self.text(name))]
         except (ValueError, TypeError) as error:
             raise self.damaged(name, str(error)) from None
-        self.json(f"{folder}/metrics.json")
-        return Correlation(
-            channels=self.csv(f"{folder}/channels.csv", CHANNELS),
-            heatmaps=heatmaps,
-            run=self.run(folder),
-        )
+        pairs = self.json(f"{folder}/metrics.json", pairs=int)["pairs"]
+        name = f"{folder}/channels.csv"
+        channels = self.csv(name, CHANNELS)
+        width = {layer.name: layer.width for layer in base.graph.layers}
+        found = channels.groupby(["network", "pair", "former", "deeper"], as_index=False).size()
+        if len(found) != 2 * pairs or any(found["size"] != found["deeper"].map(width)):
+            raise self.damaged(name, f"not every channel of {pairs} pairs in two networks")
+        return Correlation(channels, heatmaps, self.run(folder))
 
     def pruningnet(self, model: str, conditioning: str) -> PruningNet:
         folder = f"pruningnet/{model}/{conditioning}"
@@ -541,23 +554,24 @@ class _Files:
             full=value["search_top1_full"],
             quarter=value["search_top1_quarter"],
             before_recalibration=value["search_top1_full_before_recalibration"],
-            curve=self.csv(f"{folder}/curve.csv", TRAINING),
+            curve=self.curve(f"{folder}/curve.csv", TRAINING, value["epochs"]),
             run=self.run(folder),
         )
 
-    def generated(self, model: str, conditionings: list[str]) -> Generated:
+    def generated(self, model: str, base: Base, conditionings: list[str]) -> Generated:
         folder = f"generated/{model}"
-        name = f"{folder}/candidates.csv"
-        candidates = self.csv(name, CANDIDATES)
-        times = candidates.groupby("candidate")["conditioning"].agg(lambda c: sorted(c))
-        if any(one != sorted(conditionings) for one in times):
-            raise self.damaged(name, f"not every candidate is there once for {conditionings}")
-        self.json(f"{folder}/metrics.json")
-        return Generated(
-            candidates=candidates,
-            influence=self.csv(f"{folder}/influence.csv", INFLUENCE),
-            run=self.run(folder),
-        )
+        count = self.json(f"{folder}/metrics.json", candidates=int)["candidates"]
+        groups = len(base.graph.groups)
+        candidates = self.csv(f"{folder}/candidates.csv", CANDIDATES)
+        influence = self.csv(f"{folder}/influence.csv", INFLUENCE)
+        for name, frame, expected in (
+            ("candidates", candidates, count),
+            ("influence", influence, groups * (groups - 1)),
+        ):
+            found = frame["conditioning"].value_counts().to_dict()
+            if found != dict.fromkeys(conditionings, expected):
+                raise self.damaged(f"{folder}/{name}.csv", f"rows {found}, not {expected} of each")
+        return Generated(candidates, influence, self.run(folder))
 
     def search(self, key: Key, seeds: str) -> Search:
         folder = f"search/{'/'.join(key)}/{seeds}"
@@ -569,9 +583,9 @@ class _Files:
         entries = self.by_seed(name, value, **kinds)
         self.expect_seeds(name, seeds, entries)
         history = self.csv(f"{folder}/history.csv", HISTORY)
-        last = history.groupby("seed")["evaluation"].max()
-        if last.to_dict() != {seed: entry["evaluations"] for seed, entry in entries.items()}:
-            raise self.damaged(f"{folder}/history.csv", "it does not reach the last evaluation")
+        evaluations = {seed: entry["evaluations"] for seed, entry in entries.items()}
+        if history["seed"].value_counts().to_dict() != evaluations:
+            raise self.damaged(f"{folder}/history.csv", f"not {evaluations} evaluations by seed")
         run = self.run(folder)
         self.expect_seeds(f"{folder}/run.json", seeds, run.seconds_by_seed)
         found = {
@@ -588,7 +602,9 @@ class _Files:
         entries = self.by_seed(name, value, **kinds)
         self.expect_seeds(name, seeds, entries)
         curve = self.csv(f"{folder}/curve.csv", FINAL_TRAINING)
-        self.expect_seeds(f"{folder}/curve.csv", seeds, curve["seed"].unique().tolist())
+        epochs = {seed: entry["epochs"] for seed, entry in entries.items()}
+        if curve["seed"].value_counts().to_dict() != epochs:
+            raise self.damaged(f"{folder}/curve.csv", f"not {epochs} epochs by seed")
         trained = {}
         for seed, entry in entries.items():
             architecture = f"{folder}/architectures/seed-{seed}.json"

@@ -5,13 +5,17 @@ bootstrap. Both are deterministic: the bootstrap draws from a generator of fixed
 """
 
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtrit
+
+Values = NDArray[np.float64]
+Draws = NDArray[np.intp]
+Statistic = Callable[[list[Values], Draws], Values]
 
 LEVEL = 0.95
 RESAMPLES = 2000
@@ -51,57 +55,62 @@ def paired(ours: Mapping[int, float], other: Mapping[int, float]) -> Estimate:
     return mean([ours[seed] - other[seed] for seed in sorted(ours.keys() & other.keys())])
 
 
-def bootstrap(n: int, statistic: Callable[[NDArray[np.intp]], float], seed: int = 0) -> Estimate:
-    """Percentile bootstrap of `statistic`, a function of the indices of the units drawn.
+def bootstrap(n: int, statistic: Callable[[Draws], Values], seed: int = 0) -> Estimate:
+    """Percentile bootstrap of `statistic`, which maps draws [resamples, n] of units to values.
 
     The value is the statistic of all `n` units; resamples where it is undefined (NaN) are left
     out. One unit gives no interval.
     """
-    value = statistic(np.arange(n))
+    value = float(statistic(np.arange(n)[None])[0])
     if n < 2 or math.isnan(value):
         return Estimate(value, math.nan, math.nan, n)
     draws = np.random.default_rng(seed).integers(n, size=(RESAMPLES, n))
-    resampled = np.array([statistic(draw) for draw in draws])
     tail = (1 - LEVEL) / 2
-    low, high = np.nanquantile(resampled, [tail, 1 - tail])
+    low, high = np.nanquantile(statistic(draws), [tail, 1 - tail])
     return Estimate(value, float(low), float(high), n)
+
+
+def means(groups: list[Values], draws: Draws) -> Values:
+    """Mean over all values of the groups drawn; NaN where they have none."""
+    sums, counts = (np.array([f(group) for group in groups]) for f in (np.sum, np.size))
+    with np.errstate(invalid="ignore"):
+        quotient: Values = sums[draws].sum(axis=1) / counts[draws].sum(axis=1)
+    return quotient
+
+
+def medians(groups: list[Values], draws: Draws) -> Values:
+    """Median over all values of the groups drawn; NaN where they have none."""
+    pooled = (np.concatenate([groups[i] for i in draw]) for draw in draws)
+    return np.array([np.median(values) if values.size else math.nan for values in pooled])
 
 
 class Clusters:
     """Values that belong to units (layers, groups), so that whole units are resampled.
 
     Channels of one layer are not independent; a resample draws layers, with all of their
-    channels.
+    channels. A statistic is `means` or `medians`.
     """
 
     def __init__(self, values: "pd.Series[float]", units: "pd.Series[str]") -> None:
-        self.values = {
+        self.groups = {
             str(unit): group.to_numpy(dtype=float)
             for unit, group in values.groupby(units, sort=False)
         }
 
-    def pooled(self, units: Sequence[Hashable]) -> NDArray[np.float64]:
-        """The values of `units`, repeated units repeated; units without values add none."""
-        empty = np.empty(0)
-        return np.concatenate([self.values.get(str(unit), empty) for unit in units])
-
-    def estimate(self, statistic: Callable[[NDArray[np.float64]], float]) -> Estimate:
+    def estimate(self, statistic: Statistic) -> Estimate:
         """`statistic` of all values, its interval by resampling units; n counts units."""
-        names = list(self.values)
-        return bootstrap(len(names), lambda draw: statistic(self.pooled([names[i] for i in draw])))
+        groups = list(self.groups.values())
+        return bootstrap(len(groups), lambda draws: statistic(groups, draws))
 
-    def difference(
-        self, other: "Clusters", statistic: Callable[[NDArray[np.float64]], float]
-    ) -> Estimate:
+    def difference(self, other: "Clusters", statistic: Statistic) -> Estimate:
         """`statistic` of these minus that of `other`; both see the same units in a resample."""
-        names = list(dict.fromkeys([*self.values, *other.values]))
-
-        def of(draw: NDArray[np.intp]) -> float:
-            drawn = [names[i] for i in draw]
-            mine, theirs = self.pooled(drawn), other.pooled(drawn)
-            return statistic(mine) - statistic(theirs) if mine.size and theirs.size else math.nan
-
-        return bootstrap(len(names), of)
+        names = dict.fromkeys([*self.groups, *other.groups])
+        mine, theirs = (
+            [clusters.groups.get(name, np.empty(0)) for name in names] for clusters in (self, other)
+        )
+        return bootstrap(
+            len(names), lambda draws: statistic(mine, draws) - statistic(theirs, draws)
+        )
 
 
 def kendall(x: ArrayLike, y: ArrayLike) -> Estimate:
@@ -109,11 +118,16 @@ def kendall(x: ArrayLike, y: ArrayLike) -> Estimate:
 
     NaN where x or y is constant.
     """
-    signs_x, signs_y = (np.sign(np.subtract.outer(v, v)) for v in (np.asarray(x), np.asarray(y)))
+    a, b = (np.sign(np.subtract.outer(v, v), dtype=float) for v in (np.asarray(x), np.asarray(y)))
 
-    def tau(draw: NDArray[np.intp]) -> float:
-        a, b = signs_x[np.ix_(draw, draw)], signs_y[np.ix_(draw, draw)]
-        untied = math.sqrt(float(np.abs(a).sum()) * float(np.abs(b).sum()))
-        return float((a * b).sum()) / untied if untied else math.nan
+    def taus(draws: Draws) -> Values:
+        # How often each pair was drawn, then sums over all pairs of pairs as quadratic forms.
+        times = np.array([np.bincount(draw, minlength=len(a)) for draw in draws], dtype=float)
+        concordance, untied_x, untied_y = (
+            ((times @ form) * times).sum(axis=1) for form in (a * b, np.abs(a), np.abs(b))
+        )
+        with np.errstate(invalid="ignore"):
+            quotient: Values = concordance / np.sqrt(untied_x * untied_y)
+        return quotient
 
-    return bootstrap(len(signs_x), tau)
+    return bootstrap(len(a), taus)

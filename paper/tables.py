@@ -16,7 +16,7 @@ from graphpruning.files import write_text
 from paper import command, measures
 from paper.captions import CONDITIONINGS, Caption, budget_amount, budget_name, captions
 from paper.results import Results, Row, read_published
-from paper.statistics import Estimate, mean
+from paper.statistics import Estimate, mean, means, medians
 from paper.wording import ABSENT, fixed, interval, number, plus_minus
 
 DISTANCES: dict[str, tuple[int, int | None]] = {
@@ -80,9 +80,9 @@ def correlation(results: Results) -> Table:
         for network, pair in kinds.itertuples(index=False):
             frame = measures.channels(results, model, network, pair)
             r2 = measures.clusters(frame)
-            shares = {t: r2.estimate(measures.share_over(t)) for t in measures.THRESHOLDS}
-            middle = r2.estimate(measures.median)
-            match = measures.clusters(frame, "best_match").estimate(measures.median)
+            shares = {t: measures.share_over(frame, t) for t in measures.THRESHOLDS}
+            middle = r2.estimate(medians)
+            match = measures.clusters(frame, "best_match").estimate(medians)
             csv = {
                 "model": model,
                 "network": network,
@@ -255,19 +255,19 @@ def _influence(results: Results, model: str) -> list[tuple[Cells, Cells]]:
     for distance, (nearest, farthest) in DISTANCES.items():
         for conditioning in conditionings:
             moved = measures.movement(results, model, conditioning, nearest, farthest)
-            if not moved.values:
+            if not moved.groups:
                 continue
             difference = NOWHERE
             if ours in conditionings and conditioning != ours:
                 with_edges = measures.movement(results, model, ours, nearest, farthest)
-                difference = with_edges.difference(moved, measures.average)
+                difference = with_edges.difference(moved, means)
             rows.append(
                 _ablation(
                     model,
                     ("influence", conditioning, CONDITIONINGS[conditioning]),
                     (f"distance {distance}", f"{distance} edge{'s' * (distance != '1')} away"),
                     ("movement", "movement (%)"),
-                    moved.estimate(measures.average),
+                    moved.estimate(means),
                     difference,
                 )
             )

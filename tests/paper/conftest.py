@@ -119,11 +119,11 @@ class Study:
         self.json(f"records/{stage}/config.json", {"study": self.name, "base": {"seed": 5}})
 
     def splits(self) -> None:
-        images = {"train": 55000, "search": 5000, "calibration": 1024, "test": 10000}
+        images = {"train": 3000, "search": 500, "calibration": 200, "test": 1000}
         for split in ("train", "search", "calibration"):
             path = self.path / f"splits/{split}.txt"
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text("0\n1\n2\n")
+            path.write_text("".join(f"{index}\n" for index in range(images[split])))
         self.json(
             "splits/metrics.json", {"dataset": "fashion_mnist", "images": images, "classes": 10}
         )
@@ -224,7 +224,7 @@ class Study:
         header = "network,pair,former,deeper,channel,best_match,r2"
         self.csv(f"{folder}/channels.csv", header, channels)
         self.json(f"{folder}/heatmaps.json", heatmaps)
-        self.json(f"{folder}/metrics.json", {"pairs": len(pairs), "images": 512})
+        self.json(f"{folder}/metrics.json", {"pairs": 2 * len(pairs), "images": 512})
         self.run(folder, f"correlation@{self.name}-{model}", 1024, 4.2)
 
     def pruningnet(self, model: str, conditioning: str) -> None:

@@ -7,11 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from paper.statistics import Clusters, bootstrap, kendall, mean, paired
-
-
-def share_over_half(values):
-    return float(np.mean(values > 0.5))
+from paper.statistics import Clusters, bootstrap, kendall, mean, means, medians, paired
 
 
 def test_t_interval_by_hand():
@@ -36,36 +32,38 @@ def test_pairs_are_matched_by_seed():
     assert (found.value, found.low, found.high, found.n) == (1, 1, 1, 2)
 
 
-def test_share_of_all_channels_by_hand():
-    values = pd.Series([0.6, 0.4, 0.9, 0.1, 0.2])
-    found = Clusters(values, pd.Series(list("aabbb"))).estimate(share_over_half)
-    assert found.value == 0.4
-    assert found.n == 2
+def test_mean_and_median_of_all_channels_by_hand():
+    """Over channels, not over the layers' own means."""
+    found = Clusters(pd.Series([1.0, 0.0, 1.0, 0.0, 0.0]), pd.Series(list("aabbb")))
+    assert found.estimate(means).value == 0.4
+    assert found.estimate(medians).value == 0
+    assert found.estimate(means).n == 2
 
 
-def test_whole_layers_are_resampled():
+@pytest.mark.parametrize("statistic", [means, medians])
+def test_whole_layers_are_resampled(statistic):
     """Two layers of many equal channels: a resample is all, half or none of them."""
     values = pd.Series([0.0] * 50 + [1.0] * 50)
-    found = Clusters(values, pd.Series(["a"] * 50 + ["b"] * 50)).estimate(share_over_half)
+    found = Clusters(values, pd.Series(["a"] * 50 + ["b"] * 50)).estimate(statistic)
     assert (found.value, found.low, found.high) == (0.5, 0, 1)
 
 
-def test_difference_resamples_the_same_units():
+@pytest.mark.parametrize("statistic", [means, medians])
+def test_difference_resamples_the_same_units(statistic):
     """A constant shift has no uncertainty, however much the units differ from each other."""
     rng = np.random.default_rng(0)
     values, units = pd.Series(rng.random(30)), pd.Series(list("abcdef") * 5)
-    average = lambda v: float(np.mean(v))  # noqa: E731
-    found = Clusters(values + 0.1, units).difference(Clusters(values, units), average)
+    found = Clusters(values + 0.1, units).difference(Clusters(values, units), statistic)
     assert [found.value, found.low, found.high] == pytest.approx([0.1] * 3)
 
 
 def test_percentile_bootstrap_covers_as_a_normal_sample_does():
     sample = np.random.default_rng(1).normal(size=200)
-    found = bootstrap(200, lambda draw: float(sample[draw].mean()))
+    found = bootstrap(200, lambda draws: sample[draws].mean(axis=1))
     expected = mean(sample)
     assert found.low == pytest.approx(expected.low, abs=0.02)
     assert found.high == pytest.approx(expected.high, abs=0.02)
-    assert found == bootstrap(200, lambda draw: float(sample[draw].mean()))
+    assert found == bootstrap(200, lambda draws: sample[draws].mean(axis=1))
 
 
 def test_kendall_with_ties_is_scipys_tau_b():

@@ -1,0 +1,79 @@
+"""dvc.yaml says what the stages really read: modules, sections of the study, and outputs."""
+
+import ast
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+STAGES: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+OWN = ("experiments", "graphpruning", "paper")
+
+
+def module_of(stage: str) -> str:
+    return str(STAGES[stage]["cmd"].split()[2])
+
+
+def source(module: str) -> Path | None:
+    """The file of one of our modules; None for a package or somebody else's module."""
+    path = ROOT / (module.replace(".", "/") + ".py")
+    return path if module.split(".")[0] in OWN and path.exists() else None
+
+
+def imported(module: str, found: set[str]) -> set[str]:
+    """Files of our own that `module` imports, itself included, however indirectly."""
+    path = source(module)
+    if path is None or str(path.relative_to(ROOT)) in found:
+        return found
+    found.add(str(path.relative_to(ROOT)))
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            imported(node.module, found)
+            for name in node.names:
+                imported(f"{node.module}.{name.name}", found)
+        elif isinstance(node, ast.Import):
+            for name in node.names:
+                imported(name.name, found)
+    return found
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_depends_on_the_modules_that_it_imports(stage: str) -> None:
+    listed = {d for d in STAGES[stage]["deps"] if d.endswith(".py") and d.split("/")[0] in OWN}
+    assert listed == imported(module_of(stage), set())
+
+
+@pytest.mark.parametrize("stage", [s for s in STAGES if module_of(s).startswith("experiments")])
+def test_a_stage_depends_on_the_sections_that_it_declares(stage: str) -> None:
+    declared = import_module(module_of(stage)).STAGE
+    assert STAGES[stage]["params"] == ["study", *declared.sections]
+    items = [key for key in STAGES[stage]["matrix"] if key != "study"]
+    assert items == list(declared.items)
+
+
+def test_editing_a_figure_never_retrains() -> None:
+    for stage in STAGES:
+        if module_of(stage).startswith("experiments"):
+            assert not any(d.startswith("paper/") for d in STAGES[stage]["deps"])
+
+
+def test_every_stage_has_its_own_outputs_below_the_study() -> None:
+    outputs = [
+        output if isinstance(output, str) else next(iter(output))
+        for stage in STAGES.values()
+        for output in stage["outs"]
+    ]
+    searches = [o for o in outputs if "/search" in o]  # four stages share one pattern
+    assert len(set(outputs)) == len(outputs) - len(searches) * 3 // 4
+    assert all(o.startswith(("results/${item.study}/", "models/${item.study}/")) for o in outputs)
+
+
+def test_what_goes_to_git_is_not_in_dvcs_cache_and_the_reverse() -> None:
+    for stage in STAGES.values():
+        for output in (*stage["outs"], *stage.get("metrics", [])):
+            path = output if isinstance(output, str) else next(iter(output))
+            cached = isinstance(output, str) or output[path].get("cache", True)
+            assert cached == path.startswith("models/")

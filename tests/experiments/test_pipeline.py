@@ -1,0 +1,270 @@
+"""The smoke study through real `dvc repro`, in a copy of the repository."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from graphpruning import load_architecture
+from graphpruning.training.data import Preprocessing, load, prepared
+
+ROOT = Path(__file__).parents[2]
+ENVIRONMENT = {
+    **os.environ,
+    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    "DVC_NO_ANALYTICS": "1",
+    "GIT_CONFIG_GLOBAL": os.devnull,
+}
+RESULTS = Path("results/smoke")
+MODEL = "resnet8"
+
+
+def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command,
+        cwd=folder,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def copy_repository(target: Path) -> Path:
+    """What git tracks or would track, as it is now, as a repository of its own."""
+    listed = run(ROOT, "git", "ls-files", "-co", "--exclude-standard", "-z").stdout
+    for name in listed.split("\0"):
+        path = ROOT / name
+        if path.is_file() and not name.startswith("results/"):
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, target / name)
+    shutil.copy(target / "studies/smoke.yaml", target / "params.yaml")
+    run(target, "git", "init", "-q")
+    return target
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy in which the smoke study has run."""
+    folder = copy_repository(tmp_path_factory.mktemp("smoke"))
+    done = run(folder, "dvc", "repro")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def metrics(folder: Path, kind: str) -> dict[Path, dict[str, Any]]:
+    found = sorted((folder / RESULTS / kind).rglob("metrics.json"))
+    return {path: json.loads(path.read_text()) for path in found}
+
+
+def test_every_table_and_figure_is_made(smoke: Path) -> None:
+    tables = {path.name for path in (smoke / RESULTS / "tables").iterdir()}
+    names = ("table1_correlation", "table2_generated_weights", "table3_main", "table4_ablations",
+             "table5_imagenet")  # fmt: skip
+    assert tables >= {f"{name}.{kind}" for name in names for kind in ("csv", "md", "tex")}
+    figures = [path.name for path in (smoke / RESULTS / "figures").iterdir()]
+    for number in range(1, 8):
+        kinds = {Path(name).suffix for name in figures if name.startswith(f"figure{number}_")}
+        assert kinds >= {".pdf", ".png"}
+    assert "<html" in (smoke / RESULTS / "report.html").read_text()
+
+
+def test_table3_has_a_row_for_every_method_and_budget(smoke: Path) -> None:
+    study = yaml.safe_load((smoke / "params.yaml").read_text())
+    with open(smoke / RESULTS / "tables/table3_main.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == [
+        "model", "method", "budget", "macs", "macs_ratio", "params", "top1_mean", "top1_low",
+        "top1_high", "seeds", "evaluations", "search_seconds", "images_seen",
+    ]  # fmt: skip
+    assert len(rows) == 1 + len(study["methods"]) * len(study["budgets"])
+    final = metrics(smoke, "final")
+    for row in rows[1:]:
+        (found,) = [m for m in final.values() if m["method"] == row["method"]]
+        accuracies = [seed["test_top1"] for seed in found["seeds"].values()]
+        mean = sum(accuracies) / len(accuracies)
+        assert float(row["top1_mean"]) == pytest.approx(mean, abs=0.006)
+
+
+def test_found_networks_use_98_to_100_percent_of_their_budget(smoke: Path) -> None:
+    found = metrics(smoke, "search").values()
+    assert len(found) == 7
+    for result in found:
+        for seed in result["seeds"].values():
+            assert 0.98 * result["budget_macs"] <= seed["macs"] <= result["budget_macs"]
+
+
+def test_every_searcher_has_the_same_evaluations(smoke: Path) -> None:
+    for result in metrics(smoke, "search").values():
+        expected = 1 if result["method"] == "uniform" else 6
+        assert {seed["evaluations"] for seed in result["seeds"].values()} == {expected}
+
+
+def test_the_taken_away_network_has_the_accuracy_that_the_table_says(smoke: Path) -> None:
+    path, result = next(iter(metrics(smoke, "final").items()))
+    architecture = path.parent / "architectures/seed-0.json"
+    model = load_architecture(architecture)
+    how = Preprocessing.from_dict(json.loads(architecture.read_text())["preprocessing"])
+    right = total = 0
+    with torch.no_grad():
+        for images, labels in prepared(load("generated", "data", train=False), how, 50):
+            right += int((model(images).argmax(dim=1) == labels).sum())
+            total += len(labels)
+    assert 100 * right / total == pytest.approx(result["seeds"]["0"]["test_top1"])
+
+
+def test_the_search_split_is_held_out_of_training(smoke: Path) -> None:
+    splits = {
+        name: set((smoke / RESULTS / f"splits/{name}.txt").read_text().split())
+        for name in ("train", "search", "calibration")
+    }
+    assert not splits["train"] & splits["search"]
+    assert splits["calibration"] <= splits["train"]
+
+
+def test_a_second_repro_runs_nothing(smoke: Path) -> None:
+    again = run(smoke, "dvc", "repro")
+    assert again.returncode == 0 and "Running stage" not in again.stdout
+    status = run(smoke, "dvc", "status")
+    assert "up to date" in status.stdout, status.stdout
+
+
+def test_tables_are_the_same_without_data_and_weights(smoke: Path, tmp_path: Path) -> None:
+    shutil.copytree(smoke / "results", tmp_path / "results")
+    shutil.copytree(smoke / "paper", tmp_path / "paper")
+    tables = tmp_path / RESULTS / "tables"
+    before = {path.name: path.read_bytes() for path in tables.iterdir()}
+    shutil.rmtree(tables)
+    made = run(tmp_path, sys.executable, "-m", "paper.tables", str(RESULTS))
+    assert made.returncode == 0, made.stderr
+    assert {path.name: path.read_bytes() for path in tables.iterdir()} == before
+
+
+def test_records_name_neither_the_host_nor_its_folders(smoke: Path) -> None:
+    records = [path for path in (smoke / RESULTS / "records").rglob("*") if path.is_file()]
+    sidecars = [json.loads(p.read_text()) for p in (smoke / RESULTS).rglob("run.json")
+                if "records" not in p.parts]  # fmt: skip
+    assert len(sidecars) == 1 + 1 + 1 + 3 + 1 + 7 + 7
+    for sidecar in sidecars:
+        record = smoke / RESULTS / sidecar["record"]
+        assert json.loads((record / "run.json").read_text())["status"] == "COMPLETED"
+        assert {"config.json", "cout.txt", "metrics.json"} <= {p.name for p in record.iterdir()}
+    for path in [*records, *(smoke / RESULTS).rglob("run.json")]:
+        text = path.read_text()
+        assert str(smoke) not in text and str(Path.home()) not in text, path
+        assert f'"{socket.gethostname()}"' not in text, path
+
+
+STAGE_COMMANDS = {
+    "train_base": (["experiments.train_base", "with", f"model={MODEL}"], f"base/{MODEL}"),
+    "train_pruningnet": (
+        ["experiments.train_pruningnet", "with", f"model={MODEL}", "conditioning=graph"],
+        f"pruningnet/{MODEL}/graph",
+    ),
+    "search": (
+        ["experiments.search", "with", f"model={MODEL}", "method=graphpruning", "budget=0.5",
+         "seeds=0+1"],
+        f"search/{MODEL}/graphpruning/0.5/0+1",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("stage", STAGE_COMMANDS)
+def test_a_killed_stage_goes_on_to_the_same_metrics(smoke: Path, stage: str) -> None:
+    arguments, folder = STAGE_COMMANDS[stage]
+    path = smoke / RESULTS / folder / "metrics.json"
+    undisturbed = path.read_bytes()
+    path.unlink()
+    command = [sys.executable, "-m", *arguments]
+    process = subprocess.Popen(
+        command, cwd=smoke, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    _wait_for(lambda: _has_begun(smoke / "checkpoints/smoke"), process)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not path.exists(), "the stage was done before it could be killed"
+    resumed = run(smoke, *command)
+    assert resumed.returncode == 0, resumed.stderr
+    assert path.read_bytes() == undisturbed
+    assert json.loads(path.with_name("run.json").read_text())["resumed"] is True
+    assert not [p for p in (smoke / "checkpoints/smoke").rglob("*") if p.is_file()]
+
+
+def _has_begun(checkpoints: Path) -> bool:
+    """A first epoch, or a first answer of the search, has been saved."""
+    if list(checkpoints.rglob("*.pt")):
+        return True
+    journals = list(checkpoints.rglob("*.jsonl"))
+    return any(journal.read_text().count("\n") > 1 for journal in journals)
+
+
+def _wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert process.poll() is None, "the stage ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def refusal(folder: Path, *arguments: str) -> str:
+    """The one line that a stage says before it exits with code 2."""
+    refused = run(folder, sys.executable, "-m", *arguments)
+    assert refused.returncode == 2, refused.stdout + refused.stderr
+    lines = [line for line in refused.stderr.splitlines() if line]
+    assert len(lines) == 1 and lines[0].startswith("error: "), refused.stderr
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("update", "says"),
+    [
+        ("base.recipe.lr=1e9", "loss is"),
+        ("base.recipe.epoch=1", "did you mean 'epochs'"),
+    ],
+)
+def test_a_stage_refuses_in_one_line(smoke: Path, update: str, says: str) -> None:
+    results = smoke / RESULTS / f"base/{MODEL}/metrics.json"
+    before = results.read_bytes()
+    assert says in refusal(smoke, *STAGE_COMMANDS["train_base"][0], update)
+    assert results.read_bytes() == before
+
+
+def test_an_unreachable_budget_says_the_smallest(smoke: Path) -> None:
+    arguments = [*STAGE_COMMANDS["search"][0][:-2], "budget=0.01", "seeds=0"]
+    assert "the smallest network" in refusal(smoke, *arguments)
+    assert not (smoke / RESULTS / "search" / MODEL / "graphpruning/0.01").exists()
+
+
+def test_a_checkpoint_of_another_network_is_refused(smoke: Path) -> None:
+    path = smoke / "models/smoke" / MODEL / "pruningnet-graph.safetensors"
+    kept = path.read_bytes()
+    path.unlink()
+    shutil.copy(smoke / "models/smoke" / MODEL / "base.safetensors", path)
+    try:
+        assert "another network" in refusal(smoke, *STAGE_COMMANDS["search"][0])
+    finally:
+        path.unlink()
+        path.write_bytes(kept)
+
+
+def test_the_study_is_read_before_anything_runs(smoke: Path, tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("study: smoke\nbudget: [0.5]\n")
+    command = [sys.executable, "-m", "experiments.prepare"]
+    refused = subprocess.run(
+        command, cwd=tmp_path, env={**ENVIRONMENT, "PYTHONPATH": str(smoke)}, capture_output=True,
+        text=True,
+    )  # fmt: skip
+    assert refused.returncode == 2
+    assert refused.stderr.count("\n") == 1 and "did you mean 'budgets'" in refused.stderr
