@@ -21,6 +21,7 @@ from typing import Any
 from experiments.study import Study, load, parse
 from graphpruning.errors import UserError
 from graphpruning.files import write_json
+from graphpruning.machine import processor
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", "pkg_resources is deprecated", UserWarning)
@@ -228,16 +229,6 @@ def hardware() -> dict[str, Any]:
         "accelerator": ", ".join(names) or "none",
         "memory_gb": round(memory / 2**30),
     }
-
-
-def processor() -> str:
-    """The processor's model, as the kernel names it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.machine()
 
 
 def keep_record(run: Path, record: Path) -> None:

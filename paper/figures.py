@@ -415,6 +415,8 @@ def write(results: Results) -> None:
     for name, draw in FIGURES.items():
         with matplotlib.rc_context(STYLE):
             figure = draw(results)
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")  # laid out once, so that both forms are alike
             path = results.path / "figures" / name
             for ending, made_by in _METADATA.items():
                 with atomic(path.with_suffix(ending)) as beside:

@@ -92,8 +92,8 @@ class Clusters:
     """
 
     def __init__(self, values: "pd.Series[float]", units: "pd.Series[str]") -> None:
-        self.groups = {
-            str(unit): group.to_numpy(dtype=float)
+        self.groups: dict[str, Values] = {
+            str(unit): np.asarray(group, dtype=np.float64)
             for unit, group in values.groupby(units, sort=False)
         }
 
@@ -108,9 +108,12 @@ class Clusters:
         mine, theirs = (
             [clusters.groups.get(name, np.empty(0)) for name in names] for clusters in (self, other)
         )
-        return bootstrap(
-            len(names), lambda draws: statistic(mine, draws) - statistic(theirs, draws)
-        )
+
+        def differences(draws: Draws) -> Values:
+            less: Values = np.subtract(statistic(mine, draws), statistic(theirs, draws))
+            return less
+
+        return bootstrap(len(names), differences)
 
 
 def kendall(x: ArrayLike, y: ArrayLike) -> Estimate:

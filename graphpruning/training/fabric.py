@@ -1,6 +1,5 @@
 """Where and in which precision to compute, as a Lightning Fabric."""
 
-import platform
 import time
 from copy import deepcopy
 from difflib import get_close_matches
@@ -12,6 +11,7 @@ from torch import nn
 
 from graphpruning.errors import UserError
 from graphpruning.files import read_json, write_json
+from graphpruning.machine import processor
 
 PRECISIONS = ("auto", "32-true", "bf16-mixed")
 WORTHWHILE = 1.2  # bf16 must be this many times faster than fp32 to be chosen on a CPU
@@ -66,16 +66,6 @@ def cpu_precision(cache: Path) -> str:
         }
         write_json(cache, known)
     return str(known[machine]["precision"])
-
-
-def processor() -> str:
-    """Return the processor's model, as far as the system tells it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def time_training_step() -> tuple[float, float]:

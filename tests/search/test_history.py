@@ -1,6 +1,7 @@
 import json
 
 import pytest
+import torch
 
 from graphpruning.search.history import Candidate, History
 
@@ -32,9 +33,13 @@ class Judge:
 
 
 @pytest.fixture
-def questions(space, half):
-    import torch
+def file(tmp_path):
+    """Where the fixture `journal` writes."""
+    return tmp_path / "journal.jsonl"
 
+
+@pytest.fixture
+def questions(space, half):
     generator = torch.Generator().manual_seed(0)
     return [space.sample_within(half, generator) for _ in range(4)]
 
@@ -55,7 +60,7 @@ def test_same_widths_count_twice_but_are_computed_once(journal, questions):
     assert (len(judge.asked), len(opened.history), opened.computed) == (1, 2, 1)
 
 
-def test_answers_are_replayed_and_not_computed_again(journal, questions, space):
+def test_answers_are_replayed_and_not_computed_again(journal, questions, file, space):
     first = journal(Judge(), 4, seed=1)
     answers = [first(widths) for widths in questions[:3]]
     judge = Judge()
@@ -66,21 +71,21 @@ def test_answers_are_replayed_and_not_computed_again(journal, questions, space):
     assert judge.asked == questions[3:]
     assert second.computed == 4
     assert second.history.candidates[0].macs == space.macs(questions[0])
-    assert journal(Judge(), 4, seed=1)._path.read_text().count("\n") == 5
+    assert file.read_text().count("\n") == 5
 
 
-def test_half_written_line_is_dropped(journal, questions):
+def test_half_written_line_is_dropped(journal, questions, file):
     first = journal(Judge(), 4)
     for widths in questions[:2]:
         first(widths)
-    text = first._path.read_text()
-    first._path.write_text(text + text.splitlines()[-1][:-9])
+    text = file.read_text()
+    file.write_text(text + text.splitlines()[-1][:-9])
     judge = Judge()
     second = journal(judge, 4)
     for widths in questions[:3]:
         second(widths)
     assert judge.asked == questions[2:3]
-    assert [json.loads(line)["widths"] for line in second._path.read_text().splitlines()[1:]] == (
+    assert [json.loads(line)["widths"] for line in file.read_text().splitlines()[1:]] == (
         questions[:3]
     )
 
@@ -88,13 +93,13 @@ def test_half_written_line_is_dropped(journal, questions):
 @pytest.mark.parametrize(
     "damage", ["{", '{"widths": 3, "accuracy": 1}', '{"accuracy": 1}', "\udcff"]
 )
-def test_what_follows_a_damaged_line_is_dropped(journal, questions, damage):
+def test_what_follows_a_damaged_line_is_dropped(journal, questions, file, damage):
     first = journal(Judge(), 4)
     for widths in questions[:3]:
         first(widths)
-    lines = first._path.read_text().splitlines()
+    lines = file.read_text().splitlines()
     lines[2] = damage
-    first._path.write_bytes(("\n".join(lines) + "\n").encode(errors="surrogateescape"))
+    file.write_bytes(("\n".join(lines) + "\n").encode(errors="surrogateescape"))
     judge = Judge()
     second = journal(judge, 4)
     for widths in questions[:3]:
@@ -113,7 +118,7 @@ def test_other_fingerprint_starts_anew_with_one_line(journal, questions, capsys)
     assert judge.asked == questions[:1]
 
 
-def test_other_question_discards_the_rest(journal, questions, capsys):
+def test_other_question_discards_the_rest(journal, questions, file, capsys):
     first = journal(Judge(), 4)
     for widths in questions[:3]:
         first(widths)
@@ -124,7 +129,7 @@ def test_other_question_discards_the_rest(journal, questions, capsys):
     second(questions[1])
     assert "answer 2 is to other widths" in capsys.readouterr().out
     assert judge.asked == [questions[3], questions[1]]
-    kept = [json.loads(line)["widths"] for line in second._path.read_text().splitlines()[1:]]
+    kept = [json.loads(line)["widths"] for line in file.read_text().splitlines()[1:]]
     assert kept == [questions[0], questions[3], questions[1]]
 
 

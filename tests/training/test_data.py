@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from experiments import fetch_data
 from graphpruning.errors import UserError
 from graphpruning.training import data
 from graphpruning.training.data import ImageSet, Preprocessing
@@ -204,10 +203,6 @@ def test_fashion_mnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = data.load("fashion_mnist", tmp_path, train=False)
     assert loaded.images.shape == (2, 1, 28, 28) and loaded.images.dtype == torch.uint8
     assert loaded.labels.dtype == torch.int64 and len(loaded.classes) == 10
-
-
-def test_fashion_mnist_hashes_are_those_that_fetch_data_promises() -> None:
-    assert data.FASHION_MNIST_FILES == fetch_data.FILES
 
 
 def test_missing_and_corrupted_cifar10_name_the_file(tmp_path: Path) -> None:
