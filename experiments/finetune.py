@@ -67,7 +67,7 @@ def finetune(context: Context) -> None:
             "test_top1": evaluate(fabric, model, test),
             "macs": macs(graph, widths),
             "params": params(graph, widths),
-            "epochs": settings.recipe.epochs,
+            "epochs": len(records),
         }
         context.log("test_top1", found[str(seed)]["test_top1"], seed)
         curve += [{"seed": seed, **record} for record in records]

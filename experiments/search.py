@@ -38,7 +38,7 @@ def search(context: Context) -> None:
     judge.space.require(budget)
     found, history, seconds = {}, [], {}
     for seed in seed_list(items["seeds"]):
-        clock, seen = time.perf_counter(), judge.evaluator.images_seen
+        clock = time.perf_counter()
         journal = Journal(
             judge.evaluator,
             judge.space,
@@ -57,12 +57,12 @@ def search(context: Context) -> None:
             "macs": best.macs,
             "params": params(judge.graph, best.widths),
             "evaluations": len(journal.history.candidates),
-            "images_seen": judge.evaluator.images_seen - seen,
+            "images_seen": journal.computed * judge.evaluator.images_per_candidate,
             "widths": best.widths,
         }
         history += _history(seed, journal)
         judge.save(context, best.widths, seed)
-    context.images_seen = judge.evaluator.images_seen
+    context.images_seen = sum(result["images_seen"] for result in found.values())
     context.extra["seconds_by_seed"] = seconds
     folder = context.results.joinpath("search", *items.values())
     write_csv(folder / "history.csv", history)

@@ -58,7 +58,7 @@ def train_base(context: Context) -> None:
             "params": params(graph, graph.full_widths),
             "test_top1": evaluate(fabric, model, test),
             "search_top1": records[-1]["search_top1"],
-            "epochs": recipe.epochs,
+            "epochs": len(records),
         },
     )
 

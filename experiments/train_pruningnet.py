@@ -64,7 +64,7 @@ def train_pruningnet(context: Context) -> None:
         {
             "conditioning": conditioning,
             "params": sum(parameter.numel() for parameter in net.parameters()),
-            "epochs": recipe.epochs,
+            "epochs": len(records),
             **{f"search_top1_{name}": last[f"search_top1_{name}"] for name in SHARES},
             "search_top1_full_before_recalibration": evaluator(at["full"], recalibrated=False),
         },

@@ -57,7 +57,7 @@ def tables(results: Results) -> list[Table]:
 
 
 def _table(name: str, rows: list[tuple[Cells, Cells]], *notes: str) -> Table:
-    csv, shown = (pd.DataFrame(list(cells)) for cells in zip(*rows, strict=True))
+    csv, shown = pd.DataFrame([row[0] for row in rows]), pd.DataFrame([row[1] for row in rows])
     if "Model" in shown and shown["Model"].nunique() == 1:  # the caption names it
         shown = shown.drop(columns="Model")
     return Table(name, csv, shown, notes)

@@ -7,9 +7,11 @@ from urllib.parse import unquote
 
 import pandas as pd
 
+from paper import figures, report, tables
 from paper.claims import claims
 from paper.report import main
 from paper.results import read
+from tests.paper.conftest import Study
 
 
 class Page(HTMLParser):
@@ -86,6 +88,21 @@ def test_a_missing_figure_is_named(made, tmp_path, capsys):
     assert main([str(copied)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"{path} is missing: the stage figures makes it")
+
+
+def test_one_method_alone(tmp_path):
+    """The least that a study may hold: nothing to compare, hardly a candidate."""
+    folder = Study(
+        tmp_path / "tiny",
+        methods=("graphpruning",),
+        budgets=(0.5,),
+        seeds=("0",),
+        blocks=1,
+        candidates=2,
+    ).write()
+    for program in (tables, figures, report):
+        assert program.main([str(folder)]) == 0
+    assert "Paired differences" not in (folder / "report.html").read_text()
 
 
 def test_the_same_bytes_again(made, tmp_path):
