@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +37,9 @@ def search(context: Context) -> None:
     judge = _Judge(context, row.source)
     budget = budget_in_macs(items["budget"], judge.space.macs(judge.space.full))
     judge.space.require(budget)
-    found, history, seconds = {}, [], {}
+    found: dict[str, dict[str, Any]] = {}
+    history: list[dict[str, object]] = []
+    seconds: dict[str, float] = {}
     for seed in seed_list(items["seeds"]):
         clock = time.perf_counter()
         journal = Journal(

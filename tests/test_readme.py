@@ -45,4 +45,5 @@ def test_every_file_and_make_target_that_is_named_exists() -> None:
         assert (ROOT / path).exists(), path
     makefile = (ROOT / "Makefile").read_text()
     for target in set(re.findall(r"make ([a-z]+)", README)):
-        assert re.search(rf"^{target}:|^[a-z ]*\b{target}\b[a-z ]*:", makefile, re.MULTILINE), target
+        rule = rf"^{target}:|^[a-z ]*\b{target}\b[a-z ]*:"
+        assert re.search(rule, makefile, re.MULTILINE), target

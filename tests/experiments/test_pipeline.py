@@ -137,7 +137,7 @@ def test_the_search_split_is_held_out_of_training(smoke: Path) -> None:
 def test_a_second_repro_runs_nothing(smoke: Path) -> None:
     again = run(smoke, "dvc", "repro")
     assert again.returncode == 0 and "Running stage" not in again.stdout
-    status = run(smoke, "dvc", "status")
+    status = run(smoke, "dvc", "status", "--with-deps", "report@smoke")
     assert "up to date" in status.stdout, status.stdout
 
 
