@@ -17,9 +17,11 @@ help: ## list the targets (what `make` does without one)
 repro: ## run the study of params.yaml, from the data to the report; what is up to date is kept
 rerun: ## run every stage of the study again, even those that are up to date
 rerun: FLAGS = --force
-repro rerun: data
-	$(IN_VENV) dvc repro $(FLAGS)
-	@study=$$($(STUDY_NAME)) && echo "The report: results/$$study/report.html"
+repro rerun: $(READY)
+	@study=$$($(STUDY_NAME)) || exit; \
+	if test "$$($(IN_VENV) python -m experiments.study data.name)" = fashion_mnist; then \
+	  $(IN_VENV) python -m experiments.fetch_data || exit; fi; \
+	$(IN_VENV) dvc repro $(FLAGS) && echo "The report: results/$$study/report.html"
 
 study: ## choose a study: `make study STUDY=smoke` makes studies/smoke.yaml the params.yaml
 	@test -f "studies/$(STUDY).yaml" || { echo "error: there is no studies/$(STUDY).yaml; \

@@ -4,9 +4,13 @@ from collections import deque
 
 import torch
 
-from experiments.candidates import pruningnet, search_space, search_split
+from experiments.candidates import pruningnet, search_split
 from experiments.finetune import train_found
-from experiments.inputs import training_images, write_csv
+from experiments.inputs import (
+    search_space,
+    training_images,
+    write_csv,
+)
 from experiments.stage import Context, Stage
 from graphpruning.files import write_json
 from graphpruning.network.graph import ChannelGraph
@@ -29,6 +33,8 @@ def analyse_pruningnet(context: Context) -> None:
     nets = {
         name: pruningnet(context, images, name) for name in context.study.pruningnet.conditionings
     }
+    for net, _ in nets.values():
+        net.to(fabric.device)
     graph = next(iter(nets.values()))[1]
     space = search_space(context, graph)
     generator = torch.Generator().manual_seed(settings.seed)
@@ -118,11 +124,9 @@ def _distances(graph: ChannelGraph, sources: list[int]) -> dict[int, int]:
 
 STAGE = Stage(
     analyse_pruningnet,
-    sections=(
-        "networks", "data", "space", "precision", "pruningnet", "analysis", "search", "final"
-    ),
+    sections=("networks", "data", "space", "precision", "pruningnet", "analysis", "final"),
     items=("model",),
-)  # fmt: skip
+)
 
 if __name__ == "__main__":
     STAGE.main()

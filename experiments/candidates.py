@@ -1,11 +1,10 @@
-"""What judges a candidate: PruningNets, the search space, and the images that decide."""
+"""What judges a candidate: PruningNets and the images that decide."""
 
 import torch
 
 from experiments.inputs import fresh, network, preprocessing, split
 from experiments.stage import Context
 from graphpruning.network.graph import ChannelGraph
-from graphpruning.network.widths import SearchSpace
 from graphpruning.pruningnet.pruningnet import PruningNet
 from graphpruning.training.checkpoint import load_weights
 from graphpruning.training.data import Batch, ImageSet, prepared
@@ -22,17 +21,11 @@ def pruningnet(
     return net.eval(), graph
 
 
-def search_space(context: Context, graph: ChannelGraph) -> SearchSpace:
-    """The study's levels for each group."""
-    space = context.study.space
-    return SearchSpace(graph, divisor=space.divisor, smallest=space.smallest, ratios=space.ratios)
-
-
 def search_split(
     context: Context, images: ImageSet, device: torch.device
 ) -> tuple[list[Batch], list[Batch]]:
     """Images for recalibration, and the search split that candidates are judged on."""
-    calibration = split(context, "calibration")[: context.study.search.recalibration_images]
+    calibration = split(context, "calibration")[: context.study.data.recalibration_images]
     chosen = (images.select(calibration), images.select(split(context, "search")))
     first, second = (prepared(part.to(device), preprocessing(context), 500) for part in chosen)
     return first, second

@@ -1,6 +1,7 @@
 """Claim 1: how well the deeper layer of a block is represented by the former one."""
 
 import torch
+from torch import nn
 
 from experiments.inputs import (
     base_model,
@@ -13,6 +14,7 @@ from experiments.inputs import (
 )
 from experiments.stage import Context, Stage
 from graphpruning.correlation import RIDGE, Representation, pairs, representations
+from graphpruning.errors import UserError
 from graphpruning.files import write_json
 from graphpruning.training.data import prepared
 
@@ -27,10 +29,15 @@ def correlation(context: Context) -> None:
     batches = [batch for batch, _ in prepared(chosen, preprocessing(context), 250)]
     with torch.no_grad():  # statistics of its own: the untrained network has seen no image
         untrained.train()
+        for module in untrained.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = None  # the plain average over the batches
         for batch in batches:
             untrained(batch)
     generator = torch.Generator().manual_seed(settings.seed)
     wanted = pairs(graph, generator)
+    if not wanted:
+        raise UserError(f"{context.items['model']} has no block with a shortcut to analyse")
     found = {
         name: representations(net, graph, wanted, batches, settings.positions, generator)
         for name, net in (("trained", model), ("untrained", untrained))

@@ -11,6 +11,7 @@ from experiments.inputs import (
     preprocessing,
     seeded,
     split,
+    splits_hash,
     test_images,
     training_images,
     write_csv,
@@ -44,6 +45,7 @@ def finetune(context: Context) -> None:
     folder = context.results.joinpath("final", *items.values())
     weights = context.weights.joinpath("final", *items.values())
     found: dict[str, dict[str, Any]] = {}
+    trained: dict[int, tuple[nn.Module, dict[str, int]]] = {}
     curve: list[Record] = []
     for seed in seed_list(items["seeds"]):
         widths = searched["seeds"][str(seed)]["widths"]
@@ -53,15 +55,7 @@ def finetune(context: Context) -> None:
                 "searched", *items.values(), f"seed-{seed}.safetensors"
             )
         model, records = train_found(context, fabric, images, widths, seed, initial)
-        save_architecture(
-            folder / "architectures" / f"seed-{seed}.json",
-            weights / f"seed-{seed}.safetensors",
-            model,
-            network=description,
-            input_size=size,
-            widths=widths,
-            preprocessing=preprocessing(context).to_dict(),
-        )
+        trained[seed] = (model, widths)
         graph = trace(build(**description), size)
         found[str(seed)] = {
             "test_top1": evaluate(fabric, model, test),
@@ -71,6 +65,16 @@ def finetune(context: Context) -> None:
         }
         context.log("test_top1", found[str(seed)]["test_top1"], seed)
         curve += [{"seed": seed, **record} for record in records]
+    for seed, (model, widths) in trained.items():
+        save_architecture(
+            folder / "architectures" / f"seed-{seed}.json",
+            weights / f"seed-{seed}.safetensors",
+            model,
+            network=description,
+            input_size=size,
+            widths=widths,
+            preprocessing=preprocessing(context).to_dict(),
+        )
     write_csv(folder / "curve.csv", curve)
     write_json(
         folder / "metrics.json",
@@ -107,7 +111,7 @@ def train_found(
     vector = "-".join(str(width) for width in widths.values())
     checkpoint = Checkpoint(
         context.checkpoints / f"seed-{seed}-{vector}.pt",
-        context.fingerprint(widths=dict(widths), network=description),
+        context.fingerprint(widths=dict(widths), splits=splits_hash(context)),
     )
     recipe = context.study.final.recipe
     train = images.select(split(context, "train"))

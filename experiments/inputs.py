@@ -1,6 +1,7 @@
 """What stages read from the study and from earlier stages."""
 
 import csv
+import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import StringIO
@@ -14,6 +15,7 @@ from experiments.stage import Context
 from graphpruning.errors import UserError
 from graphpruning.files import write_text
 from graphpruning.network.graph import ChannelGraph, trace
+from graphpruning.network.widths import SearchSpace
 from graphpruning.network.zoo import build
 from graphpruning.training.checkpoint import load_weights
 from graphpruning.training.data import ImageSet, Preprocessing, load
@@ -41,6 +43,12 @@ def split(context: Context, name: str) -> Tensor:
     except ValueError:
         raise UserError(f"{path} holds something else than indices: remove it, dvc repro") from None
     return torch.tensor(numbers, dtype=torch.int64)
+
+
+def splits_hash(context: Context) -> str:
+    """What a checkpoint must agree with: which images train, judge and recalibrate."""
+    texts = [(context.results / "splits" / f"{name}.txt").read_bytes() for name in SPLITS]
+    return hashlib.sha256(b"".join(texts)).hexdigest()
 
 
 def preprocessing(context: Context) -> Preprocessing:
@@ -81,6 +89,12 @@ def base_model(context: Context, images: ImageSet) -> tuple[nn.Module, ChannelGr
     model, graph = fresh(network(context, images), images, 0)
     load_weights(context.weights / context.items["model"] / "base.safetensors", model)
     return model.eval(), graph
+
+
+def search_space(context: Context, graph: ChannelGraph) -> SearchSpace:
+    """The study's levels for each group."""
+    space = context.study.space
+    return SearchSpace(graph, divisor=space.divisor, smallest=space.smallest, ratios=space.ratios)
 
 
 def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:

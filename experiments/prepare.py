@@ -1,12 +1,21 @@
 """Check the study, and split the training images: index lists that every later stage reads."""
 
 from collections import Counter
+from dataclasses import replace
 
-from experiments.inputs import SPLITS, test_images, training_images
+from experiments.inputs import (
+    SPLITS,
+    fresh,
+    network,
+    search_space,
+    test_images,
+    training_images,
+)
 from experiments.stage import Context, Stage
+from experiments.study import budget_in_macs, budget_name
 from graphpruning import methods
 from graphpruning.files import write_json, write_text
-from graphpruning.training.data import split
+from graphpruning.training.data import ImageSet, split
 
 
 def prepare(context: Context) -> None:
@@ -14,6 +23,8 @@ def prepare(context: Context) -> None:
     study = context.study
     methods.check_sources(study.searches)
     images, data = training_images(context), study.data
+    for model in study.models:
+        _check_budgets(context, model, images)
     splits = split(images.labels, data.search_images, data.calibration_images, data.seed)
     folder = context.results / "splits"
     counts = {}
@@ -40,13 +51,22 @@ def prepare(context: Context) -> None:
             "title": study.title,
             "models": study.models,
             "data": {"name": data.name},
-            "budgets": [str(budget) for budget in study.budgets],
+            "budgets": [budget_name(budget) for budget in study.budgets],
             "methods": study.methods,
             "seeds": study.seeds,
             "pruningnet": {"conditionings": study.pruningnet.conditionings},
             "rows": methods.rows(list(study.methods)),
         },
     )
+
+
+def _check_budgets(context: Context, model: str, images: ImageSet) -> None:
+    """Refuse a budget that no widths of the search space meet, before anything is trained."""
+    context = replace(context, items={"model": model})
+    _, graph = fresh(network(context, images), images, 0)
+    space = search_space(context, graph)
+    for budget in context.study.budgets:
+        space.require(budget_in_macs(budget, space.macs(space.full)))
 
 
 STAGE = Stage(

@@ -8,8 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from experiments.candidates import pruningnet, search_space, search_split
-from experiments.inputs import base_model, network, preprocessing, split, training_images, write_csv
+from experiments.candidates import pruningnet, search_split
+from experiments.inputs import (
+    base_model,
+    network,
+    preprocessing,
+    search_space,
+    split,
+    splits_hash,
+    training_images,
+    write_csv,
+)
 from experiments.stage import Context, Stage
 from experiments.study import budget_in_macs, seed_list
 from graphpruning import methods
@@ -48,7 +57,9 @@ def search(context: Context) -> None:
             budget,
             evaluations=1 if row.searcher == "uniform" else settings.evaluations,
             path=context.checkpoints / f"journal-{seed}.jsonl",
-            fingerprint=context.fingerprint(seed=seed, weights=judge.weights_hash),
+            fingerprint=context.fingerprint(
+                seed=seed, weights=judge.weights_hash, splits=splits_hash(context)
+            ),
         )
         generator = torch.Generator().manual_seed(seed)
         SEARCHERS[row.searcher](_Task(context, row, judge, journal, budget, generator))
@@ -64,10 +75,11 @@ def search(context: Context) -> None:
             "widths": best.widths,
         }
         history += _history(seed, journal)
-        judge.save(context, best.widths, seed)
     context.images_seen = sum(result["images_seen"] for result in found.values())
     context.extra["seconds_by_seed"] = seconds
     folder = context.results.joinpath("search", *items.values())
+    for name, result in found.items():
+        judge.save(context, result["widths"], name)
     write_csv(folder / "history.csv", history)
     write_json(
         folder / "metrics.json",
@@ -108,7 +120,7 @@ class _Judge:
             self.graph, self.weights_of, calibration, split_images, fabric.autocast
         )
 
-    def save(self, context: Context, widths: dict[str, int], seed: int) -> None:
+    def save(self, context: Context, widths: dict[str, int], seed: str) -> None:
         """Keep the weights that the found network was judged by, as one of its own could start."""
         full = build(**self.network)
         model = narrow(full, self.graph, widths)

@@ -4,7 +4,9 @@ A stage is a function of a `Context`. It is run as `python -m experiments.NAME w
 with all of Sacred's own flags (`-F`, `-m`, `-s` add observers; `-u` runs without any).
 """
 
+import hashlib
 import json
+import logging
 import os
 import platform
 import shutil
@@ -12,13 +14,13 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from experiments.study import Study, load, parse
+from experiments.study import PARAMS, Study, load, nearest, parse
 from graphpruning.errors import UserError
 from graphpruning.files import write_json
 from graphpruning.machine import processor
@@ -89,6 +91,7 @@ class Context:
             **settings,
             "precision": self.precision,
             "torch": version("torch"),
+            "code": _code_hash(),
             **more,
         }
 
@@ -165,6 +168,12 @@ class Stage:
         if missing := [item for item in self.items if config[item] is None]:
             raise UserError(f"{self.module}: say `with {missing[0]}=...`")
         items = {item: str(config[item]) for item in self.items}
+        for item, known in (("model", raw["models"]), ("method", raw["methods"]),
+                            ("conditioning", raw["pruningnet"]["conditionings"])):  # fmt: skip
+            if items.get(item, known[0]) not in known:
+                raise UserError(
+                    f"{item}={items[item]} is not in {PARAMS}: {nearest(items[item], known)}"
+                )
         stage = name(items) if name else self.module.rpartition(".")[2]
         return Context(stage, self.sections, study, items)
 
@@ -254,9 +263,17 @@ def keep_record(run: Path, record: Path) -> None:
     beside.rename(record)
 
 
-def _quiet_logger() -> Any:
-    import logging
+def _code_hash() -> str:
+    """SHA-256 of every module of ours that this stage has imported."""
+    digest = hashlib.sha256()
+    for name, module in sorted(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if name.split(".")[0] in ("experiments", "graphpruning") and file:
+            digest.update(Path(file).read_bytes())
+    return digest.hexdigest()
 
+
+def _quiet_logger() -> Any:
     logger = logging.getLogger("sacred.stage")
     logger.setLevel(logging.CRITICAL)  # a refusal is one line; `-l INFO` says more
     return logger
@@ -273,6 +290,4 @@ def _main_module() -> str:
 
 def _plain(value: Any) -> Any:
     """A section as plain data, for a fingerprint."""
-    from dataclasses import asdict, is_dataclass
-
     return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value

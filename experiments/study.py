@@ -1,7 +1,7 @@
 """The one reader of a study file (`params.yaml`): typed and strict.
 
 An unknown key or value is an error that names where it stands and the nearest known one.
-`python -m experiments.study KEY` prints one top-level value, for the Makefile.
+`python -m experiments.study KEY` prints one value (`data.name`), for the Makefile.
 """
 
 import difflib
@@ -22,13 +22,18 @@ PARAMS = Path("params.yaml")
 
 @dataclass(frozen=True)
 class Data:
-    """Which images. `files` is what DVC watches; `search_images` are held out of training."""
+    """Which images. `files` is what DVC watches; `search_images` are held out of training.
+
+    Of `calibration_images`, which are part of training, the first `recalibration_images` give every
+    candidate its batch normalisation statistics.
+    """
 
     name: str
     root: str
     files: str
     search_images: int
     calibration_images: int
+    recalibration_images: int
     seed: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -109,10 +114,9 @@ class Reconstruction:
 
 @dataclass(frozen=True)
 class Search:
-    """`evaluations` candidates for every searcher, each recalibrated on the same images."""
+    """`evaluations` candidates for every searcher (a uniform width is only one)."""
 
     evaluations: int
-    recalibration_images: int
     agent: Agent
     evolution: Evolution
     reconstruction: Reconstruction
@@ -172,9 +176,30 @@ def parse(raw: Any, where: str = str(PARAMS)) -> Study:
     listed = sorted(method for methods in study.searches.values() for method in methods)
     if listed != sorted(study.methods):
         raise UserError(f"{where}: `methods` and the lists under `searches` name other methods")
+    _check_ranges(study, where)
     if missing := [model for model in study.models if model not in study.networks]:
         raise UserError(f"{where}: networks has no entry for the model {missing[0]!r}")
     return study
+
+
+def _check_ranges(study: Study, where: str) -> None:
+    """Counts that must be there, and parts that must fit into their whole."""
+    data, search, analysis = study.data, study.search, study.analysis
+    within = {
+        "data: recalibration_images": (data.recalibration_images, data.calibration_images),
+        "correlation: images": (study.correlation.images, data.calibration_images),
+        "search: reconstruction: images": (search.reconstruction.images, data.calibration_images),
+        "analysis: trained": (analysis.trained, analysis.candidates),
+        "search: agent: warmup_episodes": (search.agent.warmup_episodes, search.evaluations - 1),
+    }
+    for key, (value, most) in within.items():
+        if not 1 <= value <= most:
+            raise UserError(f"{where}: {key}: {value} does not lie between 1 and {most}")
+    for key, listed in (("models", study.models), ("budgets", study.budgets),
+                        ("seeds", study.seeds), ("methods", study.methods),
+                        ("data: mean", data.mean)):  # fmt: skip
+        if not listed:
+            raise UserError(f"{where}: {key}: the list is empty")
 
 
 def budget_in_macs(budget: float | str, full: int) -> int:
@@ -188,6 +213,11 @@ def budget_in_macs(budget: float | str, full: int) -> int:
     if macs <= 0 or (not scale and float(text) > 1):
         raise UserError(f"budgets: {budget!r} is neither a share up to 1 nor MACs such as '316M'")
     return int(macs)
+
+
+def budget_name(budget: float | str) -> str:
+    """A budget as stage names and folders write it: "0.5", "1", "316M"."""
+    return budget if isinstance(budget, str) else f"{budget:g}"
 
 
 def seed_list(seeds: str) -> list[int]:
@@ -209,7 +239,7 @@ def _read(kind: Any, value: Any, where: str) -> Any:
         return _read_union(arguments, value, where)
     if origin is Literal:
         if value not in arguments:
-            raise UserError(f"{where}: {value!r} is unknown; {_nearest(value, arguments)}")
+            raise UserError(f"{where}: {value!r} is unknown; {nearest(value, arguments)}")
         return value
     if origin is tuple:
         if not isinstance(value, list | tuple):
@@ -242,7 +272,7 @@ def _read_fields(kind: Any, value: Any, where: str) -> Any:
     hints = get_type_hints(kind)
     for key in value:
         if key not in hints:
-            raise UserError(f"{where}: unknown key {key!r}; {_nearest(key, hints)}")
+            raise UserError(f"{where}: unknown key {key!r}; {nearest(key, hints)}")
     required = [f.name for f in fields(kind) if f.default is MISSING]
     if missing := [name for name in required if name not in value]:
         raise UserError(f"{where}: key {missing[0]!r} is missing")
@@ -253,13 +283,29 @@ def _read_fields(kind: Any, value: Any, where: str) -> Any:
         raise UserError(f"{where}: {refusal}") from None
 
 
-def _nearest(word: Any, known: Any) -> str:
+def nearest(word: Any, known: Any) -> str:
+    """A question that names the nearest known word."""
     near = difflib.get_close_matches(str(word), [str(k) for k in known], 1, 0)
     return f"did you mean {near[0]!r}?"
 
 
-if __name__ == "__main__":
+def main(arguments: list[str]) -> int:
+    """Print one value of the study, after checking all of it."""
+    if len(arguments) != 1:
+        print("usage: python -m experiments.study KEY", file=sys.stderr)
+        return 2
     try:
-        print(load()[sys.argv[1]])
+        study = load()
+        for part in arguments[0].split("."):
+            if not isinstance(study, dict) or part not in study:
+                raise UserError(f"{PARAMS} has no {arguments[0]!r}")
+            study = study[part]
     except UserError as refusal:
-        sys.exit(f"{refusal}")
+        print(f"error: {refusal}", file=sys.stderr)
+        return 2
+    print(study)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -5,6 +5,7 @@ from experiments.inputs import (
     network,
     preprocessing,
     split,
+    splits_hash,
     test_images,
     training_images,
     write_csv,
@@ -35,7 +36,7 @@ def train_base(context: Context) -> None:
         return {"search_top1": accuracy}
 
     checkpoint = Checkpoint(
-        context.checkpoints / "training.pt", context.fingerprint(network=description)
+        context.checkpoints / "training.pt", context.fingerprint(splits=splits_hash(context))
     )
     records = fit(
         fabric, model, train, preprocessing(context), recipe, base.seed,

@@ -1,12 +1,14 @@
 """Train a PruningNet: random widths every batch, one conditioning a stage."""
 
-from experiments.candidates import search_space, search_split
+from experiments.candidates import search_split
 from experiments.inputs import (
     fresh,
     network,
     preprocessing,
+    search_space,
     seeded,
     split,
+    splits_hash,
     training_images,
     write_csv,
 )
@@ -44,7 +46,9 @@ def train_pruningnet(context: Context) -> None:
         return accuracies
 
     recipe, train = settings.recipe, images.select(split(context, "train"))
-    checkpoint = Checkpoint(context.checkpoints / "training.pt", context.fingerprint())
+    checkpoint = Checkpoint(
+        context.checkpoints / "training.pt", context.fingerprint(splits=splits_hash(context))
+    )
     records = fit(
         fabric, net, train, preprocessing(context), recipe, settings.seed, name=context.name,
         step=RandomWidthStep(space, recipe.label_smoothing), on_epoch=each_epoch,
@@ -73,7 +77,7 @@ def train_pruningnet(context: Context) -> None:
 
 STAGE = Stage(
     train_pruningnet,
-    sections=("networks", "data", "space", "precision", "pruningnet", "search"),
+    sections=("networks", "data", "space", "precision", "pruningnet"),
     items=("model", "conditioning"),
 )
 

@@ -45,8 +45,9 @@ class Representation:
 def pairs(graph: ChannelGraph, generator: torch.Generator) -> list[Pair]:
     """Pairs of consecutive layers inside each block with a shortcut, and controls.
 
-    A control keeps the deeper layer and takes a former layer from another block, one of those
-    nearest in resolution, drawn from `generator`, so that both kinds have equally many pairs.
+    A control keeps the deeper layer and takes a former layer from another block, of those nearest
+    in resolution an earlier one where there is any, drawn from `generator`. So both kinds have the
+    same deeper layers.
     """
     inside = [Pair("in_block", former, deeper) for former, deeper in _consecutive(graph)]
     controls = []
@@ -58,31 +59,35 @@ def pairs(graph: ChannelGraph, generator: torch.Generator) -> list[Pair]:
             if graph.layer(other.former).block != deeper.block
         ]
         if others:
-            distance = [_resolution_gap(other, deeper) for other in others]
-            near = [o for o, gap in zip(others, distance, strict=True) if gap == min(distance)]
+            gap = min(_resolution_gap(other, deeper) for other in others)
+            near = [other for other in others if _resolution_gap(other, deeper) == gap]
+            near = [other for other in near if other.depth < deeper.depth] or near
             chosen = near[int(torch.randint(len(near), (), generator=generator))]
             controls.append(Pair("other_block", chosen.name, pair.deeper))
     return inside + controls
 
 
 def _consecutive(graph: ChannelGraph) -> list[tuple[str, str]]:
-    """Edges between two layers of one block whose block has a shortcut around it."""
-    with_shortcut = {
-        layer.block for layer in graph.layers for edge in graph.edges
-        if edge.shortcut and edge.target != layer.name and _leads_out(graph, layer, edge.source)
-    }  # fmt: skip
+    """Edges between two layers of one block, for blocks with a shortcut around them."""
+    blocks = _blocks_with_shortcut(graph)
     found = []
     for edge in graph.edges:
         former, deeper = graph.layer(edge.source), graph.layer(edge.target)
-        inside = former.block == deeper.block and former.block in with_shortcut
-        if inside and not edge.shortcut and former.depth < deeper.depth:
+        if former.block == deeper.block and former.block in blocks and not edge.shortcut:
             found.append((former.name, deeper.name))
     return found
 
 
-def _leads_out(graph: ChannelGraph, layer: Layer, source: str) -> bool:
-    """Whether `layer`'s output is added to that of `source`: they share a group of channels."""
-    return source != layer.name and graph.layer(source).group == layer.group
+def _blocks_with_shortcut(graph: ChannelGraph) -> set[str]:
+    """Blocks whose output is added to what skipped them: one target reads both, in one group."""
+    found = set()
+    for direct in graph.edges:
+        for skip in graph.edges:
+            if direct.target == skip.target and skip.shortcut and not direct.shortcut:
+                last = graph.layer(direct.source)
+                if last.group == graph.layer(skip.source).group:
+                    found.add(last.block)
+    return found
 
 
 def _resolution_gap(one: Layer, other: Layer) -> int:

@@ -42,6 +42,14 @@ def test_pairs_lie_inside_blocks_with_a_shortcut_and_controls_do_not() -> None:
         assert former.block != deeper.block and former.output_size == deeper.output_size
 
 
+def test_mobilenet_v2_has_ten_blocks_with_a_shortcut() -> None:
+    graph = trace(network("mobilenet_v2"), (3, 32, 32))
+    inside = [p for p in pairs(graph, torch.Generator().manual_seed(0)) if p.kind == "in_block"]
+    blocks = {pair.former.rsplit(".conv", 1)[0] for pair in inside}
+    assert blocks == {f"features.{n}" for n in (3, 5, 6, 8, 9, 10, 12, 13, 15, 16)}
+    assert len(inside) == 20
+
+
 def test_networks_without_shortcuts_have_no_pairs() -> None:
     for name in ("vgg11_bn", "mobilenet_v1"):
         graph = trace(network(name), (3, 32, 32))

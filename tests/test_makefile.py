@@ -95,7 +95,8 @@ def test_tables_stop_at_the_first_failure(project: Path, failing: str, started: 
 
 @pytest.mark.parametrize("failing", ["fetch_data", "dvc"])
 def test_repro_fails_with_the_data_or_a_stage(project: Path, failing: str) -> None:
-    ready_environment(project, f'[ "$2" != experiments.{failing} ]')
+    says = 'case "$3" in study) echo desk;; data.name) echo fashion_mnist;; esac'
+    ready_environment(project, f'{says}; [ "$2" != experiments.{failing} ]')
     executable(project / ".venv/bin/dvc", f"[ dvc != {failing} ]")
     made = make(project, "repro")
     assert made.returncode == 2

@@ -8,6 +8,7 @@ one group; a width vector has one entry per prunable group.
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -111,7 +112,11 @@ class ChannelGraph:
 
     def layer(self, name: str) -> Layer:
         """Return the layer called `name`; KeyError when there is none."""
-        return {layer.name: layer for layer in self.layers}[name]
+        return self._by_name[name]
+
+    @cached_property
+    def _by_name(self) -> dict[str, Layer]:
+        return {layer.name: layer for layer in self.layers}
 
     def check(self, widths: Widths) -> None:
         """Raise `UserError` unless `widths` has every prunable group, each within its range."""
@@ -228,18 +233,12 @@ class _Tracer:
         self.fixed: dict[str, str] = {}
 
     def _shaped_module(self) -> fx.GraphModule:
-        """Trace symbolically, then run one blank image in evaluation mode for the shapes."""
-        try:
-            module = fx.symbolic_trace(self.model)
-        except Exception as error:  # torch.fx raises whatever the model's own code raises
-            raise UnsupportedNetwork(
-                f"{type(self.model).__name__} cannot be traced by torch.fx ({error}); make its "
-                "control flow independent of the input, or trace the part that is convolutional"
-            ) from error
+        """Trace in evaluation mode, then run one blank image for the shapes."""
         modes = [(part, part.training) for part in self.model.modules()]
         self.model.eval()
-        module.eval()
         try:
+            module = self._symbolic()
+            module.eval()
             reference = next(self.model.parameters())
             blank = torch.zeros(1, *self.input_size, device=reference.device)
             with torch.no_grad():
@@ -253,6 +252,16 @@ class _Tracer:
             for part, training in modes:
                 part.training = training
         return module
+
+    def _symbolic(self) -> fx.GraphModule:
+        try:
+            return fx.symbolic_trace(self.model)
+        except Exception as error:  # torch.fx raises whatever the model's own code raises
+            reason = " ".join(str(error).split())
+            raise UnsupportedNetwork(
+                f"{type(self.model).__name__} cannot be traced by torch.fx ({reason}); make its "
+                "control flow independent of the input, or trace the part that is convolutional"
+            ) from error
 
     def graph(self) -> ChannelGraph:
         for node in self.module.graph.nodes:
@@ -364,6 +373,8 @@ class _Tracer:
         return _Value(outputs, {name: False}, depth)
 
     def _kind(self, node: fx.Node, module: nn.Conv2d) -> str:
+        if module.padding_mode != "zeros":
+            self._refuse(node, f"a convolution with {module.padding_mode} padding")
         if module.groups == 1:
             return "pointwise" if module.kernel_size == (1, 1) else "convolution"
         if module.groups == module.in_channels == module.out_channels:

@@ -87,6 +87,9 @@ class _Run(fx.Interpreter):
             return self._layer(target, module, args[0])
         if isinstance(module, nn.BatchNorm2d):
             return self._norm(target, module, args[0])
+        if isinstance(module, nn.Dropout):  # in training alone, whatever the module's own mode
+            training = self.statistics is None and self.collect is None
+            return F.dropout(args[0], module.p, training)
         return super().call_module(target, args, kwargs)
 
     def _layer(self, name: str, module: nn.Module, x: Tensor) -> Tensor:

@@ -121,6 +121,8 @@ def initialise(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
         elif isinstance(module, nn.Linear | nn.BatchNorm2d):
             module.reset_parameters()
 
@@ -147,10 +149,12 @@ def build(name: str, num_classes: int = 10, in_channels: int = 3, **options: Any
     """
     if name in ZOO:
         known = list(inspect.signature(ZOO[name]).parameters)
-        for option in options:
+        for option, value in options.items():
             if option not in known:
                 near = difflib.get_close_matches(option, known, 1, 0)
                 raise UserError(f"{name} has no option {option!r}; did you mean {near[0]!r}?")
+            if isinstance(value, str):
+                raise UserError(f"{name}: {option} is the text {value!r}, not a number")
         return ZOO[name](num_classes=num_classes, in_channels=in_channels, **options)
     from torchvision import models  # half a second that our own networks need not pay
 
@@ -159,5 +163,8 @@ def build(name: str, num_classes: int = 10, in_channels: int = 3, **options: Any
         raise UserError(f"there is no network {name!r}; did you mean {near[0]!r}?")
     if in_channels != 3:
         raise UserError(f"{name} is torchvision's and reads 3 channels, not {in_channels}")
-    model: nn.Module = models.get_model(name, weights=None, num_classes=num_classes, **options)
+    try:
+        model: nn.Module = models.get_model(name, weights=None, num_classes=num_classes, **options)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{name} cannot be built with {options}: {error}") from None
     return model

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graphpruning.network.graph import ChannelGraph, Widths
@@ -21,6 +22,8 @@ with warnings.catch_warnings():  # PyG scripts a few functions; that is not the 
 
 HIDDEN, SIZE = 64, 32
 """Channels of the aggregator's two layers; SIZE is the length of every layer's feature."""
+LEAK = 0.1
+"""Slope of the aggregator's activation below zero."""
 
 
 class GraphAggregator(nn.Module):
@@ -29,6 +32,10 @@ class GraphAggregator(nn.Module):
     `GCNConv` uses the symmetric normalisation of Kipf and Welling (arXiv 1609.02907) with self
     loops; edges count in both directions. Without edges the same layers are a perceptron that
     sees one node at a time.
+
+    Gradients reach the aggregator summed over all the weights that a feature generates: with a
+    plain ReLU every unit is dead within an epoch, and the features no longer know of any width.
+    Hence the leak.
     """
 
     edge_index: Tensor
@@ -44,9 +51,8 @@ class GraphAggregator(nn.Module):
     def forward(self, widths: Widths) -> Tensor:
         """Return the aggregated features [layers, SIZE] of `widths`."""
         nodes = self.node_features(widths).to(self.edge_index.device)
-        hidden = torch.relu(self.first(nodes, self.edge_index))
-        result: Tensor = torch.relu(self.second(hidden, self.edge_index))
-        return result
+        hidden = F.leaky_relu(self.first(nodes, self.edge_index), LEAK)
+        return F.leaky_relu(self.second(hidden, self.edge_index), LEAK)
 
 
 class BlockConditioning(nn.Module):

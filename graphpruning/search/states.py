@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -64,7 +65,8 @@ class AggregatedState:
         return np.array([*scaled, left, last_action], dtype=np.float32)
 
     def _of_groups(self, widths: Widths) -> NDArray[np.float64]:
-        features = self.features(widths).detach().cpu().double().numpy()
+        with torch.no_grad():
+            features = self.features(widths).cpu().double().numpy()
         return np.stack([features[rows].mean(axis=0) for rows in self.rows])
 
 

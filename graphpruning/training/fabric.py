@@ -20,10 +20,10 @@ WORTHWHILE = 1.2  # bf16 must be this many times faster than fp32 to be chosen o
 def make_fabric(
     precision: str = "auto",
     accelerator: str = "auto",
-    devices: str | int = "auto",
+    devices: str | int = 1,
     cache: str | Path = "checkpoints/precision.json",
 ) -> Fabric:
-    """Return a launched Fabric; "auto" takes every GPU there is, else one CPU process.
+    """Return a launched Fabric; one GPU if there is any, else the CPU.
 
     Precision "auto" is bf16-mixed on GPUs that have it. On a CPU a short timing decides, once: its
     answer is kept in `cache` for this processor, thread count and torch version, so that a machine

@@ -157,6 +157,8 @@ def test_records_name_neither_the_host_nor_its_folders(smoke: Path) -> None:
     sidecars = [json.loads(p.read_text()) for p in (smoke / RESULTS).rglob("run.json")
                 if "records" not in p.parts]  # fmt: skip
     assert len(sidecars) == 1 + 1 + 1 + 3 + 1 + 7 + 7
+    known = yaml.safe_load((smoke / "dvc.lock").read_text())["stages"]
+    assert {sidecar["stage"] for sidecar in sidecars} <= set(known)
     for sidecar in sidecars:
         record = smoke / RESULTS / sidecar["record"]
         assert json.loads((record / "run.json").read_text())["status"] == "COMPLETED"
@@ -232,6 +234,7 @@ def refusal(folder: Path, *arguments: str) -> str:
     [
         ("base.recipe.lr=1e9", "loss is"),
         ("base.recipe.epoch=1", "did you mean 'epochs'"),
+        ("data.name=fashion_mnist", "train-images-idx3-ubyte is missing: `python -m"),
     ],
 )
 def test_a_stage_refuses_in_one_line(smoke: Path, update: str, says: str) -> None:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from graphpruning import SearchSpace, trace
 from graphpruning.network.graph import ChannelGraph
-from graphpruning.pruningnet.aggregator import CONDITIONINGS, SIZE, GraphAggregator
+from graphpruning.pruningnet.aggregator import CONDITIONINGS, LEAK, SIZE, GraphAggregator
 from graphpruning.pruningnet.features import FEATURES, NodeFeatures, block_ratios
 from graphpruning.pruningnet.generator import WeightGenerator
 from graphpruning.pruningnet.pruningnet import PruningNet, RandomWidthStep
@@ -54,7 +54,8 @@ def test_aggregation_is_kipf_and_wellings(graph: ChannelGraph) -> None:
     normal = scale[:, None] * adjacency * scale
     x = aggregator.node_features(space.smallest)
     for convolution in (aggregator.first, aggregator.second):
-        x = torch.relu(normal @ convolution.lin(x) + convolution.bias)
+        x = normal @ convolution.lin(x) + convolution.bias
+        x = torch.where(x > 0, x, LEAK * x)
     torch.testing.assert_close(aggregator(space.smallest), x)
 
 
@@ -124,6 +125,28 @@ def test_training_lowers_the_loss_at_every_width(name: str, conditioning: str) -
         torch.nn.utils.clip_grad_norm_(net.parameters(), 5.0)
         optimizer.step()
     assert mean_loss() < before - 0.3
+
+
+@pytest.mark.parametrize("conditioning", sorted(CONDITIONINGS))
+def test_training_at_a_high_rate_leaves_the_features_alive(
+    graph: ChannelGraph, conditioning: str
+) -> None:
+    torch.manual_seed(0)
+    net = PruningNet(graph, conditioning)
+    space = SearchSpace(graph)
+    step = RandomWidthStep(space, 0.1)
+    generator = torch.Generator().manual_seed(0)
+    images, labels = torch.randn(32, *INPUT, generator=generator), torch.arange(32) % 10
+    optimizer = torch.optim.SGD(net.parameters(), 0.1, 0.9)
+    for _ in range(60):
+        optimizer.zero_grad()
+        step(net, images, labels, generator).backward()
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 5.0)
+        optimizer.step()
+    with torch.no_grad():
+        moved = net.features(space.full) - net.features(space.smallest)
+    alive = moved.norm(dim=1) > 1e-4
+    assert alive.float().mean() > 0.7
 
 
 def test_the_step_draws_its_widths_from_the_generator_alone(graph: ChannelGraph) -> None:
