@@ -250,7 +250,9 @@ def generated_accuracy(results: Results) -> Figure:
         right.set(xlabel="top-1 after training from scratch (%)", title=model)
         right.set(ylabel="top-1 with generated weights (%)")
         left.legend(title="PruningNet", title_fontsize=7)
-        right.legend(title="PruningNet", title_fontsize=7)
+        bottom, top = right.get_ylim()
+        right.set_ylim(bottom, top + 0.4 * (top - bottom))  # room for the legend above the points
+        right.legend(title="PruningNet", title_fontsize=7, loc="upper left")
     return figure
 
 
