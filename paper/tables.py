@@ -206,13 +206,19 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _not_counted(results: Results) -> str:
-    """What the search's cost leaves out: the PruningNets were trained before it."""
-    trained = [
-        f"{CONDITIONINGS[conditioning]}: {number(net.run.images_seen, 0)} images and "
-        f"{number(net.run.seconds, 0)} s"
-        for (_, conditioning), net in results.pruningnet.items()
+    """What the search leaves out: the networks that its candidates' weights come from."""
+    nets = [(CONDITIONINGS[name], net.run) for (_, name), net in results.pruningnet.items()]
+    bases = [
+        (f"the base {model}, which AMC cuts", base.run) for model, base in results.base.items()
     ]
-    return f"Not counted in the search: training the PruningNets ({'; '.join(trained)})."
+    trained = [
+        f"{name}: {number(run.images_seen, 0)} images and {number(run.seconds, 0)} s"
+        for name, run in nets + bases
+    ]
+    return (
+        "Not counted in the search: training the PruningNets and the base network "
+        f"({'; '.join(trained)})."
+    )
 
 
 def differences(results: Results) -> Table:

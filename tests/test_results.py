@@ -1,0 +1,64 @@
+"""The committed results of the desk study are whole, within their budgets, and reproducible."""
+
+import json
+import shutil
+from pathlib import Path
+
+import yaml
+
+from paper import tables
+
+ROOT = Path(__file__).parents[1]
+DESK = ROOT / "results/desk"
+
+
+def sidecars() -> list[Path]:
+    return [path for path in DESK.rglob("run.json") if "records" not in path.parts]
+
+
+def test_the_base_is_accurate_enough_to_be_worth_pruning() -> None:
+    assert json.loads((DESK / "base/resnet20/metrics.json").read_text())["test_top1"] >= 90
+
+
+def test_found_networks_meet_and_use_their_budgets() -> None:
+    found = sorted((DESK / "search").rglob("metrics.json"))
+    study = yaml.safe_load((ROOT / "params.yaml").read_text())
+    assert len(found) == len(study["methods"]) * len(study["budgets"])
+    for path in found:
+        result = json.loads(path.read_text())
+        assert result["budget_macs"] == int(float(result["budget"]) * 8_523_968)
+        for seed in result["seeds"].values():
+            assert 0.98 * result["budget_macs"] <= seed["macs"] <= result["budget_macs"]
+            expected = 1 if result["method"] == "uniform" else study["search"]["evaluations"]
+            assert seed["evaluations"] == expected
+
+
+def test_tables_from_the_committed_results_are_the_committed_tables(tmp_path: Path) -> None:
+    copy = tmp_path / "results/desk"
+    shutil.copytree(DESK, copy)
+    shutil.rmtree(copy / "tables")
+    assert tables.main([str(copy)]) == 0
+    made = {path.name: path.read_bytes() for path in (copy / "tables").iterdir()}
+    assert made == {path.name: path.read_bytes() for path in (DESK / "tables").iterdir()}
+
+
+def test_every_number_has_an_undisturbed_run_and_its_record() -> None:
+    stages = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"]
+    assert {json.loads(path.read_text())["stage"] for path in sidecars()} == {
+        stage for stage in stages if "@desk" in stage and not stage.startswith(("tables", "figures",
+                                                                                "report"))
+    }  # fmt: skip
+    for path in sidecars():
+        sidecar = json.loads(path.read_text())
+        assert sidecar["resumed"] is False
+        assert (DESK / sidecar["record"] / "config.json").exists()
+
+
+def test_json_is_strict() -> None:
+    def refuse(constant: str) -> None:
+        raise ValueError(constant)
+
+    paths = [path for path in DESK.rglob("*.json") if "records" not in path.parts]
+    assert len(paths) > 50
+    for path in paths:
+        json.loads(path.read_text(), parse_constant=refuse)
