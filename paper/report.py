@@ -118,7 +118,7 @@ def _summary(results: Results, judged: list[claims.Claim]) -> list[str]:
     splits = [f"{number(count, 0)} {split}" for split, count in images.items()]
     budgets = joined([budget_name(budget) for budget in results.budgets])
     return [
-        f"A replication of GraphPruning (Zhang, Yu, Rong and Lin: Graph Pruning for Model "
+        f"A replication of GraphPruning (Zhang, Yu, Rong and Ou: Graph Pruning for Model "
         f"Compression, arXiv 1911.09817) on {results.data} with {joined(results.models)}: "
         f"{counted(len(results.rows), 'method')} at {budgets}, "
         f"{counted(len(results.seeds), 'seed')}; {results.splits.classes} classes, images: "
