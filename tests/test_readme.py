@@ -40,6 +40,13 @@ def test_the_results_are_those_of_the_committed_desk_study() -> None:
     assert shown == (ROOT / "results/desk/tables/table3_main.md").read_text().strip()
 
 
+def test_the_verdicts_are_those_of_the_committed_report() -> None:
+    report = (ROOT / "results/desk/report.html").read_text()
+    verdicts = re.findall(r'class="verdict">. ([a-z ]+)</span>', report)
+    shown = ", ".join(f"C{number} {verdict}" for number, verdict in enumerate(verdicts, start=1))
+    assert len(verdicts) == 5 and f"The claims in these runs: {shown}." in README
+
+
 def test_every_file_and_make_target_that_is_named_exists() -> None:
     for path in re.findall(r"\]\((?!http)([^)#]+)\)", README):
         assert (ROOT / path).exists(), path
