@@ -25,6 +25,7 @@ ENVIRONMENT = {
     **os.environ,
     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     "DVC_NO_ANALYTICS": "1",
+    "OMP_NUM_THREADS": "1",  # at toy size a second thread only waits
     "GIT_CONFIG_GLOBAL": os.devnull,
 }
 RESULTS = Path("results/smoke")
