@@ -170,6 +170,15 @@ def test_records_name_neither_the_host_nor_its_folders(smoke: Path) -> None:
         assert f'"{socket.gethostname()}"' not in text, path
 
 
+def test_a_stage_by_hand_records_where_sacreds_flag_says(smoke: Path) -> None:
+    """The README's command, for this study's model."""
+    arguments = ["experiments.train_base", "with", f"model={MODEL}", "-F", "my_runs"]
+    done = run(smoke, sys.executable, "-m", *arguments)
+    assert done.returncode == 0, done.stderr
+    (record,) = [path for path in (smoke / "my_runs").iterdir() if path.name != "_sources"]
+    assert json.loads((record / "run.json").read_text())["status"] == "COMPLETED"
+
+
 STAGE_COMMANDS = {
     "train_base": (["experiments.train_base", "with", f"model={MODEL}"], f"base/{MODEL}"),
     "train_pruningnet": (
