@@ -295,7 +295,7 @@ def _check_networks(study: Study, where: str) -> None:
                 )
         for budget in study.budgets:
             try:
-                budget_in_macs(network, budget, 1)
+                budget_in_macs(network, budget, sys.maxsize)  # the size shows when it is built
             except UserError as refusal:
                 raise UserError(f"{where}: networks: {model}: {refusal}") from None
 
@@ -318,11 +318,15 @@ def budget_in_macs(network: Network, budget: float | str, full: int) -> int:
         number = float(text[:-1] if scale else text)
     except ValueError:
         number = math.nan
+    named = "" if given == budget else f"{budget}: "
     if not 0 < number < math.inf or (not scale and number > 1):
-        named = "" if given == budget else f"{budget}: "
         raise UserError(
             f"budgets: {named}{given!r} is neither a share up to 1 nor MACs such as '316M'"
             + ("" if named else ", nor a label that the network's own budgets explain")
+        )
+    if scale and number * scale > full:
+        raise UserError(
+            f"budgets: {named}{given!r} is more than the {full:,} MACs of the whole network"
         )
     return int(number * (scale or full))
 

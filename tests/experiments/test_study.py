@@ -152,8 +152,10 @@ def test_budgets_and_seeds() -> None:
     network = Network(budgets={"large": "3.0G", "small": 0.25})
     assert budget_in_macs(network, 0.5, 1000) == 500
     assert budget_in_macs(network, "0.25", 1000) == 250
-    assert budget_in_macs(network, "316M", 1) == 316_000_000
-    assert budget_in_macs(network, "1.5G", 1) == 1_500_000_000
-    assert budget_in_macs(network, "large", 1) == 3_000_000_000
+    assert budget_in_macs(network, "316M", 568_740_352) == 316_000_000
+    assert budget_in_macs(network, "1.5G", 4_089_184_256) == 1_500_000_000
+    assert budget_in_macs(network, "large", 4_089_184_256) == 3_000_000_000
+    with pytest.raises(UserError, match=r"large: '3.0G' is more than the 2,999,999,999 MACs of"):
+        budget_in_macs(network, "large", 2_999_999_999)
     assert budget_in_macs(network, "small", 1000) == 250
     assert seed_list("0+1+2") == [0, 1, 2] and seed_list("7") == [7]
