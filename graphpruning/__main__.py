@@ -121,7 +121,7 @@ def _inspect(options: argparse.Namespace) -> None:
 
 
 def _prune(options: argparse.Namespace) -> None:
-    from graphpruning.prune import prune
+    from graphpruning.pruning import prune
 
     chosen = {key: value for key, value in vars(options).items() if key != "run"}
     prune(**chosen)
@@ -130,12 +130,13 @@ def _prune(options: argparse.Namespace) -> None:
 def _export(options: argparse.Namespace) -> None:
     from graphpruning.architecture import load_architecture, read_architecture
     from graphpruning.builder import imported
-    from graphpruning.onnx import export
+    from graphpruning.export import export_onnx
 
     build = imported(options.model) if options.model else None
     model = load_architecture(options.architecture, options.weights, build=build)
     size = tuple(read_architecture(options.architecture)["input_size"])
-    print(f"{options.onnx}: {export(model, size, options.onnx)}")
+    difference = export_onnx(model, size, options.onnx)
+    print(f"{options.onnx}: outputs differ from PyTorch's by {difference:.1e} of the largest")
 
 
 if __name__ == "__main__":

@@ -18,8 +18,9 @@ from graphpruning.errors import UserError
 from graphpruning.files import atomic, read_json, sha256, write_json
 from graphpruning.network import zoo
 from graphpruning.network.cost import macs, params
-from graphpruning.network.graph import Widths, trace
+from graphpruning.network.graph import Widths
 from graphpruning.network.surgery import narrow
+from graphpruning.network.trace import trace
 
 FORMAT = 2
 """2 added networks that a user's function builds; files of format 1 are read as before."""

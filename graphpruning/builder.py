@@ -27,6 +27,11 @@ class Builder:
     build: Build
     description: dict[str, Any]
 
+    @property
+    def name(self) -> str:
+        """The network's name, or its function's."""
+        return str(self.description.get("name") or self.description["function"])
+
     def __call__(self) -> nn.Module:
         """Return the network, its weights drawn from PyTorch's global generator.
 

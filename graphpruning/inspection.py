@@ -12,7 +12,8 @@ from graphpruning.builder import Builder, builder
 from graphpruning.errors import UserError
 from graphpruning.files import read_json
 from graphpruning.network.cost import macs, params
-from graphpruning.network.graph import ChannelGraph, trace
+from graphpruning.network.graph import ChannelGraph
+from graphpruning.network.trace import trace
 from graphpruning.network.widths import SearchSpace
 
 DIVISOR, SMALLEST = 8, 0.1
@@ -33,7 +34,7 @@ def describe(
     """
     make = builder(model, num_classes, input_size[0])
     graph = trace(_weightless(make), input_size)
-    return {"model": _name(make), **describe_graph(graph, widths)}
+    return {"model": make.name, **describe_graph(graph, widths)}
 
 
 def describe_graph(graph: ChannelGraph, widths: Mapping[str, int] | None = None) -> dict[str, Any]:
@@ -136,10 +137,6 @@ def _weightless(make: Builder) -> nn.Module:
         return make()  # a user's function may compute with its weights
     with torch.device("meta"):
         return make()
-
-
-def _name(make: Builder) -> str:
-    return str(make.description.get("name") or make.description["function"])
 
 
 def to_json(description: Mapping[str, Any]) -> str:
