@@ -92,7 +92,7 @@ def _rows(study: Study, model: str, images: ImageSet, test: int) -> Iterator[Row
     base = recipe(study, "base", model)
     trains = study.networks[model].weights is None
     seen = base.steps(train) * base.batch_size if trains else 0
-    times = math.ceil(base.epochs) if trains else 1
+    times = 1 + (math.ceil(base.epochs) if trains else 0)  # after each epoch, and the end's
     judged = times * data.search_images + test
     macs = full * (TRAINING * seen + judged)
     yield Row("train_base", model, int(trains), seen, times + 1, judged, macs)

@@ -38,8 +38,9 @@ def test_a_small_study_costs_what_a_hand_computes() -> None:
     train, search, test, candidate = 600 - 100, 100, 200, 50 + 100
     half = FULL // 2
     assert plan.rows(smoke()) == [
-        Row("train_base", "resnet8", 1, 6 * train, 6 + 1, 6 * search + test,
-            FULL * (3 * 6 * train + 6 * search + test)),
+        # judged on the search split after each of six epochs and at the end, then on the test set
+        Row("train_base", "resnet8", 1, 6 * train, 7 + 1, 7 * search + test,
+            FULL * (3 * 6 * train + 7 * search + test)),
         Row("correlation", "resnet8", 0, 0, 0, 3 * 60, FULL * 3 * 60),
         # three PruningNets, judged at three widths after each of six epochs, and once more
         Row("train_pruningnet", "resnet8", 3, 3 * 6 * train, 3 * 19, 3 * 19 * candidate,
@@ -92,7 +93,7 @@ def test_a_study_that_ends_after_the_correlation_costs_nothing_more() -> None:
 
 
 def test_hours_are_bound_by_arithmetic_or_by_images() -> None:
-    found = Row("finetune", "m", 1, 3600 * 100, 1, 3600 * 300, 3600 * 5e9)
+    found = Row("finetune", "m", 1, 3600 * 100, 1, 3600 * 300, 3600 * 5 * 10**9)
     assert found.hours(Rates({"m": 2.0}, 1000.0, "")) == pytest.approx(2.5)
     assert found.hours(Rates({"m": 50.0}, 100.0, "")) == pytest.approx(2.0)
 
