@@ -70,6 +70,23 @@ def test_a_model_has_its_own_budgets_recipes_and_weights() -> None:
     assert (base.networks, base.trained_images, base.evaluated_images) == (0, 0, 100 + 200)
 
 
+def test_image_folders_are_listed(tmp_path: Path) -> None:
+    for place, count in (("train/a", 300), ("train/b", 299), ("val/a", 30), ("val/b", 10)):
+        (tmp_path / place).mkdir(parents=True)
+        for number in range(count):
+            (tmp_path / place / f"{number}.png").touch()  # not opened
+    data = yaml.safe_load((ROOT / "studies/smoke.yaml").read_text())["data"]
+    data = {**data, "name": "folder", "root": str(tmp_path), "size": 16}
+    base = row(smoke(data=data), "train_base")
+    assert (base.trained_images, base.evaluated_images) == (6 * 450, 7 * 100 + 40)
+    full = FULL + 2 * STEM - 32 * (10 - 2)  # three colours, two classes
+    assert base.macs == full * (3 * base.trained_images + base.evaluated_images)
+    with pytest.raises(UserError, match="data: size is missing"):
+        plan.rows(smoke(data={**data, "size": None}))
+    with pytest.raises(UserError, match="did you mean 'folder'"):
+        plan.rows(smoke(data={**data, "name": "folders"}))
+
+
 def test_a_pruningnet_costs_the_mean_of_its_widths() -> None:
     study = smoke(space={"divisor": None, "smallest": 0.5, "ratios": [0.5, 1.0]})
     space = plan._space(study, "resnet8", plan._images(study, train=True))
