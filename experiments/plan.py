@@ -15,17 +15,18 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from experiments.inputs import fresh, network, search_space, test_images, training_images
+from experiments.inputs import data_root, fresh, network, search_space
 from experiments.stage import Context
 from experiments.study import PARAMS, Study, budget_in_macs, load, nearest, parse, recipe, seed_list
 from graphpruning import methods
 from graphpruning.errors import UserError
 from graphpruning.network.widths import SearchSpace
-from graphpruning.training.data import ImageSet
+from graphpruning.training.data import FOLDERS, ImageSet
 from graphpruning.training.fabric import make_fabric
+from graphpruning.training.listing import list_images
 
-KNOWN = {  # training images, test images, classes, (channels, height, width) as stored
-    "imagenet": (1_281_167, 50_000, 1000, (3, 256, 256)),
+KNOWN = {  # training images, test images, classes, (channels, height, width)
+    "imagenet": (1_281_167, 50_000, 1000, (3, 224, 224)),
     "cifar10": (50_000, 10_000, 10, (3, 32, 32)),
     "fashion_mnist": (60_000, 10_000, 10, (1, 28, 28)),
     "generated": (600, 200, 10, (1, 16, 16)),
@@ -92,7 +93,7 @@ def _rows(study: Study, model: str, images: ImageSet, test: int) -> Iterator[Row
     base = recipe(study, "base", model)
     trains = study.networks[model].weights is None
     seen = base.steps(train) * base.batch_size if trains else 0
-    times = math.ceil(base.epochs) if trains else 1
+    times = 1 + (math.ceil(base.epochs) if trains else 0)  # after each epoch, and the end's
     judged = times * data.search_images + test
     macs = full * (TRAINING * seen + judged)
     yield Row("train_base", model, int(trains), seen, times + 1, judged, macs)
@@ -130,15 +131,20 @@ def _rows(study: Study, model: str, images: ImageSet, test: int) -> Iterator[Row
 
 
 def _images(study: Study, train: bool) -> ImageSet:
-    """The data set's size and shape: of a known one without its images, else counted."""
+    """The data set's size and shape: of a known one without its images, else listed."""
     data = study.data
-    if data.name not in KNOWN:
-        context = Context("plan", (), study, {})
-        return training_images(context) if train else test_images(context)
-    training, test, classes, shape = KNOWN[data.name]
-    if data.size is not None:
-        shape = (shape[0], data.size, data.size)
-    count = training if train else test
+    if data.name in KNOWN:
+        training, test, classes, shape = KNOWN[data.name]
+        count = training if train else test
+    elif data.name in FOLDERS:
+        listing = list_images(data.name, data_root(Context("plan", (), study, {})), train)
+        count, classes, shape = len(listing.files), len(listing.classes), (3, 0, 0)
+    else:
+        raise UserError(f"unknown data set {data.name!r}; {nearest(data.name, (*KNOWN, *FOLDERS))}")
+    if data.name in FOLDERS:
+        if data.size is None:
+            raise UserError(f"data: size is missing: {data.name} needs the side of its images")
+        shape = (3, data.size, data.size)
     return ImageSet(
         torch.zeros((), dtype=torch.uint8).expand(count, *shape),  # takes no memory
         torch.zeros((), dtype=torch.int64).expand(count),
@@ -154,10 +160,9 @@ def _space(study: Study, model: str, images: ImageSet) -> SearchSpace:
 
 def nominal(study: Study) -> Rates:
     """Those of one A100, see `GMACS_PER_SECOND`."""
-    files = study.data.name in ("imagenet", "imagenet_subset", "folder")
     return Rates(
         dict.fromkeys(study.models, GMACS_PER_SECOND),
-        IMAGES_PER_SECOND["files" if files else "memory"],
+        IMAGES_PER_SECOND["files" if study.data.name in FOLDERS else "memory"],
         "nominal, one A100 in bf16",
     )
 

@@ -22,7 +22,7 @@ PARAMS = Path("params.yaml")
 
 Conditioning = Literal["graph", "block", "none"]
 Part = Literal["base", "pruningnet", "final"]
-Source = Literal["graph", "block", "none", "base"]
+SOURCES = ("graph", "block", "none", "base")  # of candidates' weights: a search stage each
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ class Study:
     budgets: tuple[float | str, ...]
     seeds: tuple[str, ...]
     methods: tuple[str, ...]
-    searches: dict[Source, tuple[str, ...]]
+    searches: dict[str, tuple[str, ...]]
 
 
 def load(path: Path = PARAMS) -> dict[str, Any]:
@@ -215,7 +215,12 @@ def parse(raw: Any, where: str = str(PARAMS)) -> Study:
 
 def _check_methods(study: Study, where: str) -> None:
     """`searches` lists every method once, under weights that the study makes."""
-    if missing := [source for source in get_args(Source) if source not in study.searches]:
+    for source in study.searches:
+        if source not in SOURCES:
+            raise UserError(
+                f"{where}: searches: unknown key {source!r}; {nearest(source, SOURCES)}"
+            )
+    if missing := [source for source in SOURCES if source not in study.searches]:
         raise UserError(f"{where}: searches: key {missing[0]!r} is missing; its list may be empty")
     listed = sorted(method for methods in study.searches.values() for method in methods)
     if listed != sorted(study.methods):

@@ -38,8 +38,9 @@ def test_a_small_study_costs_what_a_hand_computes() -> None:
     train, search, test, candidate = 600 - 100, 100, 200, 50 + 100
     half = FULL // 2
     assert plan.rows(smoke()) == [
-        Row("train_base", "resnet8", 1, 6 * train, 6 + 1, 6 * search + test,
-            FULL * (3 * 6 * train + 6 * search + test)),
+        # judged on the search split after each of six epochs and at the end, then on the test set
+        Row("train_base", "resnet8", 1, 6 * train, 7 + 1, 7 * search + test,
+            FULL * (3 * 6 * train + 7 * search + test)),
         Row("correlation", "resnet8", 0, 0, 0, 3 * 60, FULL * 3 * 60),
         # three PruningNets, judged at three widths after each of six epochs, and once more
         Row("train_pruningnet", "resnet8", 3, 3 * 6 * train, 3 * 19, 3 * 19 * candidate,
@@ -69,6 +70,23 @@ def test_a_model_has_its_own_budgets_recipes_and_weights() -> None:
     assert (base.networks, base.trained_images, base.evaluated_images) == (0, 0, 100 + 200)
 
 
+def test_image_folders_are_listed(tmp_path: Path) -> None:
+    for place, count in (("train/a", 300), ("train/b", 299), ("val/a", 30), ("val/b", 10)):
+        (tmp_path / place).mkdir(parents=True)
+        for number in range(count):
+            (tmp_path / place / f"{number}.png").touch()  # not opened
+    data = yaml.safe_load((ROOT / "studies/smoke.yaml").read_text())["data"]
+    data = {**data, "name": "folder", "root": str(tmp_path), "size": 16}
+    base = row(smoke(data=data), "train_base")
+    assert (base.trained_images, base.evaluated_images) == (6 * 450, 7 * 100 + 40)
+    full = FULL + 2 * STEM - 32 * (10 - 2)  # three colours, two classes
+    assert base.macs == full * (3 * base.trained_images + base.evaluated_images)
+    with pytest.raises(UserError, match="data: size is missing"):
+        plan.rows(smoke(data={**data, "size": None}))
+    with pytest.raises(UserError, match="did you mean 'folder'"):
+        plan.rows(smoke(data={**data, "name": "folders"}))
+
+
 def test_a_pruningnet_costs_the_mean_of_its_widths() -> None:
     study = smoke(space={"divisor": None, "smallest": 0.5, "ratios": [0.5, 1.0]})
     space = plan._space(study, "resnet8", plan._images(study, train=True))
@@ -92,7 +110,7 @@ def test_a_study_that_ends_after_the_correlation_costs_nothing_more() -> None:
 
 
 def test_hours_are_bound_by_arithmetic_or_by_images() -> None:
-    found = Row("finetune", "m", 1, 3600 * 100, 1, 3600 * 300, 3600 * 5e9)
+    found = Row("finetune", "m", 1, 3600 * 100, 1, 3600 * 300, 3600 * 5 * 10**9)
     assert found.hours(Rates({"m": 2.0}, 1000.0, "")) == pytest.approx(2.5)
     assert found.hours(Rates({"m": 50.0}, 100.0, "")) == pytest.approx(2.0)
 

@@ -77,7 +77,7 @@ def test_the_default_study_is_desk() -> None:
         ("data.recalibration_images", 2001, "2001 does not lie between 1 and 2000"),
         ("seeds", ["0,1"], "0,1"),
         ("methods", ["amc"], "`methods` and the lists under `searches`"),
-        ("searches.bases", [], "searches: 'bases' is unknown; did you mean 'base'"),
+        ("searches.bases", [], "searches: unknown key 'bases'; did you mean 'base'"),
         ("pruningnet.conditionings", ["graph", "none"], "metapruning needs the PruningNet 'block'"),
         ("analysis.conditionings", ["graph+blok"], "'blok' is not among pruningnet: conditionings"),
         ("analysis.conditionings", ["graph", "block"], "join them to one"),
