@@ -84,7 +84,8 @@ def prune(
     workers: int = 0,
     precision: str = "auto",
 ) -> dict[str, Any]:
-    """Find, train and write a network within `budget`; return the report as in `report.json`.
+    """Find, train and write a network within `budget`; return the report as in `report.json`
+    (under torchrun: in the first process, and nothing in the others).
 
     `model` is a name (torchvision's, ours, `package.module:function`), a function that builds the
     network, or a network with the weights it has. `weights` is a file of trained weights, or
