@@ -16,12 +16,14 @@ def latency(
 ) -> list[float]:
     """Return each model's median milliseconds for one image, in evaluation mode and fp32.
 
-    Repeats alternate, so that a busy moment hits all models alike. Models are moved to `device`.
+    Repeats alternate, so that a busy moment hits all models alike. All models are moved to
+    `device` in one memory format, because a format alone can make a network faster.
     """
-    image = torch.zeros(1, *input_size, device=device)
+    channels_last = torch.channels_last
+    image = torch.zeros(1, *input_size, device=device).contiguous(memory_format=channels_last)
     times: list[list[float]] = [[] for _ in models]
     for model in models:
-        model.to(device).eval()
+        model.to(device).to(memory_format=channels_last).eval()
     for repeat in range(WARMUP + REPEATS):
         for model, mine in zip(models, times, strict=True):
             _wait(device)

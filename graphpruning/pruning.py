@@ -42,7 +42,7 @@ from graphpruning.training.data import Images, Preprocessing, prepared, split
 from graphpruning.training.fabric import make_fabric
 from graphpruning.training.fabric import precision as precision_of
 from graphpruning.training.folder import open_images
-from graphpruning.training.listing import list_images
+from graphpruning.training.listing import Listing, list_images
 from graphpruning.training.loop import evaluate, fit
 from graphpruning.training.pretrained import load_pretrained
 from graphpruning.training.recipe import Recipe
@@ -84,7 +84,8 @@ def prune(
     workers: int = 0,
     precision: str = "auto",
 ) -> dict[str, Any]:
-    """Find, train and write a network within `budget`; return the report as in `report.json`.
+    """Find, train and write a network within `budget`; return the report as in `report.json`
+    (under torchrun: in the first process, and nothing in the others).
 
     `model` is a name (torchvision's, ours, `package.module:function`), a function that builds the
     network, or a network with the weights it has. `weights` is a file of trained weights, or
@@ -102,15 +103,16 @@ def prune(
         raise UserError(f"evaluations is {evaluations}; a search needs at least 2")
     row = methods.method(method)
     preprocessing = _preprocessing(size, tuple(mean), tuple(std))
-    images = _images(Path(data), preprocessing, workers, seed)
+    listings = [list_images("folder", Path(data), train) for train in (True, False)]
+    classes = len(listings[0].classes)
 
-    make = builder(model, len(images.test.classes), size[0])
+    make = builder(model, classes, size[0])
     with _seeded(seed):
         base = make()
     source = {"source": "the network given"} if isinstance(model, nn.Module) else None
     if weights is not None:
         source = load_pretrained(base, make.name, str(weights))
-    _check_outputs(make.name, base, size, images.test.classes)
+    _check_outputs(make.name, base, size, classes)
     initial = initial or ("base" if source else "scratch")
     if source is None and "base" in (initial, row.source):
         raise UserError(f"{method}, initial {initial}: the trained network is cut; give --weights")
@@ -119,15 +121,17 @@ def prune(
     allowed = budget_in_macs(budget, space.macs(space.full))
     space.require(allowed)
 
+    images = _images(listings, preprocessing, workers, seed)
     fabric = make_fabric(precision, cache=out / "checkpoints" / "precision.json")
     recipes = _recipes(len(images.train), batch_size, lr, pruningnet_epochs, epochs, initial)
-    settings = {
+    judged = methods.evaluations_of(row, evaluations)
+    settings: dict[str, Any] = {
         "network": make.description,
         "weights": source,
         "method": method,
         "budget_macs": allowed,
         "input_size": list(size),
-        "evaluations": methods.evaluations_of(row, evaluations),
+        "evaluations": judged,
         "initial": initial,
         "divisor": divisor,
         "smallest": smallest,
@@ -147,7 +151,7 @@ def prune(
     }
     job = _Job(
         row, make, base, graph, space, allowed, images, preprocessing, recipes, fabric,
-        out / "checkpoints", settings["evaluations"], seed, held,
+        out / "checkpoints", judged, seed, held,
     )  # fmt: skip
 
     test = prepared(images.test, preprocessing, BATCH)
@@ -292,18 +296,20 @@ class _Job:
         return Evaluator(self.graph, weights_of, calibration, search, self.fabric.autocast)
 
 
-def _images(root: Path, preprocessing: Preprocessing, workers: int, seed: int) -> _Parts:
-    """Split DATA/train; a tenth of it judges candidates."""
-    listings = {train: list_images("folder", root, train) for train in (True, False)}
+def _images(
+    listings: list[Listing], preprocessing: Preprocessing, workers: int, seed: int
+) -> _Parts:
+    """Split the training images, of which a tenth judges candidates."""
     every, test = (
-        open_images(listings[train], train, preprocessing, workers) for train in (True, False)
+        open_images(listing, train, preprocessing, workers)
+        for listing, train in zip(listings, (True, False), strict=True)
     )
     searching = min(SEARCH, max(len(every.classes), len(every) // 10))
     splits = split(every.labels, searching, min(CALIBRATION, len(every) - searching), seed)
     train, search, calibration = (
         every.select(part) for part in (splits.train, splits.search, splits.calibration)
     )
-    named = json.dumps([[list(each.files), list(each.sizes)] for each in listings.values()])
+    named = json.dumps([[listing.files, listing.sizes] for listing in listings])
     return _Parts(train, search, calibration, test, hashlib.sha256(named.encode()).hexdigest())
 
 
@@ -350,9 +356,7 @@ def _recipes(
     }  # fmt: skip
 
 
-def _check_outputs(
-    name: str, model: nn.Module, size: tuple[int, ...], classes: tuple[str, ...]
-) -> None:
+def _check_outputs(name: str, model: nn.Module, size: tuple[int, ...], classes: int) -> None:
     """A network that does not run is refused by `trace`, which says more."""
     model.eval()
     try:
@@ -360,9 +364,9 @@ def _check_outputs(
             outputs = model(torch.zeros(1, *size))
     except (RuntimeError, ValueError):
         return
-    if isinstance(outputs, torch.Tensor) and outputs.shape != (1, len(classes)):
+    if isinstance(outputs, torch.Tensor) and outputs.shape != (1, classes):
         shape = " x ".join(str(side) for side in outputs.shape[1:])
-        raise UserError(f"{name} has {shape} outputs, but the data {len(classes)} classes")
+        raise UserError(f"{name} has {shape} outputs, but the data {classes} classes")
 
 
 def _onnx(model: nn.Module, size: tuple[int, ...], path: Path) -> dict[str, Any]:
