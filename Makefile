@@ -9,7 +9,7 @@ READY = .venv/.ready
 IN_VENV = env PATH="$(CURDIR)/.venv/bin:$$PATH"
 STUDY_NAME = $(IN_VENV) python -m experiments.study study
 
-.PHONY: help repro rerun study tables data test lint
+.PHONY: help repro rerun study plan tables data test lint
 
 help: ## list the targets (what `make` does without one)
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ study: ## choose a study: `make study STUDY=smoke` makes studies/smoke.yaml the 
 	there are:" $$(basename -s .yaml studies/*.yaml) >&2; exit 2; }
 	cp "studies/$(STUDY).yaml" params.yaml
 
+plan: $(READY) ## what STUDY=name (or params.yaml) costs; FLAGS=--measure: at the speed of this machine
+	@$(IN_VENV) python -m experiments.plan $(STUDY) $(FLAGS)
+
 tables: $(READY) ## tables, figures, report from committed results (of STUDY=name, or params.yaml's)
 	@study=$${STUDY:-$$($(STUDY_NAME))} && for part in tables figures report; do \
 	  $(IN_VENV) python -m paper.$$part "results/$$study" || exit; done
@@ -35,8 +38,9 @@ tables: $(READY) ## tables, figures, report from committed results (of STUDY=nam
 data: $(READY) ## fetch Fashion-MNIST, if it is not there yet
 	$(IN_VENV) python -m experiments.fetch_data
 
-test: $(READY) ## run the tests
-	$(IN_VENV) pytest -q
+# A file's tests share what they prepared, so a file stays with one process; each has one thread.
+test: $(READY) ## run the tests, in two processes
+	$(IN_VENV) OMP_NUM_THREADS=1 pytest -q -n 2 --dist loadfile
 
 lint: $(READY) ## check style, format and types
 	$(IN_VENV) ruff check

@@ -6,11 +6,7 @@ import torch
 
 from experiments.candidates import pruningnet, search_split
 from experiments.finetune import train_found
-from experiments.inputs import (
-    search_space,
-    training_images,
-    write_csv,
-)
+from experiments.inputs import search_space, training_images, write_csv
 from experiments.stage import Context, Stage
 from graphpruning.files import write_json
 from graphpruning.network.graph import ChannelGraph
@@ -30,9 +26,8 @@ def analyse_pruningnet(context: Context) -> None:
     fabric = make_fabric(context.study.precision)
     context.precision = precision(fabric)
     calibration, search = search_split(context, images, fabric.device)
-    nets = {
-        name: pruningnet(context, images, name) for name in context.study.pruningnet.conditionings
-    }
+    conditionings = context.items["conditionings"].split("+")
+    nets = {name: pruningnet(context, images, name) for name in conditionings}
     for net, _ in nets.values():
         net.to(fabric.device)
     graph = next(iter(nets.values()))[1]
@@ -42,7 +37,7 @@ def analyse_pruningnet(context: Context) -> None:
     trained: list[float | None] = [None] * len(candidates)
     for index, widths in enumerate(candidates[: settings.trained]):
         model, _ = train_found(context, fabric, images, widths, settings.seed)
-        trained[index] = evaluate(fabric, model, search)
+        trained[index] = evaluate(fabric, model, search).top1
     rows, moves = [], []
     for name, (net, _) in nets.items():
         evaluator = Evaluator(graph, net.weights, calibration, search, fabric.autocast)
@@ -70,8 +65,7 @@ def analyse_pruningnet(context: Context) -> None:
 def influence(graph: ChannelGraph, net: PruningNet) -> list[dict[str, object]]:
     """How far each group's feature moves when another group goes to half its width.
 
-    Movement is |f' - f| / |f| of the group's mean feature, from all groups at full width;
-    `reference` is the movement when the group's own width is halved.
+    Movement is |f' - f| / |f| of the group's mean feature, from all groups at full width.
     """
     full = graph.full_widths
     position = {layer.name: index for index, layer in enumerate(graph.layers)}
@@ -92,7 +86,6 @@ def influence(graph: ChannelGraph, net: PruningNet) -> list[dict[str, object]]:
             "observed": observed,
             "distance": min(distances[changed][row] for row in rows_of[observed]),
             "movement": moved[changed][observed],
-            "reference": moved[observed][observed],
         }
         for changed in full
         for observed in full
@@ -124,8 +117,8 @@ def _distances(graph: ChannelGraph, sources: list[int]) -> dict[int, int]:
 
 STAGE = Stage(
     analyse_pruningnet,
-    sections=("networks", "data", "space", "precision", "pruningnet", "analysis", "final"),
-    items=("model",),
+    sections=("networks", "data", "space", "precision", "analysis", "final"),
+    items=("model", "conditionings"),
 )
 
 if __name__ == "__main__":

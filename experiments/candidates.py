@@ -1,5 +1,7 @@
 """What judges a candidate: PruningNets and the images that decide."""
 
+from collections.abc import Sequence
+
 import torch
 
 from experiments.inputs import fresh, network, preprocessing, split
@@ -7,11 +9,11 @@ from experiments.stage import Context
 from graphpruning.network.graph import ChannelGraph
 from graphpruning.pruningnet.pruningnet import PruningNet
 from graphpruning.training.checkpoint import load_weights
-from graphpruning.training.data import Batch, ImageSet, prepared
+from graphpruning.training.data import Batch, Images, prepared
 
 
 def pruningnet(
-    context: Context, images: ImageSet, conditioning: str
+    context: Context, images: Images, conditioning: str
 ) -> tuple[PruningNet, ChannelGraph]:
     """A trained PruningNet and the graph of the network it generates weights for."""
     _, graph = fresh(network(context, images), images, 0)
@@ -22,8 +24,8 @@ def pruningnet(
 
 
 def search_split(
-    context: Context, images: ImageSet, device: torch.device
-) -> tuple[list[Batch], list[Batch]]:
+    context: Context, images: Images, device: torch.device
+) -> tuple[Sequence[Batch], Sequence[Batch]]:
     """Images for recalibration, and the search split that candidates are judged on."""
     calibration = split(context, "calibration")[: context.study.data.recalibration_images]
     chosen = (images.select(calibration), images.select(split(context, "search")))

@@ -17,7 +17,7 @@ from experiments.inputs import (
     write_csv,
 )
 from experiments.stage import Context, Stage
-from experiments.study import seed_list
+from experiments.study import recipe, seed_list
 from graphpruning.architecture import save_architecture
 from graphpruning.files import read_json, write_json
 from graphpruning.network.cost import macs, params
@@ -25,7 +25,7 @@ from graphpruning.network.graph import Widths, trace
 from graphpruning.network.surgery import narrow
 from graphpruning.network.zoo import build, initialise
 from graphpruning.training.checkpoint import Checkpoint, load_weights
-from graphpruning.training.data import ImageSet, prepared
+from graphpruning.training.data import Images, prepared
 from graphpruning.training.fabric import make_fabric, precision
 from graphpruning.training.loop import Record, evaluate, fit
 
@@ -35,7 +35,6 @@ def finetune(context: Context) -> None:
     items, settings = context.items, context.study.final
     images = training_images(context)
     description = network(context, images)
-    size = tuple(images.images.shape[1:])
     searched = read_json(
         context.results.joinpath("search", *items.values(), "metrics.json"), "the stage search"
     )
@@ -56,14 +55,16 @@ def finetune(context: Context) -> None:
             )
         model, records = train_found(context, fabric, images, widths, seed, initial)
         trained[seed] = (model, widths)
-        graph = trace(build(**description), size)
+        graph = trace(build(**description), images.shape)
+        accuracy = evaluate(fabric, model, test)
         found[str(seed)] = {
-            "test_top1": evaluate(fabric, model, test),
+            "test_top1": accuracy.top1,
+            "test_top5": accuracy.top5,
             "macs": macs(graph, widths),
             "params": params(graph, widths),
             "epochs": len(records),
         }
-        context.log("test_top1", found[str(seed)]["test_top1"], seed)
+        context.log("test_top1", accuracy.top1, seed)
         curve += [{"seed": seed, **record} for record in records]
     for seed, (model, widths) in trained.items():
         save_architecture(
@@ -71,7 +72,7 @@ def finetune(context: Context) -> None:
             weights / f"seed-{seed}.safetensors",
             model,
             network=description,
-            input_size=size,
+            input_size=images.shape,
             widths=widths,
             preprocessing=preprocessing(context).to_dict(),
         )
@@ -90,7 +91,7 @@ def finetune(context: Context) -> None:
 def train_found(
     context: Context,
     fabric: Fabric,
-    images: ImageSet,
+    images: Images,
     widths: Widths,
     seed: int,
     initial: Path | None = None,
@@ -101,7 +102,7 @@ def train_found(
     """
     description = network(context, images)
     full = build(**description)
-    graph = trace(full, tuple(images.images.shape[1:]))
+    graph = trace(full, images.shape)
     model = narrow(full, graph, widths)
     if initial is None:
         with seeded(seed):
@@ -113,14 +114,14 @@ def train_found(
         context.checkpoints / f"seed-{seed}-{vector}.pt",
         context.fingerprint(widths=dict(widths), splits=splits_hash(context)),
     )
-    recipe = context.study.final.recipe
+    settings = recipe(context.study, "final", context.items["model"])
     train = images.select(split(context, "train"))
     records = fit(
-        fabric, model, train, preprocessing(context), recipe, seed,
+        fabric, model, train, preprocessing(context), settings, seed,
         name=f"{context.name}, seed {seed}", checkpoint=checkpoint,
     )  # fmt: skip
     context.resumed |= checkpoint.resumed
-    context.images_seen += recipe.steps(len(train)) * recipe.batch_size
+    context.images_seen += settings.steps(len(train)) * settings.batch_size
     return model, records
 
 

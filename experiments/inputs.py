@@ -2,6 +2,8 @@
 
 import csv
 import hashlib
+import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import StringIO
@@ -18,19 +20,54 @@ from graphpruning.network.graph import ChannelGraph, trace
 from graphpruning.network.widths import SearchSpace
 from graphpruning.network.zoo import build
 from graphpruning.training.checkpoint import load_weights
-from graphpruning.training.data import ImageSet, Preprocessing, load
+from graphpruning.training.data import FOLDERS, Images, Preprocessing, load
+from graphpruning.training.listing import read_manifest
 
 SPLITS = ("train", "search", "calibration")
 
 
-def training_images(context: Context) -> ImageSet:
+MANIFESTS = Path("data/manifests")
+
+
+def data_root(context: Context) -> Path:
+    """Where the study's images are, with environment variables (`$IMAGENET_DIR`) filled in."""
+    root = context.study.data.root
+
+    def value(found: re.Match[str]) -> str:
+        name = found[1] or found[2]
+        if not os.environ.get(name):
+            raise UserError(
+                f"data: root: {root} needs the environment variable {name}: "
+                f"`export {name}=FOLDER` says where the images are"
+            )
+        return os.environ[name]
+
+    return Path(re.sub(r"\$(?:(\w+)|\{(\w+)\})", value, root)).expanduser()
+
+
+def manifest(context: Context) -> Path:
+    """The list of the study's image files that `prepare` writes."""
+    return MANIFESTS / f"{context.study.study}.tsv.gz"
+
+
+def training_images(context: Context) -> Images:
     """All of the data set's training images, from which the splits choose."""
-    return load(context.study.data.name, Path(context.study.data.root), train=True)
+    return _images(context, "train")
 
 
-def test_images(context: Context) -> ImageSet:
+def test_images(context: Context) -> Images:
     """The test set: read once, after training."""
-    return load(context.study.data.name, Path(context.study.data.root), train=False)
+    return _images(context, "test")
+
+
+def _images(context: Context, part: str) -> Images:
+    data, root = context.study.data, data_root(context)
+    if data.name not in FOLDERS:
+        return load(data.name, root, part == "train")
+    from graphpruning.training.folder import open_images  # torchvision takes long to import
+
+    listing = read_manifest(manifest(context), root, part)
+    return open_images(listing, part == "train", preprocessing(context), data.workers)
 
 
 def split(context: Context, name: str) -> Tensor:
@@ -54,26 +91,27 @@ def splits_hash(context: Context) -> str:
 def preprocessing(context: Context) -> Preprocessing:
     """Normalisation and augmentation of the study."""
     data = context.study.data
-    return Preprocessing(mean=data.mean, std=data.std, pad=data.pad, flip=data.flip)
+    return Preprocessing(
+        mean=data.mean, std=data.std, pad=data.pad, flip=data.flip, size=data.size,
+        resize=data.resize, smallest_area=data.smallest_area,
+    )  # fmt: skip
 
 
-def network(context: Context, images: ImageSet) -> dict[str, Any]:
+def network(context: Context, images: Images) -> dict[str, Any]:
     """How `zoo.build` makes the study's full network for these images."""
     return {
         "name": context.items["model"],
         "num_classes": len(images.classes),
-        "in_channels": images.images.shape[1],
-        **context.study.networks[context.items["model"]],
+        "in_channels": images.shape[0],
+        **context.study.networks[context.items["model"]].options,
     }
 
 
-def fresh(
-    description: dict[str, Any], images: ImageSet, seed: int
-) -> tuple[nn.Module, ChannelGraph]:
+def fresh(description: dict[str, Any], images: Images, seed: int) -> tuple[nn.Module, ChannelGraph]:
     """A full network with fresh weights, and its graph."""
     with seeded(seed):
         model = build(**description)
-    return model, trace(model, tuple(images.images.shape[1:]))
+    return model, trace(model, images.shape)
 
 
 @contextmanager
@@ -84,7 +122,7 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def base_model(context: Context, images: ImageSet) -> tuple[nn.Module, ChannelGraph]:
+def base_model(context: Context, images: Images) -> tuple[nn.Module, ChannelGraph]:
     """The trained base, in evaluation mode, and its graph."""
     model, graph = fresh(network(context, images), images, 0)
     load_weights(context.weights / context.items["model"] / "base.safetensors", model)
@@ -97,9 +135,14 @@ def search_space(context: Context, graph: ChannelGraph) -> SearchSpace:
     return SearchSpace(graph, divisor=space.divisor, smallest=space.smallest, ratios=space.ratios)
 
 
-def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write rows (all with the same keys) as CSV, floats with six digits."""
-    lines = [list(rows[0])]
+def write_csv(
+    path: Path, rows: Sequence[dict[str, Any]], columns: Sequence[str] | None = None
+) -> None:
+    """Write rows (all with the same keys) as CSV, floats with six digits.
+
+    `columns` are the header of a table that may have no rows; else it is the first row's keys.
+    """
+    lines = [list(columns or rows[0])]
     lines += [[_cell(value) for value in row.values()] for row in rows]
     text = StringIO()
     csv.writer(text, lineterminator="\n").writerows(lines)

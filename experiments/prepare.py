@@ -1,12 +1,15 @@
-"""Check the study, and split the training images: index lists that every later stage reads."""
+"""Check study and images, list the files, and split the training images for every later stage."""
 
 from collections import Counter
 from dataclasses import replace
 
 from experiments.inputs import (
     SPLITS,
+    data_root,
     fresh,
+    manifest,
     network,
+    preprocessing,
     search_space,
     test_images,
     training_images,
@@ -14,15 +17,33 @@ from experiments.inputs import (
 from experiments.stage import Context, Stage
 from experiments.study import budget_in_macs, budget_name
 from graphpruning import methods
+from graphpruning.errors import UserError
 from graphpruning.files import write_json, write_text
-from graphpruning.training.data import ImageSet, split
+from graphpruning.training.data import FOLDERS, Images, split
+from graphpruning.training.listing import (
+    Listing,
+    damaged,
+    list_files,
+    list_images,
+    refuse,
+    write_manifest,
+)
 
 
 def prepare(context: Context) -> None:
-    """Write splits/*.txt, splits/metrics.json and study.json, which tables and figures read."""
+    """Write the manifest, splits/*.txt, splits/metrics.json and study.json.
+
+    The manifest lists the image files, which later stages then need not look for. Tables and
+    figures read the metrics and study.json, and need no image.
+    """
     study = context.study
     methods.check_sources(study.searches)
+    preprocessing(context)  # refuses values that do not fit together
+    listings = list_data(context)
+    files = write_manifest(manifest(context), listings)
     images, data = training_images(context), study.data
+    if study.methods and not data.search_images:
+        raise UserError("data: search_images: 0, but candidates are judged on them: ask for some")
     for model in study.models:
         _check_budgets(context, model, images)
     splits = split(images.labels, data.search_images, data.calibration_images, data.seed)
@@ -38,8 +59,9 @@ def prepare(context: Context) -> None:
             "dataset": data.name,
             "images": {
                 **{name: sum(count.values()) for name, count in counts.items()},
-                "test": len(test_images(context).labels),
+                "test": len(listings["test"].files if "test" in listings else test_images(context)),
             },
+            "manifest": files,
             "classes": len(images.classes),
             "class_counts": {name: dict(sorted(count.items())) for name, count in counts.items()},
         },
@@ -60,13 +82,32 @@ def prepare(context: Context) -> None:
     )
 
 
-def _check_budgets(context: Context, model: str, images: ImageSet) -> None:
+def list_data(context: Context) -> dict[str, Listing]:
+    """List the study's image files, part by part, after unpacking (ImageNet) and checking them."""
+    data, root = context.study.data, data_root(context)
+    if data.name not in FOLDERS:
+        return {"all": list_files(data.name, root)}
+    if data.name == "imagenet":
+        from graphpruning.training import imagenet  # SciPy and torchvision take long to import
+
+        return imagenet.prepare(root)
+    listings = {
+        part: list_images(data.name, root, train)
+        for part, train in (("train", True), ("test", False))
+    }
+    for part, listing in listings.items():
+        refuse(damaged(listing, f"checking {part}"), root, "mend or remove these files")
+    return listings
+
+
+def _check_budgets(context: Context, model: str, images: Images) -> None:
     """Refuse a budget that no widths of the search space meet, before anything is trained."""
     context = replace(context, items={"model": model})
     _, graph = fresh(network(context, images), images, 0)
     space = search_space(context, graph)
     for budget in context.study.budgets:
-        space.require(budget_in_macs(budget, space.macs(space.full)))
+        full = space.macs(space.full)
+        space.require(budget_in_macs(context.study.networks[model], budget, full))
 
 
 STAGE = Stage(

@@ -5,10 +5,11 @@ An unknown key or value is an error that names where it stands and the nearest k
 """
 
 import difflib
+import math
 import sys
 import types
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -19,6 +20,25 @@ from graphpruning.training.recipe import Recipe
 
 PARAMS = Path("params.yaml")
 
+Conditioning = Literal["graph", "block", "none"]
+Part = Literal["base", "pruningnet", "final"]
+Source = Literal["graph", "block", "none", "base"]
+
+
+@dataclass(frozen=True)
+class Network:
+    """One model: how it is built, and where it differs from the rest of the study.
+
+    `options` go to `zoo.build`. `budgets` says how many MACs a budget's label ("large") means for
+    this model. `recipes` replace the study's. `weights`, "torchvision" or a file, are those of a
+    base that is trained already.
+    """
+
+    options: dict[str, Any] = field(default_factory=dict)
+    budgets: dict[str, float | str] = field(default_factory=dict)
+    recipes: dict[Part, Recipe] = field(default_factory=dict)
+    weights: str | None = None
+
 
 @dataclass(frozen=True)
 class Data:
@@ -26,6 +46,10 @@ class Data:
 
     Of `calibration_images`, which are part of training, the first `recalibration_images` give every
     candidate its batch normalisation statistics.
+
+    `root` may hold environment variables. Image files are resized to `resize` pixels on the shorter
+    side and cut to the central `size`; in training a random part of at least `smallest_area` of
+    the area is cut out instead (null: `pad` and crop). `workers` processes decode them.
     """
 
     name: str
@@ -39,6 +63,10 @@ class Data:
     std: tuple[float, ...]
     pad: int
     flip: bool
+    size: int | None = None
+    resize: int | None = None
+    smallest_area: float | None = None
+    workers: int = 0
 
 
 @dataclass(frozen=True)
@@ -71,15 +99,19 @@ class Correlation:
 class PruningNets:
     """Training of the PruningNets, one a conditioning, all by the same recipe."""
 
-    conditionings: tuple[Literal["graph", "block", "none"], ...]
+    conditionings: tuple[Conditioning, ...]
     seed: int
     recipe: Recipe
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """Random candidates judged with generated weights; the first `trained` also from scratch."""
+    """Random candidates judged with generated weights; the first `trained` also from scratch.
 
+    `conditionings` names the PruningNets that one stage judges: ["graph+block+none"].
+    """
+
+    conditionings: tuple[str, ...]
     candidates: int
     trained: int
     seed: int
@@ -132,12 +164,15 @@ class Final:
 
 @dataclass(frozen=True)
 class Study:
-    """Everything that `dvc repro` needs to know."""
+    """Everything that `dvc repro` needs to know.
+
+    Every list but `models` is empty in a study that ends after the correlation.
+    """
 
     study: str
     title: str
     models: tuple[str, ...]
-    networks: dict[str, dict[str, Any]]
+    networks: dict[str, Network]
     data: Data
     space: Space
     precision: Literal["auto", "32-true", "bf16-mixed"]
@@ -150,7 +185,7 @@ class Study:
     budgets: tuple[float | str, ...]
     seeds: tuple[str, ...]
     methods: tuple[str, ...]
-    searches: dict[str, tuple[str, ...]]
+    searches: dict[Source, tuple[str, ...]]
 
 
 def load(path: Path = PARAMS) -> dict[str, Any]:
@@ -169,50 +204,131 @@ def load(path: Path = PARAMS) -> dict[str, Any]:
 def parse(raw: Any, where: str = str(PARAMS)) -> Study:
     """Turn plain data into a `Study`."""
     study: Study = _read(Study, raw, where)
-    for budget in study.budgets:
-        budget_in_macs(budget, 1)
     for seeds in study.seeds:
         seed_list(seeds)
+    _check_methods(study, where)
+    _check_lists(study, where)
+    _check_ranges(study, where)
+    _check_networks(study, where)
+    return study
+
+
+def _check_methods(study: Study, where: str) -> None:
+    """`searches` lists every method once, under weights that the study makes."""
+    if missing := [source for source in get_args(Source) if source not in study.searches]:
+        raise UserError(f"{where}: searches: key {missing[0]!r} is missing; its list may be empty")
     listed = sorted(method for methods in study.searches.values() for method in methods)
     if listed != sorted(study.methods):
         raise UserError(f"{where}: `methods` and the lists under `searches` name other methods")
-    _check_ranges(study, where)
-    if missing := [model for model in study.models if model not in study.networks]:
-        raise UserError(f"{where}: networks has no entry for the model {missing[0]!r}")
-    return study
+    trained = study.pruningnet.conditionings
+    for source, methods in study.searches.items():
+        if methods and source not in ("base", *trained):
+            raise UserError(
+                f"{where}: searches: {source}: {methods[0]} needs the PruningNet {source!r}: "
+                "add it to pruningnet: conditionings"
+            )
+    if len(study.analysis.conditionings) > 1:
+        raise UserError(f"{where}: analysis: conditionings: join them to one, such as 'graph+none'")
+    for name in (name for joined in study.analysis.conditionings for name in joined.split("+")):
+        if name not in trained:
+            raise UserError(
+                f"{where}: analysis: conditionings: {name!r} is not among pruningnet: conditionings"
+            )
+
+
+def _check_lists(study: Study, where: str) -> None:
+    """A study goes to its end, or ends after the correlation: no list is empty, or all are."""
+    for key, listed in (("models", study.models), ("data: mean", study.data.mean)):
+        if not listed:
+            raise UserError(f"{where}: {key}: the list is empty")
+    lists = {
+        "pruningnet: conditionings": study.pruningnet.conditionings,
+        "analysis: conditionings": study.analysis.conditionings,
+        "budgets": study.budgets,
+        "seeds": study.seeds,
+        "methods": study.methods,
+    }
+    empty = [key for key, listed in lists.items() if not listed]
+    if empty and len(empty) < len(lists):
+        raise UserError(
+            f"{where}: {empty[0]}: the list is empty; only a study that ends after the correlation "
+            f"may have that, and there all of these are empty: {'; '.join(lists)}"
+        )
 
 
 def _check_ranges(study: Study, where: str) -> None:
     """Counts that must be there, and parts that must fit into their whole."""
     data, search, analysis = study.data, study.search, study.analysis
-    within = {
+    within: dict[str, tuple[int | None, float]] = {
         "data: recalibration_images": (data.recalibration_images, data.calibration_images),
+        "data: size": (data.size, math.inf if data.resize is None else data.resize),
+        "data: resize": (data.resize, math.inf),
         "correlation: images": (study.correlation.images, data.calibration_images),
         "search: reconstruction: images": (search.reconstruction.images, data.calibration_images),
         "analysis: trained": (analysis.trained, analysis.candidates),
         "search: agent: warmup_episodes": (search.agent.warmup_episodes, search.evaluations - 1),
     }
     for key, (value, most) in within.items():
-        if not 1 <= value <= most:
-            raise UserError(f"{where}: {key}: {value} does not lie between 1 and {most}")
-    for key, listed in (("models", study.models), ("budgets", study.budgets),
-                        ("seeds", study.seeds), ("methods", study.methods),
-                        ("data: mean", data.mean)):  # fmt: skip
-        if not listed:
-            raise UserError(f"{where}: {key}: the list is empty")
+        if value is not None and not 1 <= value <= most:
+            upto = f"lie between 1 and {most}" if most < math.inf else "reach 1"
+            raise UserError(f"{where}: {key}: {value} does not {upto}")
+    if data.smallest_area is not None and not 0 < data.smallest_area <= 1:
+        raise UserError(
+            f"{where}: data: smallest_area: {data.smallest_area} is no share above 0 and up to 1"
+        )
+    if data.workers < 0:
+        raise UserError(f"{where}: data: workers: {data.workers} is below 0")
 
 
-def budget_in_macs(budget: float | str, full: int) -> int:
-    """MACs of a budget: a share of `full` (0.5), or absolute ("316M", "1.0G")."""
-    text = str(budget)
+def _check_networks(study: Study, where: str) -> None:
+    """Every model has an entry, and every budget means MACs for it."""
+    names = [budget_name(budget) for budget in study.budgets]
+    for model in study.models:
+        if model not in study.networks:
+            raise UserError(f"{where}: networks has no entry for the model {model!r}")
+        network = study.networks[model]
+        for label in network.budgets:
+            if label not in names:
+                raise UserError(
+                    f"{where}: networks: {model}: budgets: {label!r} is not among the study's "
+                    f"budgets, {', '.join(names) or 'which are none'}"
+                )
+        for budget in study.budgets:
+            try:
+                budget_in_macs(network, budget, sys.maxsize)  # the size shows when it is built
+            except UserError as refusal:
+                raise UserError(f"{where}: networks: {model}: {refusal}") from None
+
+
+def recipe(study: Study, part: Part, model: str) -> Recipe:
+    """The recipe of a part of the study for `model`: its own, else the study's."""
+    section: Base | PruningNets | Final = getattr(study, part)
+    return study.networks[model].recipes.get(part, section.recipe)
+
+
+def budget_in_macs(network: Network, budget: float | str, full: int) -> int:
+    """MACs of a budget for `network`: a share of `full` (0.5), or absolute ("316M", "1.0G").
+
+    `budget` is one of the two, or a label for which the network says one of the two.
+    """
+    given = network.budgets.get(budget_name(budget), budget)
+    text = str(given)
     scale = {"M": 1e6, "G": 1e9}.get(text[-1:])
     try:
-        macs = float(text[:-1]) * scale if scale else float(text) * full
+        number = float(text[:-1] if scale else text)
     except ValueError:
-        macs = -1
-    if macs <= 0 or (not scale and float(text) > 1):
-        raise UserError(f"budgets: {budget!r} is neither a share up to 1 nor MACs such as '316M'")
-    return int(macs)
+        number = math.nan
+    named = "" if given == budget else f"{budget}: "
+    if not 0 < number < math.inf or (not scale and number > 1):
+        raise UserError(
+            f"budgets: {named}{given!r} is neither a share up to 1 nor MACs such as '316M'"
+            + ("" if named else ", nor a label that the network's own budgets explain")
+        )
+    if scale and number * scale > full:
+        raise UserError(
+            f"budgets: {named}{given!r} is more than the {full:,} MACs of the whole network"
+        )
+    return int(number * (scale or full))
 
 
 def budget_name(budget: float | str) -> str:
@@ -248,15 +364,22 @@ def _read(kind: Any, value: Any, where: str) -> Any:
     if origin is dict:
         if not isinstance(value, Mapping):
             raise UserError(f"{where}: a mapping is expected, not {value!r}")
-        return {str(k): _read(arguments[1], v, f"{where}.{k}") for k, v in value.items()}
+        return {
+            _read(arguments[0], str(k), where): _read(arguments[1], v, f"{where}: {k}")
+            for k, v in value.items()
+        }
     accepted = (int, float) if kind is float else kind
     if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
-        name = "null" if kind is type(None) else kind.__name__
-        raise UserError(f"{where}: {name} is expected, not {value!r}")
+        raise UserError(f"{where}: {kind.__name__} is expected, not {value!r}")
     return float(value) if kind is float else value
 
 
 def _read_union(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
+    if value is None and type(None) in kinds:
+        return None
+    kinds = tuple(kind for kind in kinds if kind is not type(None))
+    if len(kinds) == 1:
+        return _read(kinds[0], value, where)  # its error says more than "X or null is expected"
     for kind in kinds:
         try:
             return _read(kind, value, where)
@@ -273,7 +396,7 @@ def _read_fields(kind: Any, value: Any, where: str) -> Any:
     for key in value:
         if key not in hints:
             raise UserError(f"{where}: unknown key {key!r}; {nearest(key, hints)}")
-    required = [f.name for f in fields(kind) if f.default is MISSING]
+    required = [f.name for f in fields(kind) if f.default is f.default_factory is MISSING]
     if missing := [name for name in required if name not in value]:
         raise UserError(f"{where}: key {missing[0]!r} is missing")
     values = {key: _read(hints[key], v, f"{where}: {key}") for key, v in value.items()}

@@ -13,6 +13,7 @@ from experiments.inputs import (
     write_csv,
 )
 from experiments.stage import Context, Stage
+from experiments.study import recipe
 from graphpruning.files import write_json
 from graphpruning.pruningnet.pruningnet import PruningNet, RandomWidthStep
 from graphpruning.search.evaluator import Evaluator
@@ -25,11 +26,12 @@ SHARES = {"full": 1.0, "half": 0.5, "quarter": 0.25}
 
 def train_pruningnet(context: Context) -> None:
     """Write the PruningNet's weights, its curve, and its accuracy at three uniform widths."""
-    settings, conditioning = context.study.pruningnet, context.items["conditioning"]
+    model, conditioning = context.items["model"], context.items["conditioning"]
+    settings, seed = recipe(context.study, "pruningnet", model), context.study.pruningnet.seed
     images = training_images(context)
-    _, graph = fresh(network(context, images), images, settings.seed)
+    _, graph = fresh(network(context, images), images, seed)
     space = search_space(context, graph)
-    with seeded(settings.seed):
+    with seeded(seed):
         net = PruningNet(graph, conditioning)
     fabric = make_fabric(context.study.precision)
     context.precision = precision(fabric)
@@ -45,18 +47,17 @@ def train_pruningnet(context: Context) -> None:
         context.log("search_top1_full", accuracies["search_top1_full"], epoch)
         return accuracies
 
-    recipe, train = settings.recipe, images.select(split(context, "train"))
+    train = images.select(split(context, "train"))
     checkpoint = Checkpoint(
         context.checkpoints / "training.pt", context.fingerprint(splits=splits_hash(context))
     )
     records = fit(
-        fabric, net, train, preprocessing(context), recipe, settings.seed, name=context.name,
-        step=RandomWidthStep(space, recipe.label_smoothing), on_epoch=each_epoch,
+        fabric, net, train, preprocessing(context), settings, seed, name=context.name,
+        step=RandomWidthStep(space, settings.label_smoothing), on_epoch=each_epoch,
         checkpoint=checkpoint,
     )  # fmt: skip
     context.resumed = checkpoint.resumed
-    context.images_seen = recipe.steps(len(train)) * recipe.batch_size
-    model = context.items["model"]
+    context.images_seen = settings.steps(len(train)) * settings.batch_size
     save_weights(
         context.weights / model / f"pruningnet-{conditioning}.safetensors", net.state_dict()
     )

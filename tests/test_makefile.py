@@ -78,6 +78,24 @@ def test_tables_take_the_named_study_or_that_of_the_parameters(project: Path) ->
         assert make(project, *arguments).stdout.splitlines() == expected
 
 
+def test_plan_takes_the_named_study_and_flags(project: Path) -> None:
+    ready_environment(project, 'echo "$@"')
+    assert make(project, "plan").stdout == "-m experiments.plan\n"
+    shown = make(project, "plan", "STUDY=imagenet", "FLAGS=--measure").stdout
+    assert shown == "-m experiments.plan imagenet --measure\n"
+
+
+def test_plan_fails_with_its_refusal(project: Path) -> None:
+    ready_environment(project, "exit 2")
+    assert make(project, "plan", "STUDY=imagenet").returncode == 2
+
+
+def test_tests_run_in_two_processes_of_one_thread(project: Path) -> None:
+    ready_environment(project, "exit 0")
+    executable(project / ".venv/bin/pytest", 'echo "$OMP_NUM_THREADS $@"')
+    assert "1 -q -n 2 --dist loadfile" in make(project, "test").stdout.splitlines()
+
+
 @pytest.mark.parametrize(
     ("failing", "started"),
     [

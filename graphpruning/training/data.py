@@ -1,11 +1,14 @@
-"""Images as uint8 tensors in memory: data sets, splits, and batches augmented as a whole."""
+"""Images as uint8 tensors: data sets, splits, and batches augmented as a whole.
 
-import hashlib
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+Image files that are decoded as they are needed are in `folder.py`; both kinds are `Images`.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from difflib import get_close_matches
+from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, overload
 
 import torch
 import torch.nn.functional as F
@@ -24,31 +27,11 @@ FASHION_MNIST_FILES = {  # name: SHA-256 of the uncompressed file
 }
 
 
-@dataclass(frozen=True)
-class ImageSet:
-    """Labelled images: uint8 [N, C, H, W], int64 labels [N], and the classes' names."""
+FOLDERS = ("folder", "imagenet", "imagenet_subset")  # data sets that folder.py reads
 
-    images: Tensor
-    labels: Tensor
-    classes: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def select(self, indices: Tensor) -> "ImageSet":
-        """Return the images at `indices`, in that order."""
-        return ImageSet(self.images[indices], self.labels[indices], self.classes)
-
-    def to(self, device: torch.device) -> "ImageSet":
-        """Return the set on `device`; its batches are then made there."""
-        return ImageSet(self.images.to(device), self.labels.to(device), self.classes)
-
-    def sha256(self) -> str:
-        """Return the SHA-256 of pixels and labels, for fingerprints."""
-        digest = hashlib.sha256()
-        for tensor in (self.images, self.labels):
-            digest.update(tensor.cpu().contiguous().numpy().data)
-        return digest.hexdigest()
+# Evaluation batches that need less are kept normalised; of a larger set of pixels only the batch
+# in hand is moved to another device.
+IN_MEMORY = 2**30  # bytes
 
 
 @dataclass(frozen=True)
@@ -57,32 +40,179 @@ class Preprocessing:
 
     When augmenting, a random crop of the image after `pad` black pixels on each side, then (if
     `flip`) a horizontal flip in half of the cases.
+
+    Image files are cut to `size` x `size` pixels: in evaluation the centre, after a resize to
+    `resize` pixels on the shorter side (None: not resized); when augmenting, unless
+    `smallest_area` is None, a random part of the image with at least that share of its area and
+    an aspect ratio of 3/4 to 4/3, resized (torchvision's RandomResizedCrop), in place of `pad`.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
     pad: int
     flip: bool
+    size: int | None = None
+    resize: int | None = None
+    smallest_area: float | None = None
 
     def __post_init__(self) -> None:
         if len(self.mean) != len(self.std) or min(self.std) <= 0 or self.pad < 0:
             raise UserError(
                 f"{self}: mean and std need one value a channel, std above 0 and pad at least 0"
             )
+        if self.size is None and not self.resize is self.smallest_area is None:
+            raise UserError(f"{self}: resize and smallest_area need a size")
+        if self.size is not None and not 1 <= self.size <= (self.resize or self.size):
+            raise UserError(f"{self}: size must be at least 1, and resize at least the size")
+        if self.smallest_area is not None and not (0 < self.smallest_area <= 1 and self.pad == 0):
+            raise UserError(
+                f"{self}: smallest_area must be above 0 and at most 1, and pad is then 0"
+            )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the values as JSON can hold them."""
-        return asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
+        """Return the values as JSON can hold them, without those that are None."""
+        values = asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
+        return {name: value for name, value in values.items() if value is not None}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Preprocessing":
         """Make one from `to_dict`'s values."""
-        return cls(
-            mean=tuple(values["mean"]),
-            std=tuple(values["std"]),
-            pad=values["pad"],
-            flip=values["flip"],
-        )
+        return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
+
+    def check_channels(self, channels: int) -> None:
+        """Raise `UserError` unless there is one mean for each of the images' channels."""
+        if len(self.mean) != channels:
+            raise UserError(
+                f"preprocessing has {len(self.mean)} channels (mean, std), "
+                f"the images have {channels}"
+            )
+
+
+class Images(Protocol):
+    """Labelled images, wherever their pixels are."""
+
+    @property
+    def labels(self) -> Tensor:
+        """int64 [N], on the CPU unless the images are elsewhere."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes' names."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width that the network sees."""
+
+    def __len__(self) -> int: ...
+
+    def select(self, indices: Tensor) -> "Images":
+        """Return the images at `indices`, in that order."""
+
+    def to(self, device: torch.device) -> "Images":
+        """Return the images so that batches are made on `device`."""
+
+    def decoded(self, preprocessing: Preprocessing) -> "ImageSet":
+        """Return the pixels that evaluation sees."""
+
+    def batches(
+        self,
+        preprocessing: Preprocessing,
+        batch_size: int,
+        generator: Generator | None = None,
+        augment: bool = False,
+        rank: int = 0,
+        world: int = 1,
+        drop_last: bool = False,
+        limit: int | None = None,
+    ) -> Iterator[Batch]:
+        """Yield normalised batches; shuffled if there is a `generator`, of `limit` images at most.
+
+        `batch_size` counts the images of all `world` ranks: each rank takes every `world`-th image
+        of the same batch. All random numbers are drawn before the first batch, whatever the rank.
+        """
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images as uint8 [N, C, H, W] (in memory, or mapped from a file), int64 labels [N], classes.
+
+    Batches are made on `device`, by default where the pixels are.
+    """
+
+    images: Tensor
+    labels: Tensor
+    classes: tuple[str, ...]
+    device: torch.device | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width."""
+        _, channels, height, width = self.images.shape
+        return channels, height, width
+
+    def select(self, indices: Tensor) -> "ImageSet":
+        """Return the images at `indices`, in that order, in memory."""
+        return replace(self, images=self.images[indices], labels=self.labels[indices])
+
+    def to(self, device: torch.device) -> "ImageSet":
+        """Return the set on `device`; more than `IN_MEMORY` of pixels go there batch by batch."""
+        if self.images.nbytes > IN_MEMORY:
+            return replace(self, device=device)
+        return ImageSet(self.images.to(device), self.labels.to(device), self.classes)
+
+    def decoded(self, preprocessing: Preprocessing) -> "ImageSet":
+        """Return the set itself."""
+        return self
+
+    def batches(
+        self,
+        preprocessing: Preprocessing,
+        batch_size: int,
+        generator: Generator | None = None,
+        augment: bool = False,
+        rank: int = 0,
+        world: int = 1,
+        drop_last: bool = False,
+        limit: int | None = None,
+    ) -> Iterator[Batch]:
+        """Yield batches as `Images.batches` says."""
+        preprocessing.check_channels(self.shape[0])
+        home = self.images.device
+        device = self.device or home
+        order = image_order(len(self), generator, limit)
+        count = len(order)
+        if augment:
+            corners = torch.randint(0, 2 * preprocessing.pad + 1, (2, count), generator=generator)
+            flips = torch.rand(count, generator=generator) < (0.5 if preprocessing.flip else 0)
+            corners, flips = corners.to(device), flips.to(device)
+        order = order.to(home)
+
+        for mine in batch_slices(count, batch_size, rank, world, drop_last):
+            images = self.images[order[mine]].to(device)
+            if augment:
+                top, left = corners[:, mine]
+                pixels = crop_and_flip(images, top, left, flips[mine], preprocessing.pad)
+            else:
+                pixels = images.permute(0, 2, 3, 1)
+            yield normalise(pixels, preprocessing), self.labels[order[mine]].to(device)
+
+
+def image_order(count: int, generator: Generator | None, limit: int | None) -> Tensor:
+    """Return which of `count` images an epoch visits, in order: `limit` at most, all different."""
+    if generator is None:
+        return torch.arange(count)[:limit]
+    return torch.randperm(count, generator=generator)[:limit]
+
+
+def batch_slices(
+    count: int, batch_size: int, rank: int, world: int, drop_last: bool
+) -> Iterator[slice]:
+    """Yield one rank's places in each batch of `count` images, as `Images.batches` says."""
+    for start in range(0, count - count % batch_size if drop_last else count, batch_size):
+        yield slice(start + rank, min(start + batch_size, count), world)
 
 
 def fashion_mnist(root: Path, train: bool) -> ImageSet:
@@ -153,17 +283,33 @@ LOADERS: dict[str, Callable[[Path, bool], ImageSet]] = {
 }
 
 
-def load(name: str, root: str | Path, train: bool) -> ImageSet:
+def load(
+    name: str,
+    root: str | Path,
+    train: bool,
+    preprocessing: Preprocessing | None = None,
+    workers: int = 0,
+) -> Images:
     """Return the training or test images of a known data set kept under `root`.
 
-    Raises `UserError` for an unknown name, and for a file that is missing or corrupted.
+    Image folders need `preprocessing`, which says how files become pixels, and are decoded by
+    `workers` processes (0: by this one). Raises `UserError` for an unknown name, and for a file
+    that is missing or corrupted.
     """
-    if name not in LOADERS:
-        nearest = get_close_matches(name, LOADERS, n=1, cutoff=0)[0]
-        raise UserError(
-            f"unknown data set {name!r}: did you mean {nearest!r}? (known: {', '.join(LOADERS)})"
-        )
-    return LOADERS[name](Path(root), train)
+    if name in LOADERS:
+        return LOADERS[name](Path(root), train)
+    if name in FOLDERS:
+        from graphpruning.training.folder import open_images  # it imports this module
+        from graphpruning.training.listing import list_images
+
+        if preprocessing is None:
+            raise UserError(f"data set {name!r}: preprocessing with a size is needed")
+        return open_images(list_images(name, Path(root), train), train, preprocessing, workers)
+    known = [*LOADERS, *FOLDERS]
+    nearest = get_close_matches(name, known, n=1, cutoff=0)[0]
+    raise UserError(
+        f"unknown data set {name!r}: did you mean {nearest!r}? (known: {', '.join(known)})"
+    )
 
 
 @dataclass(frozen=True)
@@ -178,70 +324,29 @@ class Splits:
 def split(labels: Tensor, search_images: int, calibration_images: int, seed: int) -> Splits:
     """Hold `search_images` out of training and name `calibration_images` of those that remain.
 
-    Each class has its share of every part, to within one image. Raises `UserError` when there are
-    too few images.
+    Each class has its share of every part, to within one image. `search_images` is 0 where no
+    candidate is judged. Raises `UserError` when there are too few images.
     """
-    if min(search_images, calibration_images) < 1 or (
-        search_images + calibration_images > len(labels)
+    if (
+        search_images < 0
+        or calibration_images < 1
+        or (search_images + calibration_images > len(labels))
     ):
         raise UserError(
             f"cannot take {search_images} search and {calibration_images} calibration images from "
-            f"{len(labels)} training images: ask for at least 1 of each, and for no more than that"
+            f"{len(labels)} training images: ask for at least 0 and 1, and for no more than that"
         )
     shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     # An image's place among its own class, from 0 to 1: in this order every beginning of the
     # list is stratified.
     place = torch.empty(len(labels), dtype=torch.float64)
+    shuffled_labels = labels[shuffled]
     for label in set(labels.tolist()):
-        members = shuffled[labels[shuffled] == label]
+        members = shuffled[shuffled_labels == label]
         place[members] = (torch.arange(len(members), dtype=torch.float64) + 0.5) / len(members)
     order = shuffled[place[shuffled].argsort(stable=True)]
     search, train = order[:search_images], order[search_images:]
     return Splits(*(part.sort().values for part in (train, search, train[:calibration_images])))
-
-
-def batches(
-    data: ImageSet,
-    preprocessing: Preprocessing,
-    batch_size: int,
-    generator: Generator | None = None,
-    augment: bool = False,
-    rank: int = 0,
-    world: int = 1,
-    drop_last: bool = False,
-    limit: int | None = None,
-) -> Iterator[Batch]:
-    """Yield normalised batches; shuffled if there is a `generator`, of `limit` images at most.
-
-    `batch_size` counts the images of all `world` ranks: each rank takes every `world`-th image of
-    the same batch. All random numbers are drawn before the first batch, whatever the rank.
-    """
-    if len(preprocessing.mean) != data.images.shape[1]:
-        raise UserError(
-            f"preprocessing has {len(preprocessing.mean)} channels (mean, std), "
-            f"the images have {data.images.shape[1]}"
-        )
-    device = data.images.device
-    if generator is None:
-        order = torch.arange(len(data))[:limit]
-    else:
-        order = torch.randperm(len(data), generator=generator)[:limit]
-    count = len(order)
-    if augment:
-        corners = torch.randint(0, 2 * preprocessing.pad + 1, (2, count), generator=generator)
-        flips = torch.rand(count, generator=generator) < (0.5 if preprocessing.flip else 0)
-        corners, flips = corners.to(device), flips.to(device)
-    order = order.to(device)
-
-    for start in range(0, count - count % batch_size if drop_last else count, batch_size):
-        mine = slice(start + rank, min(start + batch_size, count), world)
-        images = data.images[order[mine]]
-        if augment:
-            top, left = corners[:, mine]
-            pixels = crop_and_flip(images, top, left, flips[mine], preprocessing.pad)
-        else:
-            pixels = images.permute(0, 2, 3, 1)
-        yield normalise(pixels, preprocessing), data.labels[order[mine]]
 
 
 def crop_and_flip(images: Tensor, top: Tensor, left: Tensor, flip: Tensor, pad: int) -> Tensor:
@@ -278,6 +383,37 @@ def normalise(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
     return rows.view(count, height, width, channels).permute(0, 3, 1, 2)
 
 
-def prepared(data: ImageSet, preprocessing: Preprocessing, batch_size: int) -> list[Batch]:
-    """Return all evaluation batches in order, normalised once and kept in memory."""
-    return list(batches(data, preprocessing, batch_size))
+class Prepared(Sequence[Batch]):
+    """Evaluation batches in order, each normalised anew whenever it is asked for."""
+
+    def __init__(self, data: ImageSet, preprocessing: Preprocessing, batch_size: int) -> None:
+        preprocessing.check_channels(data.shape[0])
+        self.data = data
+        self.preprocessing = preprocessing
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self.data) // self.batch_size)
+
+    @overload
+    def __getitem__(self, index: int) -> Batch: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Batch]: ...
+    def __getitem__(self, index: int | slice) -> Batch | list[Batch]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        start = range(0, len(self.data), self.batch_size)[index]
+        mine = slice(start, start + self.batch_size)
+        device = self.data.device or self.data.images.device
+        pixels = self.data.images[mine].to(device).permute(0, 2, 3, 1)
+        return normalise(pixels, self.preprocessing), self.data.labels[mine].to(device)
+
+
+def prepared(data: Images, preprocessing: Preprocessing, batch_size: int) -> Sequence[Batch]:
+    """Return all evaluation batches in order, to go through as often as one likes.
+
+    They are normalised once and kept if that takes at most `IN_MEMORY`.
+    """
+    ready = Prepared(data.decoded(preprocessing), preprocessing, batch_size)
+    fits = 4 * len(data) * prod(data.shape) <= IN_MEMORY
+    return list(ready) if fits else ready

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from experiments.study import Study, budget_in_macs, load, parse, seed_list
+from experiments.study import Network, Study, budget_in_macs, load, parse, recipe, seed_list
 from graphpruning import methods
 from graphpruning.errors import UserError
 
@@ -14,14 +14,15 @@ ROOT = Path(__file__).parents[2]
 DESK = ROOT / "studies" / "desk.yaml"
 
 
-def changed(path: str, value: Any) -> dict[str, Any]:
-    """The desk study with one value changed; `path` is dotted."""
+def changed(changes: dict[str, Any]) -> dict[str, Any]:
+    """The desk study with other values at dotted paths; a key that is not there yet is added."""
     raw: dict[str, Any] = yaml.safe_load(DESK.read_text())
-    *parents, last = path.split(".")
-    place = raw
-    for parent in parents:
-        place = place[parent]
-    place[last] = value
+    for path, value in changes.items():
+        *parents, last = path.split(".")
+        place = raw
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[last] = value
     return raw
 
 
@@ -58,22 +59,77 @@ def test_the_default_study_is_desk() -> None:
         ("space", 4, "a mapping is expected"),
         ("budgets", [1.5], "1.5"),
         ("budgets", ["316X"], "316X"),
+        ("budgets", ["nan"], "'nan' is neither a share"),
+        ("budgets", ["infM"], "'infM' is neither a share"),
+        ("budgets", ["large"], "networks: resnet20: budgets: 'large' is neither a share"),
+        ("networks.resnet20.budgets", {"large": "3G"}, "'large' is not among the study's budgets"),
+        ("networks.resnet20.budgets", {"0.5": "3X"}, "budgets: 0.5: '3X' is neither a share"),
+        ("networks.resnet20.width", 16, "networks: resnet20: unknown key 'width'"),
+        ("networks.resnet20.weights", 1, "networks: resnet20: weights: str is expected, not 1"),
+        ("networks.resnet20.recipes.bas", {}, "recipes: 'bas' is unknown; did you mean 'base'"),
+        ("networks.resnet20.recipes.base", {}, "recipes: base: key 'epochs' is missing"),
+        ("space.divisor", "8", "space: divisor: int is expected, not '8'"),
+        ("space.ratios", [0.1, "half"], "space: ratios[1]: float is expected, not 'half'"),
+        ("data.size", 0, "data: size: 0 does not reach 1"),
+        ("data.resize", -1, "data: resize: -1 does not reach 1"),
+        ("data.smallest_area", 1.5, "data: smallest_area: 1.5"),
+        ("data.workers", -1, "data: workers: -1 is below 0"),
+        ("data.recalibration_images", 2001, "2001 does not lie between 1 and 2000"),
         ("seeds", ["0,1"], "0,1"),
         ("methods", ["amc"], "`methods` and the lists under `searches`"),
+        ("searches.bases", [], "searches: 'bases' is unknown; did you mean 'base'"),
+        ("pruningnet.conditionings", ["graph", "none"], "metapruning needs the PruningNet 'block'"),
+        ("analysis.conditionings", ["graph+blok"], "'blok' is not among pruningnet: conditionings"),
+        ("analysis.conditionings", ["graph", "block"], "join them to one"),
+        ("analysis.conditionings", [], "analysis: conditionings: the list is empty"),
+        ("seeds", [], "seeds: the list is empty"),
+        ("models", [], "models: the list is empty"),
+        ("data.mean", [], "data: mean: the list is empty"),
     ],
 )
 def test_what_does_not_fit_is_named_in_one_line(path: str, value: Any, says: str) -> None:
     with pytest.raises(UserError) as refusal:
-        parse(changed(path, value))
+        parse(changed({path: value}))
     assert says in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
 
-def test_a_missing_key_is_named() -> None:
+@pytest.mark.parametrize(
+    ("parent", "key"), [("search", "evaluations"), ("searches", "none"), ("analysis", "trained")]
+)
+def test_a_missing_key_is_named(parent: str, key: str) -> None:
     raw = yaml.safe_load(DESK.read_text())
-    del raw["search"]["evaluations"]
-    with pytest.raises(UserError, match="search: key 'evaluations' is missing"):
+    del raw[parent][key]
+    with pytest.raises(UserError, match=f"{parent}: key '{key}' is missing"):
         parse(raw)
+
+
+def test_a_size_does_not_exceed_what_it_is_cut_from() -> None:
+    with pytest.raises(UserError, match="data: size: 256 does not lie between 1 and 224"):
+        parse(changed({"data.size": 256, "data.resize": 224}))
+
+
+def test_optional_values_may_be_null_or_left_out() -> None:
+    data = parse(changed({"data.size": None})).data
+    assert (data.size, data.resize, data.smallest_area, data.workers) == (None, None, None, 0)
+    data = parse(changed({"data.size": 224, "data.resize": 256, "data.smallest_area": 0.08})).data
+    assert (data.size, data.resize, data.smallest_area) == (224, 256, 0.08)
+    assert parse(changed({"networks.resnet20": {}})).networks["resnet20"] == Network()
+
+
+def test_a_study_may_end_after_the_correlation() -> None:
+    keys = ("pruningnet.conditionings", "analysis.conditionings", "budgets", "seeds", "methods",
+            "searches.graph", "searches.block", "searches.none", "searches.base")  # fmt: skip
+    study = parse(changed({key: [] for key in keys}))
+    assert not any((study.budgets, study.seeds, study.methods, study.analysis.conditionings))
+
+
+def test_a_model_has_its_own_recipe_or_the_studys() -> None:
+    own = {**yaml.safe_load(DESK.read_text())["base"]["recipe"], "epochs": 7}
+    study = parse(changed({"networks.resnet20.recipes.final": own}))
+    assert recipe(study, "final", "resnet20").epochs == 7
+    assert recipe(study, "base", "resnet20") == study.base.recipe
+    assert recipe(study, "pruningnet", "resnet20") == study.pruningnet.recipe
 
 
 def test_files_that_are_no_study(tmp_path: Path) -> None:
@@ -93,8 +149,13 @@ def test_methods_name_the_nearest_and_their_source() -> None:
 
 
 def test_budgets_and_seeds() -> None:
-    assert budget_in_macs(0.5, 1000) == 500
-    assert budget_in_macs("0.25", 1000) == 250
-    assert budget_in_macs("316M", 1) == 316_000_000
-    assert budget_in_macs("1.5G", 1) == 1_500_000_000
+    network = Network(budgets={"large": "3.0G", "small": 0.25})
+    assert budget_in_macs(network, 0.5, 1000) == 500
+    assert budget_in_macs(network, "0.25", 1000) == 250
+    assert budget_in_macs(network, "316M", 568_740_352) == 316_000_000
+    assert budget_in_macs(network, "1.5G", 4_089_184_256) == 1_500_000_000
+    assert budget_in_macs(network, "large", 4_089_184_256) == 3_000_000_000
+    with pytest.raises(UserError, match=r"large: '3.0G' is more than the 2,999,999,999 MACs of"):
+        budget_in_macs(network, "large", 2_999_999_999)
+    assert budget_in_macs(network, "small", 1000) == 250
     assert seed_list("0+1+2") == [0, 1, 2] and seed_list("7") == [7]

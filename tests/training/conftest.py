@@ -1,11 +1,13 @@
 """A small network, small data, and a Fabric in fp32, for every training test."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from graphpruning.training.data import ImageSet, Preprocessing, load
+from graphpruning.training.data import ImageSet, Preprocessing, generated
 from graphpruning.training.fabric import make_fabric
 
 
@@ -16,12 +18,12 @@ def fabric() -> Fabric:
 
 @pytest.fixture(scope="session")
 def train_set() -> ImageSet:
-    return load("generated", "nowhere", train=True)
+    return generated(Path("nowhere"), train=True)
 
 
 @pytest.fixture(scope="session")
 def test_set() -> ImageSet:
-    return load("generated", "nowhere", train=False)
+    return generated(Path("nowhere"), train=False)
 
 
 @pytest.fixture

@@ -1,4 +1,6 @@
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -53,7 +55,7 @@ def test_batches_are_shuffled_augmented_and_normalised() -> None:
     )
     generator = torch.Generator().manual_seed(0)
     seen, crops = [], set()
-    for batch, labels in data.batches(source, preprocessing, 16, generator, augment=True):
+    for batch, labels in source.batches(preprocessing, 16, generator, augment=True):
         assert batch.dtype == torch.float32
         assert batch.is_contiguous(memory_format=torch.channels_last)
         for inputs, label in zip(batch, labels.tolist(), strict=True):
@@ -83,7 +85,7 @@ def test_one_channel_is_recognisably_channels_last() -> None:
     preprocessing = Preprocessing((0.5,), (0.2,), pad=1, flip=True)
     generator = torch.Generator().manual_seed(0)
     for augment in (False, True):
-        batch, _ = next(data.batches(images(4, 1), preprocessing, 4, generator, augment))
+        batch, _ = next(images(4, 1).batches(preprocessing, 4, generator, augment))
         convolution = torch.nn.Conv2d(1, 2, 3).to(memory_format=torch.channels_last)
         assert convolution(batch).is_contiguous(memory_format=torch.channels_last)
 
@@ -93,9 +95,7 @@ def test_ranks_share_the_same_batches() -> None:
 
     def batches(rank: int, world: int) -> list[data.Batch]:
         generator = torch.Generator().manual_seed(3)
-        return list(
-            data.batches(images(22), preprocessing, 8, generator, True, rank, world, limit=19)
-        )
+        return list(images(22).batches(preprocessing, 8, generator, True, rank, world, limit=19))
 
     whole, ranks = batches(0, 1), [batches(rank, 2) for rank in range(2)]
     assert [len(labels) for _, labels in whole] == [8, 8, 3]
@@ -110,7 +110,7 @@ def test_the_generator_decides_the_batches_and_drop_last_keeps_them_full() -> No
 
     def batches(seed: int) -> list[data.Batch]:
         generator = torch.Generator().manual_seed(seed)
-        return list(data.batches(images(22), preprocessing, 8, generator, True, drop_last=True))
+        return list(images(22).batches(preprocessing, 8, generator, True, drop_last=True))
 
     first, again, other = batches(0), batches(0), batches(1)
     assert [len(labels) for _, labels in first] == [8, 8]
@@ -127,13 +127,62 @@ def test_prepared_batches_keep_order_and_pixels() -> None:
     assert torch.allclose(torch.cat([inputs for inputs, _ in ready]), expected, atol=1e-5)
 
 
+def test_what_is_too_large_to_keep_normalised_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = images(7)
+    preprocessing = Preprocessing((0.5,) * 3, (0.2,) * 3, pad=2, flip=True)
+    kept = data.prepared(source, preprocessing, 3)
+    assert isinstance(kept, list)
+    monkeypatch.setattr(data, "IN_MEMORY", 4 * source.images.nbytes - 1)
+    lazy = data.prepared(source, preprocessing, 3)
+    assert isinstance(lazy, data.Prepared) and len(lazy) == len(kept) == 3
+    for _ in range(2):
+        for (inputs, labels), (expected, numbers) in zip(lazy, kept, strict=True):
+            assert torch.equal(inputs, expected) and torch.equal(labels, numbers)
+    assert [len(labels) for _, labels in lazy[1:]] == [3, 1]
+    assert torch.equal(lazy[-1][0], kept[-1][0])
+
+
+def test_what_is_too_large_goes_to_a_device_batch_by_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch's device "meta" has shapes only, and shows where things are."""
+    source, meta = images(7), torch.device("meta")
+    assert source.to(meta).images.device == source.to(meta).labels.device == meta
+    monkeypatch.setattr(data, "IN_MEMORY", source.images.nbytes - 1)
+    moved = source.to(meta)
+    assert moved.images.device == moved.labels.device == torch.device("cpu")
+    preprocessing = Preprocessing((0.5,) * 3, (0.2,) * 3, pad=2, flip=True)
+    for augment in (False, True):
+        batches = list(moved.batches(preprocessing, 4, torch.Generator(), augment))
+        assert [tuple(inputs.shape) for inputs, _ in batches] == [(4, 3, 6, 8), (3, 3, 6, 8)]
+        assert {tensor.device for batch in batches for tensor in batch} == {meta}
+    assert {tensor.device for tensor in data.prepared(moved, preprocessing, 4)[1]} == {meta}
+
+
 def test_preprocessing_survives_json_and_refuses_other_channels() -> None:
     preprocessing = Preprocessing((0.5,), (0.2,), pad=2, flip=True)
-    assert Preprocessing.from_dict(preprocessing.to_dict()) == preprocessing
+    assert preprocessing.to_dict().keys() == {"mean", "std", "pad", "flip"}
+    folder = Preprocessing((0.5,), (0.2,), 0, flip=True, size=24, resize=32, smallest_area=0.2)
+    for value in (preprocessing, folder):
+        assert Preprocessing.from_dict(json.loads(json.dumps(value.to_dict()))) == value
     with pytest.raises(UserError, match=r"has 1 channels .* images have 3"):
         data.prepared(images(5), preprocessing, 2)
     with pytest.raises(UserError, match="one value a channel"):
         Preprocessing((0.5,), (0.2, 0.2), pad=2, flip=True)
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"resize": 256}, "need a size"),
+        ({"smallest_area": 0.1}, "need a size"),
+        ({"size": 0}, "at least 1"),
+        ({"size": 224, "resize": 223}, "at least the size"),
+        ({"size": 224, "smallest_area": 0.0}, "above 0"),
+        ({"size": 224, "smallest_area": 0.1, "pad": 1}, "pad is then 0"),
+    ],
+)
+def test_sizes_that_do_not_fit_together_are_refused(values: dict[str, Any], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        Preprocessing(**{"mean": (0.5,), "std": (0.2,), "pad": 0, "flip": True, **values})
 
 
 def test_splits_are_disjoint_stratified_and_deterministic() -> None:
@@ -158,16 +207,24 @@ def test_splits_are_disjoint_stratified_and_deterministic() -> None:
     assert not torch.equal(data.split(labels, 50, 26, seed=5).search, splits.search)
 
 
-@pytest.mark.parametrize(("search", "calibration"), [(200, 51), (0, 10), (10, 0)])
+@pytest.mark.parametrize(("search", "calibration"), [(200, 51), (-1, 10), (10, 0), (0, 251)])
 def test_impossible_splits_are_refused(search: int, calibration: int) -> None:
     with pytest.raises(UserError, match="from 250 training images"):
         data.split(torch.zeros(250, dtype=torch.int64), search, calibration, seed=0)
 
 
+def test_without_searches_every_image_may_train_and_calibrate() -> None:
+    splits = data.split(torch.arange(10) // 5, search_images=0, calibration_images=10, seed=0)
+    assert len(splits.search) == 0
+    assert splits.train.tolist() == splits.calibration.tolist() == list(range(10))
+
+
 def test_generated_images_are_the_same_each_time(train_set: ImageSet, test_set: ImageSet) -> None:
     assert train_set.images.shape == (600, 1, 16, 16) and test_set.images.shape == (200, 1, 16, 16)
     assert torch.bincount(train_set.labels).tolist() == [60] * 10
-    assert data.load("generated", "nowhere", train=True).sha256() == train_set.sha256()
+    again = data.generated(Path("nowhere"), train=True)
+    assert torch.equal(again.images, train_set.images)
+    assert torch.equal(again.labels, train_set.labels)
     assert test_set.select(torch.tensor([3, 1])).labels.tolist() == [3, 1]
 
 
@@ -200,7 +257,7 @@ def test_fashion_mnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert part in str(refused.value)
 
     monkeypatch.setattr(data, "FASHION_MNIST_FILES", hashes)
-    loaded = data.load("fashion_mnist", tmp_path, train=False)
+    loaded = data.fashion_mnist(tmp_path, train=False)
     assert loaded.images.shape == (2, 1, 28, 28) and loaded.images.dtype == torch.uint8
     assert loaded.labels.dtype == torch.int64 and len(loaded.classes) == 10
 

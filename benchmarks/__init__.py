@@ -1,0 +1,1 @@
+"""What is fast, against what: commands that measure, and the figures they found."""

@@ -1,0 +1,300 @@
+"""What a study costs before it is run: networks, images, MACs and hours, stage by stage.
+
+`python -m experiments.plan [STUDY]` reads studies/STUDY.yaml (params.yaml without a name). Nothing
+is trained, and known data sets need not be there.
+"""
+
+import argparse
+import math
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from experiments.inputs import data_root, fresh, network, search_space
+from experiments.stage import Context
+from experiments.study import PARAMS, Study, budget_in_macs, load, nearest, parse, recipe, seed_list
+from graphpruning import methods
+from graphpruning.errors import UserError
+from graphpruning.network.widths import SearchSpace
+from graphpruning.training.data import FOLDERS, ImageSet
+from graphpruning.training.fabric import make_fabric
+from graphpruning.training.listing import list_images
+
+KNOWN = {  # training images, test images, classes, (channels, height, width)
+    "imagenet": (1_281_167, 50_000, 1000, (3, 224, 224)),
+    "cifar10": (50_000, 10_000, 10, (3, 32, 32)),
+    "fashion_mnist": (60_000, 10_000, 10, (1, 28, 28)),
+    "generated": (600, 200, 10, (1, 16, 16)),
+}
+
+TRAINING = 3
+"""Training on an image counts as three forward passes: its own and two for the gradients."""
+
+SAMPLES = 1000
+"""Random width vectors whose mean MACs stand for a PruningNet's sub-networks."""
+
+GMACS_PER_SECOND = 30_000.0
+IMAGES_PER_SECOND = {"files": 2_500.0, "memory": 10_000.0}
+"""One A100. NVIDIA's DeepLearningExamples give 2,470 images/s for ResNet-50 in mixed precision in
+PyTorch, which is 30,000 GMAC/s. Lighter networks are bound by something else: for image files
+they are taken as no faster, and small images in memory as four times as fast (our guess)."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One kind of stage for one model."""
+
+    stage: str
+    model: str
+    networks: int
+    trained_images: int
+    evaluations: int
+    evaluated_images: int
+    macs: int
+
+    def hours(self, rates: "Rates") -> float:
+        """Bound by arithmetic or by images, of which a forward pass counts as a third."""
+        arithmetic = self.macs / (1e9 * rates.gmacs[self.model])
+        images = (self.trained_images + self.evaluated_images / TRAINING) / rates.images
+        return max(arithmetic, images) / 3600
+
+
+@dataclass(frozen=True)
+class Rates:
+    """GMACs a second for each model, images a second that no training exceeds, and whose."""
+
+    gmacs: dict[str, float]
+    images: float
+    of: str
+
+
+def rows(study: Study) -> list[Row]:
+    """What each kind of stage costs for each model; `UserError` for what cannot be built."""
+    train, test = _images(study, train=True), _images(study, train=False)
+    by_model = [list(_rows(study, model, train, len(test))) for model in study.models]
+    return [row for stage in zip(*by_model, strict=True) for row in stage]
+
+
+def _rows(study: Study, model: str, images: ImageSet, test: int) -> Iterator[Row]:
+    data, space = study.data, _space(study, model, images)
+    train = len(images) - data.search_images
+    candidate = data.recalibration_images + data.search_images
+    full = space.macs(space.full)
+    generator = torch.Generator().manual_seed(0)
+    mean = sum(space.macs(space.sample(generator)) for _ in range(SAMPLES)) // SAMPLES
+    budgets = [budget_in_macs(study.networks[model], budget, full) for budget in study.budgets]
+    seeds = sum(len(seed_list(seeds)) for seeds in study.seeds)
+
+    base = recipe(study, "base", model)
+    trains = study.networks[model].weights is None
+    seen = base.steps(train) * base.batch_size if trains else 0
+    times = 1 + (math.ceil(base.epochs) if trains else 0)  # after each epoch, and the end's
+    judged = times * data.search_images + test
+    macs = full * (TRAINING * seen + judged)
+    yield Row("train_base", model, int(trains), seen, times + 1, judged, macs)
+
+    judged = 3 * study.correlation.images  # the untrained network's statistics, and both networks
+    yield Row("correlation", model, 0, 0, 0, judged, full * judged)
+
+    settings, nets = recipe(study, "pruningnet", model), len(study.pruningnet.conditionings)
+    seen = nets * settings.steps(train) * settings.batch_size
+    times = nets * (3 * math.ceil(settings.epochs) + 1)  # full, half and quarter after each epoch
+    macs = mean * (TRAINING * seen + times * candidate)
+    yield Row("train_pruningnet", model, nets, seen, times, times * candidate, macs)
+
+    final, analysis = recipe(study, "final", model), study.analysis
+    judges = sum(len(names.split("+")) for names in analysis.conditionings)
+    chosen = analysis.trained if judges else 0
+    of_one = final.steps(train) * final.batch_size
+    seen, times = chosen * of_one, judges * analysis.candidates
+    judged = times * candidate + chosen * data.search_images
+    macs = mean * (TRAINING * seen + judged)
+    yield Row("analyse_pruningnet", model, chosen, seen, times + chosen, judged, macs)
+
+    times = seeds * sum(
+        1 if methods.method(name).searcher == "uniform" else study.search.evaluations
+        for name in study.methods
+    )
+    judged = len(budgets) * times * candidate
+    macs = sum(budgets) * times * candidate
+    yield Row("search", model, 0, 0, len(budgets) * times, judged, macs)
+
+    per_budget = len(study.methods) * seeds
+    count = len(budgets) * per_budget
+    macs = sum(budgets) * per_budget * (TRAINING * of_one + test)
+    yield Row("finetune", model, count, count * of_one, count, count * test, macs)
+
+
+def _images(study: Study, train: bool) -> ImageSet:
+    """The data set's size and shape: of a known one without its images, else listed."""
+    data = study.data
+    if data.name in KNOWN:
+        training, test, classes, shape = KNOWN[data.name]
+        count = training if train else test
+    elif data.name in FOLDERS:
+        listing = list_images(data.name, data_root(Context("plan", (), study, {})), train)
+        count, classes, shape = len(listing.files), len(listing.classes), (3, 0, 0)
+    else:
+        raise UserError(f"unknown data set {data.name!r}; {nearest(data.name, (*KNOWN, *FOLDERS))}")
+    if data.name in FOLDERS:
+        if data.size is None:
+            raise UserError(f"data: size is missing: {data.name} needs the side of its images")
+        shape = (3, data.size, data.size)
+    return ImageSet(
+        torch.zeros((), dtype=torch.uint8).expand(count, *shape),  # takes no memory
+        torch.zeros((), dtype=torch.int64).expand(count),
+        tuple(map(str, range(classes))),
+    )
+
+
+def _space(study: Study, model: str, images: ImageSet) -> SearchSpace:
+    context = Context("plan", (), study, {"model": model})
+    _, graph = fresh(network(context, images), images, 0)
+    return search_space(context, graph)
+
+
+def nominal(study: Study) -> Rates:
+    """Those of one A100, see `GMACS_PER_SECOND`."""
+    return Rates(
+        dict.fromkeys(study.models, GMACS_PER_SECOND),
+        IMAGES_PER_SECOND["files" if study.data.name in FOLDERS else "memory"],
+        "nominal, one A100 in bf16",
+    )
+
+
+def measured(study: Study, steps: int = 3) -> Rates:
+    """Those of this machine, for training each network at full width on images in memory."""
+    images = _images(study, train=True)
+    fabric = make_fabric(study.precision)
+    small = fabric.device.type == "cpu"
+    gmacs = {}
+    for model in study.models:
+        context = Context("plan", (), study, {"model": model})
+        net, graph = fresh(network(context, images), images, 0)
+        full = search_space(context, graph).macs(graph.full_widths)
+        size = min(recipe(study, "base", model).batch_size, 32 if small else 1024)
+        stepper = torch.optim.SGD(net.parameters(), lr=0.0)
+        stepping, stepper = fabric.setup(net.to(memory_format=torch.channels_last), stepper)
+        batch = torch.zeros(size, *graph.input_size, device=fabric.device)
+        labels = torch.zeros(size, dtype=torch.int64, device=fabric.device)
+        times = []
+        for _ in range(1 + steps):  # the first one also prepares kernels
+            start = time.perf_counter()
+            loss = F.cross_entropy(stepping(batch), labels)
+            fabric.backward(loss)
+            stepper.step()
+            loss.item()  # waits for the device
+            times.append(time.perf_counter() - start)
+        gmacs[model] = TRAINING * full * size / min(times[1:]) / 1e9
+    return Rates(gmacs, math.inf, f"measured on this machine's {fabric.device.type}")
+
+
+def summary(study: Study, found: Sequence[Row], rates: Rates) -> str:
+    """The whole study in one line, as the head of its file says it."""
+    trained = sum(row.trained_images for row in found)
+    evaluated = sum(row.evaluated_images for row in found)
+    macs, hours = sum(row.macs for row in found), sum(row.hours(rates) for row in found)
+    return (
+        f"{study.study}: {sum(row.networks for row in found)} networks, {_short(trained)} images "
+        f"trained, {_short(evaluated)} evaluated, {_short(macs)}MAC, {_hours(hours)} hours"
+    )
+
+
+def table(found: Sequence[Row], rates: Rates) -> str:
+    """Rows as text, in columns."""
+    head = ("stage", "model", "networks", "images trained", "evaluations", "images evaluated",
+            "MACs", "hours")  # fmt: skip
+    cells = [
+        (row.stage, row.model, f"{row.networks:,}", _short(row.trained_images),
+         f"{row.evaluations:,}", _short(row.evaluated_images), _short(row.macs),
+         _hours(row.hours(rates)))
+        for row in found if row.networks or row.evaluated_images
+    ]  # fmt: skip
+    sizes = [max(len(line[column]) for line in (head, *cells)) for column in range(len(head))]
+    lines = [
+        "  ".join(
+            cell.ljust(size) if column < 2 else cell.rjust(size)
+            for column, (cell, size) in enumerate(zip(line, sizes, strict=True))
+        )
+        for line in (head, *cells)
+    ]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def assumptions(rates: Rates) -> str:
+    """What the numbers rest on, in one line."""
+    gmacs = ", ".join(f"{rate:,.0f}" for rate in dict.fromkeys(rates.gmacs.values()))
+    limit = f", at most {rates.images:,.0f} images/s trained" if rates.images < math.inf else ""
+    return (
+        f"Estimates: training is {TRAINING} forward passes, a PruningNet's widths are the mean of "
+        f"{SAMPLES:,} random ones, found networks fill their budgets; generating weights, "
+        f"reconstruction and decoding are not counted; {gmacs} GMAC/s{limit} ({rates.of})."
+    )
+
+
+def _short(number: float) -> str:
+    """Three digits and a prefix: 1.28 M, 31.4 E."""
+    for power, prefix in ((18, "E"), (15, "P"), (12, "T"), (9, "G"), (6, "M"), (3, "k")):
+        if number >= 10**power:
+            return f"{number / 10**power:.3g} {prefix}".replace("e+03", "000")
+    return f"{number:.0f}"
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:,.0f}" if hours >= 10 else f"{hours:.2g}"
+
+
+def _study(name: str | None) -> Study:
+    path = PARAMS if name is None else Path("studies") / f"{name}.yaml"
+    if name is not None and not path.exists():
+        known = [p.stem for p in Path("studies").glob("*.yaml")]
+        raise UserError(f"there is no {path}; {nearest(name, known)}")
+    return parse(load(path), str(path))
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return value
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the table, its assumptions and a summary."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.plan", description=str(__doc__).splitlines()[0]
+    )
+    parser.add_argument("study", nargs="?", help="a name in studies/ (default: params.yaml)")
+    rate = parser.add_mutually_exclusive_group()
+    rate.add_argument("--gmacs-per-second", type=_positive, help="what your machine reaches")
+    rate.add_argument("--measure", action="store_true", help="time a few steps on this machine")
+    options = parser.parse_args(arguments)
+    try:
+        study = _study(options.study)
+        found = rows(study)
+        if options.measure:
+            rates = measured(study)
+        elif options.gmacs_per_second:
+            gmacs = dict.fromkeys(study.models, options.gmacs_per_second)
+            rates = Rates(gmacs, math.inf, "given")
+        else:
+            rates = nominal(study)
+    except UserError as refusal:
+        print(f"error: {refusal}", file=sys.stderr)
+        return 2
+    print(table(found, rates))
+    print(assumptions(rates))
+    print(summary(study, found, rates))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,313 @@
+"""Images decoded from files: random crops while training, central crops once for evaluation."""
+
+import hashlib
+import math
+import os
+import random
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Generator, Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import functional as transforms
+from tqdm import tqdm
+
+from graphpruning.errors import UserError
+from graphpruning.files import atomic
+from graphpruning.training.data import (
+    Batch,
+    Images,
+    ImageSet,
+    Preprocessing,
+    batch_slices,
+    image_order,
+    normalise,
+)
+from graphpruning.training.listing import Listing
+
+CPU = torch.device("cpu")
+CACHE = Path("checkpoints/decoded")
+DECODED_AT_ONCE = 64  # images
+RATIOS = (3 / 4, 4 / 3)  # aspect ratios of random crops
+FRAMES = (0xC0, 0xC1, 0xC2)  # JPEG markers: baseline, extended, progressive
+ROWS_BELOW = 16  # of which colours in the last wanted rows are interpolated; two would do
+ATTEMPTS = 10  # at a random crop, before the centre is taken
+
+
+@dataclass(frozen=True)
+class FolderSet:
+    """Labelled image files, decoded to 3 x `size` x `size` pixels as they are needed.
+
+    `files` [N] are paths relative to `root` (an array of bytes: worker processes share it), `sizes`
+    [N] their bytes, `labels` int64 [N]. Batches are made on `device`; `workers` processes decode.
+    """
+
+    root: Path
+    files: np.ndarray
+    sizes: np.ndarray
+    labels: Tensor
+    classes: tuple[str, ...]
+    size: int
+    workers: int = 0
+    device: torch.device = CPU
+    cache: Path = CACHE
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width that the network sees."""
+        return 3, self.size, self.size
+
+    def select(self, indices: Tensor) -> "FolderSet":
+        """Return the images at `indices`, in that order."""
+        chosen = indices.numpy()
+        return replace(
+            self, files=self.files[chosen], sizes=self.sizes[chosen], labels=self.labels[indices]
+        )
+
+    def to(self, device: torch.device) -> "FolderSet":
+        """Return the set with batches made on `device`."""
+        return replace(self, device=device)
+
+    def decoded(self, preprocessing: Preprocessing) -> ImageSet:
+        """Return the central crops, decoded once: they are mapped from a file under `cache`.
+
+        The file's name is a hash of the images' paths and bytes, and of what is done to them.
+        """
+        how = f"{preprocessing.resize} {preprocessing.size} Pillow {PIL.__version__}"
+        digest = hashlib.sha256(how.encode())
+        for array in (self.files, self.sizes):
+            digest.update(np.ascontiguousarray(array).data)
+        path = self.cache / f"{digest.hexdigest()[:32]}.bin"
+        shape = (len(self), self.size, self.size, 3)
+        if os.environ.get("RANK", "0") != "0":  # of several processes (torchrun) the first writes
+            while not path.exists():
+                time.sleep(0.2)
+        if not path.exists():
+            self._decode_to(path, preprocessing)
+        pixels = torch.from_file(str(path), size=math.prod(shape), dtype=torch.uint8)
+        images = pixels.view(shape).permute(0, 3, 1, 2)
+        return ImageSet(images, self.labels, self.classes, self.device)
+
+    def _decode_to(self, path: Path, preprocessing: Preprocessing) -> None:
+        central = _Files(self.root, self.files, _Centre(self.size, preprocessing.resize))
+        parts = [
+            list(range(start, min(start + DECODED_AT_ONCE, len(self))))
+            for start in range(0, len(self), DECODED_AT_ONCE)
+        ]
+        bar = tqdm(total=len(self), desc="decoding", unit="image", disable=None, delay=2)
+        with atomic(path) as beside, open(beside, "wb") as file, bar:
+            for pixels in _load(central, parts, self.workers):
+                file.write(pixels.numpy().data)
+                bar.update(len(pixels))
+
+    def batches(
+        self,
+        preprocessing: Preprocessing,
+        batch_size: int,
+        generator: Generator | None = None,
+        augment: bool = False,
+        rank: int = 0,
+        world: int = 1,
+        drop_last: bool = False,
+        limit: int | None = None,
+    ) -> Iterator[Batch]:
+        """Yield batches as `Images.batches` says, of random crops if `augment`.
+
+        They are the same for any number of workers: the generator gives each image a seed, and
+        the worker draws the image's crop and flip from that.
+        """
+        if not augment or preprocessing.smallest_area is None:
+            yield from self.decoded(preprocessing).batches(
+                preprocessing, batch_size, generator, augment, rank, world, drop_last, limit
+            )
+            return
+        preprocessing.check_channels(3)
+        order = image_order(len(self), generator, limit)
+        seeds = torch.randint(2**62, (len(order),), generator=generator).numpy()
+        crop = _RandomCrop(self.size, preprocessing.smallest_area, preprocessing.flip, seeds)
+        places = list(batch_slices(len(order), batch_size, rank, world, drop_last))
+        parts = [list(range(len(order))[mine]) for mine in places]
+        files = _Files(self.root, self.files[order.numpy()], crop)
+        batches = _load(files, parts, self.workers, pin_memory=self.device.type == "cuda")
+        for pixels, mine in zip(batches, places, strict=True):
+            labels = self.labels[order[mine]].to(self.device, non_blocking=True)
+            yield normalise(pixels.to(self.device, non_blocking=True), preprocessing), labels
+
+
+def open_images(
+    listing: Listing, train: bool, preprocessing: Preprocessing, workers: int = 0
+) -> Images:
+    """Return listed images: decoded at once, but for training images that get random crops.
+
+    `preprocessing` must have a size. Raises `UserError` for a file that cannot be decoded.
+    """
+    if preprocessing.size is None:
+        raise UserError("image folders need preprocessing with a size")
+    images = FolderSet(
+        listing.root,
+        np.array([os.fsencode(name) for name in listing.files]),
+        np.array(listing.sizes, dtype=np.int64),
+        torch.tensor(listing.labels, dtype=torch.int64),
+        listing.classes,
+        preprocessing.size,
+        workers,
+    )
+    if train and preprocessing.smallest_area is not None:
+        return images
+    return images.decoded(preprocessing)
+
+
+def crop_box(
+    width: int, height: int, smallest_area: float, draw: random.Random
+) -> tuple[int, int, int, int]:
+    """Draw a random crop's left, top, right and bottom, as torchvision's `RandomResizedCrop` does.
+
+    Its area is uniform from `smallest_area` to 1 of the image's, the logarithm of its aspect ratio
+    uniform between those of `RATIOS`. When no crop fits the image in `ATTEMPTS` draws, the largest
+    central crop with an allowed ratio is taken.
+    """
+    lowest, highest = RATIOS
+    for _ in range(ATTEMPTS):
+        area = width * height * draw.uniform(smallest_area, 1)
+        ratio = math.exp(draw.uniform(math.log(lowest), math.log(highest)))
+        wide, tall = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < wide <= width and 0 < tall <= height:
+            left, top = draw.randint(0, width - wide), draw.randint(0, height - tall)
+            return left, top, left + wide, top + tall
+    wide, tall = width, height
+    if width / height < lowest:
+        tall = round(width / lowest)
+    elif width / height > highest:
+        wide = round(height * highest)
+    left, top = round((width - wide) / 2), round((height - tall) / 2)
+    return left, top, left + wide, top + tall
+
+
+def decode(content: bytes, box: tuple[int, int, int, int] | None = None) -> Image.Image:
+    """Return an image file's pixels, or those in a box (left, top, right, bottom), as RGB.
+
+    Raises `ValueError` for content that is no whole image.
+    """
+    try:
+        with Image.open(BytesIO(content)) as image:
+            whole = (0, 0, *image.size)
+        if box is not None and image.format == "JPEG":
+            content = end_at_row(content, box[3])
+        with Image.open(BytesIO(content)) as image:
+            part = image.crop(box or whole)
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(str(error)) from None
+    return part if part.mode == "RGB" else part.convert("RGB")
+
+
+def end_at_row(content: bytes, row: int) -> bytes:
+    """Return a JPEG file whose frame ends soon after `row`, so that decoding stops there.
+
+    Only the height in the frame's header is changed: pixels above `row` stay as they are. The
+    rest of the file is skipped, so that a fault in it shows only when another crop needs it.
+    """
+    place = 2
+    while place + 8 < len(content) and content[place] == 0xFF:
+        length = int.from_bytes(content[place + 2 : place + 4], "big")
+        if content[place + 1] in FRAMES:
+            height = place + 5
+            lower = min(row + ROWS_BELOW, int.from_bytes(content[height : height + 2], "big"))
+            return content[:height] + lower.to_bytes(2, "big") + content[height + 2 :]
+        place += 2 + length
+    return content
+
+
+@dataclass(frozen=True)
+class _RandomCrop:
+    """A random crop, resized, and a flip in half of the cases if `flip`: uint8 [size, size, 3].
+
+    The resize is torch's for uint8, four times faster than Pillow's and within two levels of it.
+    """
+
+    size: int
+    smallest_area: float
+    flip: bool
+    seeds: np.ndarray
+
+    def __call__(self, content: bytes, place: int) -> Tensor:
+        draw = random.Random(int(self.seeds[place]))
+        with Image.open(BytesIO(content)) as image:
+            box = crop_box(*image.size, self.smallest_area, draw)
+        part = decode(content, box)
+        pixels = torch.frombuffer(bytearray(part.tobytes()), dtype=torch.uint8)
+        pixels = pixels.view(1, part.height, part.width, 3).permute(0, 3, 1, 2)
+        size = (self.size, self.size)
+        pixels = F.interpolate(pixels, size, mode="bilinear", antialias=True)[0]
+        if self.flip and draw.random() < 0.5:
+            pixels = pixels.flip(2)
+        return pixels.permute(1, 2, 0)
+
+
+@dataclass(frozen=True)
+class _Centre:
+    """The preset of torchvision's pretrained networks, to the bit: uint8 [size, size, 3]."""
+
+    size: int
+    resize: int | None
+
+    def __call__(self, content: bytes, place: int) -> Tensor:
+        image = decode(content)
+        if self.resize is not None:
+            image = transforms.resize(image, self.resize, transforms.InterpolationMode.BILINEAR)
+        if min(image.size) < self.size:
+            raise ValueError(f"{image.width} x {image.height} pixels are fewer than {self.size}")
+        return transforms.pil_to_tensor(transforms.center_crop(image, self.size)).permute(1, 2, 0)
+
+
+class _Files(Dataset[Any]):
+    """Pixels of several files at once, uint8 [B, H, W, 3], or what is wrong with one of them."""
+
+    def __init__(self, root: Path, files: np.ndarray, crop: _RandomCrop | _Centre) -> None:
+        self.root = root
+        self.files = files
+        self.crop = crop
+
+    def __getitems__(self, places: Sequence[int]) -> Tensor | str:
+        size = self.crop.size
+        pixels = torch.empty(len(places), size, size, 3, dtype=torch.uint8)
+        for image, place in zip(pixels, places, strict=True):
+            path = self.root / os.fsdecode(self.files[place])
+            try:
+                image.copy_(self.crop(path.read_bytes(), place))
+            except (OSError, ValueError) as error:  # an error would come back as several lines
+                return f"{path} cannot be used ({error}): replace it, or remove it and run prepare"
+        return pixels
+
+
+def _load(
+    files: _Files, parts: list[list[int]], workers: int, pin_memory: bool = False
+) -> Iterator[Tensor]:
+    """Yield the pixels of each part, read by `workers` processes (0: by this one)."""
+    loader: DataLoader[Any] = DataLoader(
+        files,
+        batch_sampler=parts,
+        num_workers=workers,
+        collate_fn=_same,
+        pin_memory=pin_memory,
+        generator=torch.Generator(),  # else it would draw from the global one
+    )
+    for pixels in loader:
+        if isinstance(pixels, str):
+            raise UserError(pixels)
+        yield pixels
+
+
+def _same(pixels: Any) -> Any:
+    return pixels

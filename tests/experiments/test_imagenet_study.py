@@ -1,0 +1,122 @@
+"""The ImageNet study, made small, through real `dvc repro` on a miniature ILSVRC."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.experiments.test_pipeline import ENVIRONMENT, copy_repository
+from tests.miniature import build
+
+RESULTS = Path("results/imagenet")
+CLASSES, TRAIN, VAL = 4, 12, 5  # images of each class
+SMALL = {"epochs": 1, "batch_size": 12, "lr": 0.05, "schedule": "linear"}
+SMALLER = {
+    "models": ["mobilenet_v1"],
+    "networks.mobilenet_v1": {
+        "options": {"width": 0.25},
+        "budgets": {"small": "0.5M"},
+        "recipes": {"final": {**SMALL, "epochs": 2}},
+    },
+    "data.search_images": 3 * CLASSES,
+    "data.calibration_images": 4 * CLASSES,
+    "data.recalibration_images": 2 * CLASSES,
+    "data.size": 32,
+    "data.resize": 40,
+    "data.workers": 1,
+    "precision": "32-true",
+    "base.recipe": SMALL,
+    "correlation.images": CLASSES,
+    "pruningnet.recipe": SMALL,
+    "analysis.candidates": 3,
+    "analysis.trained": 1,
+    "search.evaluations": 4,
+    "search.agent.warmup_episodes": 2,
+    "search.evolution": {"population": 2, "parents": 1, "mutations": 1, "crossovers": 1,
+                         "mutation_probability": 0.1},
+    "search.reconstruction.images": CLASSES,
+    "final.recipe": SMALL,
+    "budgets": ["small"],
+    "methods": ["graphpruning", "metapruning", "amc"],
+    "searches.graph": ["graphpruning"],
+}  # fmt: skip
+
+
+def run(folder: Path, images: Path | None, *command: str) -> subprocess.CompletedProcess[str]:
+    environment = {key: value for key, value in ENVIRONMENT.items() if key != "IMAGENET_DIR"}
+    if images is not None:
+        environment["IMAGENET_DIR"] = str(images)
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True,
+        stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+def make_smaller(study: Path) -> None:
+    """Replace values of the study; what it has not is an error."""
+    raw = yaml.safe_load(study.read_text())
+    for path, value in SMALLER.items():
+        *parents, last = path.split(".")
+        place = raw
+        for parent in parents:
+            place = place[parent]
+        assert last in place, path
+        place[last] = value
+    study.write_text(yaml.safe_dump(raw, sort_keys=False))
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the repository in which the small ImageNet study has run."""
+    folder = copy_repository(tmp_path_factory.mktemp("imagenet"))
+    images = folder.with_name("ILSVRC")
+    build(images, CLASSES, TRAIN, VAL)
+    make_smaller(folder / "studies/imagenet.yaml")
+    (folder / "params.yaml").write_bytes((folder / "studies/imagenet.yaml").read_bytes())
+    refused = run(folder, None, sys.executable, "-m", "experiments.prepare")
+    assert refused.returncode == 2 and refused.stderr.count("\n") == 1, refused.stderr
+    assert "IMAGENET_DIR" in refused.stderr
+    done = run(folder, images, "dvc", "repro")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def read(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
+
+
+def test_the_archives_are_unpacked_and_split_by_class(project: Path) -> None:
+    splits = read(project / RESULTS / "splits/metrics.json")
+    assert splits["classes"] == CLASSES
+    assert splits["images"]["test"] == VAL * CLASSES
+    assert set(splits["class_counts"]["search"].values()) == {3}
+    assert set(splits["class_counts"]["train"].values()) == {TRAIN - 3}
+
+
+def test_every_method_finds_and_trains_a_network_of_the_labels_macs(project: Path) -> None:
+    for method in SMALLER["methods"]:
+        where = Path("mobilenet_v1") / method / "small/0/metrics.json"
+        search = read(project / RESULTS / "search" / where)
+        assert search["budget_macs"] == 500_000
+        found = read(project / RESULTS / "final" / where)["seeds"]["0"]
+        assert 490_000 <= found["macs"] <= 500_000
+        assert found["epochs"] == 2, "the model's own recipe"
+        assert 0 <= found["test_top1"] <= found["test_top5"] == 100  # of four classes
+
+
+def test_the_report_is_made_and_table3_has_a_row_for_every_method(project: Path) -> None:
+    assert "<html" in (project / RESULTS / "report.html").read_text()
+    with open(project / RESULTS / "tables/table3_main.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["method"] for row in rows} >= set(SMALLER["methods"])
+
+
+def test_a_clone_without_the_images_has_nothing_to_run(project: Path) -> None:
+    again = run(project, None, "dvc", "repro")
+    assert again.returncode == 0 and "Running stage" not in again.stdout, again.stdout

@@ -1,0 +1,180 @@
+"""The plan counts what a study will do; the numbers of a small study are computed by hand."""
+
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from experiments import plan
+from experiments.plan import Rates, Row
+from experiments.study import Study, load, parse
+from graphpruning.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+
+# Multiply-accumulates of the smoke study's ResNet-8 (8, 16 and 32 channels) on 1x16x16 pixels.
+STEM = 9 * 1 * 8 * 16**2
+STAGE1 = 2 * 9 * 8 * 8 * 16**2
+STAGE2 = (9 * 8 * 16 + 9 * 16 * 16 + 8 * 16) * 8**2
+STAGE3 = (9 * 16 * 32 + 9 * 32 * 32 + 16 * 32) * 4**2
+FULL = STEM + STAGE1 + STAGE2 + STAGE3 + 32 * 10
+
+
+def smoke(**changes: Any) -> Study:
+    """The smoke study in which every width is the full one, with other sections."""
+    raw = yaml.safe_load((ROOT / "studies/smoke.yaml").read_text())
+    raw["space"] = {"divisor": None, "smallest": 1.0, "ratios": [1.0]}
+    return parse({**raw, **changes})
+
+
+def row(study: Study, stage: str) -> Row:
+    (found,) = [row for row in plan.rows(study) if row.stage == stage]
+    return found
+
+
+def test_a_small_study_costs_what_a_hand_computes() -> None:
+    train, search, test, candidate = 600 - 100, 100, 200, 50 + 100
+    half = FULL // 2
+    assert plan.rows(smoke()) == [
+        # judged on the search split after each of six epochs and at the end, then on the test set
+        Row("train_base", "resnet8", 1, 6 * train, 7 + 1, 7 * search + test,
+            FULL * (3 * 6 * train + 7 * search + test)),
+        Row("correlation", "resnet8", 0, 0, 0, 3 * 60, FULL * 3 * 60),
+        # three PruningNets, judged at three widths after each of six epochs, and once more
+        Row("train_pruningnet", "resnet8", 3, 3 * 6 * train, 3 * 19, 3 * 19 * candidate,
+            FULL * (3 * 3 * 6 * train + 3 * 19 * candidate)),
+        # four candidates by three PruningNets, two of them trained
+        Row("analyse_pruningnet", "resnet8", 2, 2 * train, 12 + 2, 12 * candidate + 2 * search,
+            FULL * (3 * 2 * train + 12 * candidate + 2 * search)),
+        # six methods with six evaluations and a uniform width, two seeds
+        Row("search", "resnet8", 0, 0, 74, 74 * candidate, half * 74 * candidate),
+        Row("finetune", "resnet8", 14, 14 * train, 14, 14 * test,
+            half * 14 * (3 * train + test)),
+    ]  # fmt: skip
+
+
+def test_a_model_has_its_own_budgets_recipes_and_weights() -> None:
+    recipe = yaml.safe_load((ROOT / "studies/smoke.yaml").read_text())["final"]["recipe"]
+    own = {
+        "options": {"width": 8},
+        "budgets": {"small": "0.2M"},
+        "recipes": {"final": {**recipe, "epochs": 3}},
+        "weights": "base.safetensors",
+    }
+    study = smoke(networks={"resnet8": own}, budgets=["small"])
+    assert row(study, "finetune").trained_images == 14 * 3 * 500
+    assert row(study, "finetune").macs == 200_000 * 14 * (3 * 3 * 500 + 200)
+    base = row(study, "train_base")
+    assert (base.networks, base.trained_images, base.evaluated_images) == (0, 0, 100 + 200)
+
+
+def test_image_folders_are_listed(tmp_path: Path) -> None:
+    for place, count in (("train/a", 300), ("train/b", 299), ("val/a", 30), ("val/b", 10)):
+        (tmp_path / place).mkdir(parents=True)
+        for number in range(count):
+            (tmp_path / place / f"{number}.png").touch()  # not opened
+    data = yaml.safe_load((ROOT / "studies/smoke.yaml").read_text())["data"]
+    data = {**data, "name": "folder", "root": str(tmp_path), "size": 16}
+    base = row(smoke(data=data), "train_base")
+    assert (base.trained_images, base.evaluated_images) == (6 * 450, 7 * 100 + 40)
+    full = FULL + 2 * STEM - 32 * (10 - 2)  # three colours, two classes
+    assert base.macs == full * (3 * base.trained_images + base.evaluated_images)
+    with pytest.raises(UserError, match="data: size is missing"):
+        plan.rows(smoke(data={**data, "size": None}))
+    with pytest.raises(UserError, match="did you mean 'folder'"):
+        plan.rows(smoke(data={**data, "name": "folders"}))
+
+
+def test_a_pruningnet_costs_the_mean_of_its_widths() -> None:
+    study = smoke(space={"divisor": None, "smallest": 0.5, "ratios": [0.5, 1.0]})
+    space = plan._space(study, "resnet8", plan._images(study, train=True))
+    every = product(*space.levels.values())
+    exact = [space.macs(dict(zip(space.groups, vector, strict=True))) for vector in every]
+    cost = row(study, "train_pruningnet").macs / row(smoke(), "train_pruningnet").macs
+    assert cost == pytest.approx(sum(exact) / len(exact) / FULL, rel=0.02)
+
+
+def test_a_study_that_ends_after_the_correlation_costs_nothing_more() -> None:
+    raw = yaml.safe_load((ROOT / "studies/smoke.yaml").read_text())
+    study = smoke(
+        **{key: [] for key in ("budgets", "seeds", "methods")},
+        searches={key: [] for key in raw["searches"]},
+        pruningnet={**raw["pruningnet"], "conditionings": []},
+        analysis={**raw["analysis"], "conditionings": []},
+    )
+    rates = plan.nominal(study)
+    shown = plan.table(plan.rows(study), rates).splitlines()
+    assert [line.split()[0] for line in shown[1:]] == ["train_base", "correlation"]
+
+
+def test_hours_are_bound_by_arithmetic_or_by_images() -> None:
+    found = Row("finetune", "m", 1, 3600 * 100, 1, 3600 * 300, 3600 * 5 * 10**9)
+    assert found.hours(Rates({"m": 2.0}, 1000.0, "")) == pytest.approx(2.5)
+    assert found.hours(Rates({"m": 50.0}, 100.0, "")) == pytest.approx(2.0)
+
+
+def test_a_study_says_what_it_is_expected_to_cost() -> None:
+    for name in ("imagenet", "cifar10"):
+        path = ROOT / "studies" / f"{name}.yaml"
+        study = parse(load(path), str(path))
+        says = plan.summary(study, plan.rows(study), plan.nominal(study))
+        assert f"# {says}" in path.read_text().splitlines()[:10]
+
+
+def test_the_command_needs_no_data_and_states_its_assumptions(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.delenv("IMAGENET_DIR", raising=False)
+    assert plan.main(["imagenet"]) == 0
+    *_, assumes, summary = capsys.readouterr().out.splitlines()
+    assert "30,000 GMAC/s, at most 2,500 images/s trained (nominal" in assumes
+    hours = float(summary.split()[-2].replace(",", ""))
+    assert plan.main(["imagenet", "--gmacs-per-second", "15000"]) == 0
+    *_, assumes, slower = capsys.readouterr().out.splitlines()
+    assert "15,000 GMAC/s (given)" in assumes
+    assert float(slower.split()[-2].replace(",", "")) != hours
+
+
+def test_a_measured_rate_is_that_of_training_steps(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    ticks = iter(range(100))
+    monkeypatch.setattr(plan.time, "perf_counter", lambda: float(next(ticks)))
+    assert plan.measured(smoke()).gmacs == {"resnet8": pytest.approx(3 * FULL * 32 / 1e9)}
+    monkeypatch.undo()
+    monkeypatch.chdir(ROOT)
+    assert plan.main(["smoke", "--measure"]) == 0
+    assert "GMAC/s (measured on this machine's " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["cifr10"], "there is no studies/cifr10.yaml; did you mean 'cifar10'?"),
+        (["smoke", "--gmacs-per-second", "0"], "'0' is not a number above 0"),
+        (["smoke", "--gmacs-per-second", "fast"], "'fast' is not a number above 0"),
+        (["smoke", "--measure", "--gmacs-per-second", "1"], "not allowed with"),
+    ],
+)
+def test_wrong_arguments_are_named(
+    arguments: list[str],
+    says: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(ROOT)
+    try:
+        code = plan.main(arguments)
+    except SystemExit as left:  # argparse's own refusal
+        code = int(str(left.code))
+    assert code == 2
+    assert says in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_budget_above_the_whole_network_is_refused() -> None:
+    with pytest.raises(UserError, match=r"budgets: '1M' is more than the 772,416 MACs of"):
+        plan.rows(smoke(budgets=["1M"]))
