@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Any
 
 _FACE = {
-    "trace": "graphpruning.network.graph",
+    "trace": "graphpruning.network.trace",
     "ChannelGraph": "graphpruning.network.graph",
     "macs": "graphpruning.network.cost",
     "params": "graphpruning.network.cost",

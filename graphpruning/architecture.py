@@ -15,8 +15,9 @@ from torch import nn
 from graphpruning.errors import UserError
 from graphpruning.files import atomic, read_json, sha256, write_json
 from graphpruning.network.cost import macs, params
-from graphpruning.network.graph import Widths, trace
+from graphpruning.network.graph import Widths
 from graphpruning.network.surgery import narrow
+from graphpruning.network.trace import trace
 from graphpruning.network.zoo import build
 
 FORMAT = 1

@@ -12,11 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from graphpruning.network.graph import ChannelGraph
+from graphpruning.distributed import batch_norm
+from graphpruning.network.graph import ChannelGraph, channel_axis
 
-LayerWeights = dict[str, tuple[Tensor, Tensor | None]]
-"""Per layer (weight, bias) at the widths in question; per batch normalisation, where it has
-them, (scale, shift)."""
+LayerWeights = dict[str, tuple[Tensor | None, Tensor | None]]
+"""Per layer (weight, bias) at the widths in question; per normalisation, where it has them,
+(scale, shift); per scale parameter, where it is not 1, (scale, None)."""
 
 Statistics = dict[str, tuple[Tensor, Tensor]]
 """Per batch normalisation the mean and variance of its channels."""
@@ -27,7 +28,7 @@ class Subnet:
 
     def __init__(self, graph: ChannelGraph) -> None:
         self.graph = graph
-        self.kinds = {layer.name: layer.kind for layer in graph.layers}
+        self.layers = {layer.name: layer for layer in graph.layers}
 
     def logits(
         self, images: Tensor, weights: LayerWeights, statistics: Statistics | None = None
@@ -76,17 +77,26 @@ class _Run(fx.Interpreter):
         collect: Statistics | None,
     ) -> None:
         super().__init__(subnet.graph.module)
-        self.kinds = subnet.kinds
+        self.layers = subnet.layers
         self.weights = weights
         self.statistics = statistics
         self.collect = collect
 
+    def get_attr(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        value = super().get_attr(target, args, kwargs)
+        if value.numel() == 1:
+            return value
+        scale, _ = self.weights.get(target, (None, None))
+        return 1.0 if scale is None else scale
+
     def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         module = self.submodules[target]
-        if target in self.kinds:
+        if target in self.layers:
             return self._layer(target, module, args[0])
-        if isinstance(module, nn.BatchNorm2d):
-            return self._norm(target, module, args[0])
+        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
+            return self._batch_norm(target, module, args[0])
+        if isinstance(module, nn.LayerNorm):
+            return self._layer_norm(target, module, args[0])
         if isinstance(module, nn.Dropout):  # in training alone, whatever the module's own mode
             training = self.statistics is None and self.collect is None
             return F.dropout(args[0], module.p, training)
@@ -94,20 +104,29 @@ class _Run(fx.Interpreter):
 
     def _layer(self, name: str, module: nn.Module, x: Tensor) -> Tensor:
         weight, bias = self.weights[name]
+        assert weight is not None
         if isinstance(module, nn.Linear):
             return F.linear(x, weight, bias)
         assert isinstance(module, nn.Conv2d)
-        groups = x.shape[1] if self.kinds[name] == "depthwise" else 1
+        groups = x.shape[1] // weight.shape[1]
         padding: Any = module.padding
         return F.conv2d(x, weight, bias, module.stride, padding, module.dilation, groups)
 
-    def _norm(self, name: str, module: nn.BatchNorm2d, x: Tensor) -> Tensor:
+    def _layer_norm(self, name: str, module: nn.LayerNorm, x: Tensor) -> Tensor:
+        scale, shift = self.weights.get(name, (None, None))
+        if channel_axis(module) == -1:
+            return F.layer_norm(x, x.shape[-1:], scale, shift, module.eps)
+        last = x.permute(0, 2, 3, 1)
+        y = F.layer_norm(last, last.shape[-1:], scale, shift, module.eps)
+        return y.permute(0, 3, 1, 2)
+
+    def _batch_norm(self, name: str, module: nn.BatchNorm2d | nn.BatchNorm1d, x: Tensor) -> Tensor:
         scale, shift = self.weights.get(name, (None, None))
         if self.statistics is not None:
             mean, variance = self.statistics[name]
             return F.batch_norm(x, mean, variance, scale, shift, False, 0.0, module.eps)
         if self.collect is None:
-            return F.batch_norm(x, None, None, scale, shift, True, 0.0, module.eps)
+            return batch_norm(x, None, None, scale, shift, True, 0.0, module.eps)
         mean = torch.zeros(x.shape[1], device=x.device)
         variance = torch.ones(x.shape[1], device=x.device)
         y = F.batch_norm(x, mean, variance, scale, shift, True, 1.0, module.eps)
