@@ -35,9 +35,12 @@ def correlation(context: Context) -> None:
     images = training_images(context)
     model, graph = base_model(context, images)
     untrained, _ = fresh(network(context, images), images, settings.seed)
-    chosen = images.select(split(context, "calibration")[: settings.images])
-    batches = prepared(chosen, preprocessing(context), BATCH)
     generator = torch.Generator().manual_seed(settings.seed)
+    calibration = split(context, "calibration")
+    # In random order: where images stand by class, one half would hold other classes than the other
+    shuffled = calibration[torch.randperm(len(calibration), generator=generator)]
+    chosen = images.select(shuffled[: settings.images])
+    batches = prepared(chosen, preprocessing(context), BATCH)
     wanted = pairs(graph, generator)
     found: dict[str, list[Representation]] = {"trained": [], "untrained": []}
     if wanted:

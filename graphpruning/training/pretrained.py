@@ -32,7 +32,7 @@ def load_pretrained(model: nn.Module, name: str, source: str) -> dict[str, str]:
     try:
         model.load_state_dict(_tensors(path))
     except RuntimeError as error:
-        *_, misfit = (line.strip() for line in str(error).splitlines())
+        _, misfit, *_ = str(error).split("\n\t")  # a heading, then what does not fit
         raise UserError(f"{path} does not fit {name}: {textwrap.shorten(misfit, 200)}") from None
     return {"source": source if from_torchvision else path.name, "sha256": sha256(path)}
 
@@ -45,7 +45,7 @@ def _tensors(path: Path) -> dict[str, Tensor]:
             tensors = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path} is missing: name a file of weights, or torchvision") from None
-    except (SafetensorError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, OSError, EOFError) as error:
         reason = textwrap.shorten(str(error), 200)
         raise UserError(f"{path} is not a whole file of weights ({reason})") from None
     if not isinstance(tensors, dict) or not all(torch.is_tensor(t) for t in tensors.values()):
