@@ -5,14 +5,18 @@ it uses those of the batch; before it is evaluated, `recalibrate` collects them 
 images. Forgetting this gives accuracies near chance, the commonest complaint about MetaPruning.
 """
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sized
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from graphpruning import distributed
 from graphpruning.network.graph import ChannelGraph
+
+Batch = tuple[Tensor, Tensor]
+"""Images [batch, channels, height, width] and labels [batch]."""
 
 LayerWeights = dict[str, tuple[Tensor, Tensor | None]]
 """Per layer (weight, bias) at the widths in question; per batch normalisation, where it has
@@ -20,6 +24,10 @@ them, (scale, shift)."""
 
 Statistics = dict[str, tuple[Tensor, Tensor]]
 """Per batch normalisation the mean and variance of its channels."""
+
+
+class Batches(Sized, Iterable[Batch], Protocol):
+    """Batches that can be gone through again and again: in a list, or made anew each time."""
 
 
 class Subnet:
@@ -40,29 +48,42 @@ class Subnet:
         return result
 
     @torch.no_grad()
-    def recalibrate(self, weights: LayerWeights, batches: Iterable[Tensor]) -> Statistics:
-        """Return the statistics of every batch normalisation, averaged over `batches` of images.
+    def recalibrate(self, weights: LayerWeights, batches: Batches) -> Statistics:
+        """Return the statistics of every batch normalisation, averaged over `batches`.
 
         Each batch runs with its own statistics, as in training; variances are unbiased, as those
-        that a batch normalisation layer keeps.
+        that a batch normalisation layer keeps. Several processes share the batches, and all add
+        up in the order of the batches: not a bit depends on the number of processes.
         """
-        sums: Statistics = {}
-        count = 0
-        for images in batches:
-            of_batch: Statistics = {}
-            _Run(self, weights, None, collect=of_batch).run(images)
-            for name, (mean, variance) in of_batch.items():
-                before = sums.get(name)
-                sums[name] = (
-                    (mean, variance)
-                    if before is None
-                    else (
-                        before[0] + mean,
-                        before[1] + variance,
-                    )
-                )
-            count += 1
-        return {name: (mean / count, variance / count) for name, (mean, variance) in sums.items()}
+        if not self.graph.norms:
+            return {}
+        of_batches = {}
+        for position, (images, _) in distributed.share(batches):
+            of_batches[position] = self._statistics(weights, images)
+        if of_batches:
+            example = next(iter(of_batches.values()))
+        else:  # more processes than batches: only to know names and sizes
+            example = self._statistics(weights, next(iter(batches))[0])
+        values = _flat(example)
+        rows = values.new_zeros(len(batches), len(values))
+        for position, of_batch in of_batches.items():
+            rows[position] = _flat(of_batch)
+        first, *others = distributed.sum_over_ranks(rows)  # a row is zero in all but one process
+        average = sum(others, start=first) / len(rows)
+        sizes = [2 * len(mean) for mean, _ in example.values()]
+        return {
+            name: tuple(part.chunk(2))
+            for name, part in zip(example, average.split(sizes), strict=True)
+        }
+
+    def _statistics(self, weights: LayerWeights, images: Tensor) -> Statistics:
+        of_batch: Statistics = {}
+        _Run(self, weights, None, collect=of_batch).run(images)
+        return of_batch
+
+
+def _flat(statistics: Statistics) -> Tensor:
+    return torch.cat([part for pair in statistics.values() for part in pair])
 
 
 class _Run(fx.Interpreter):
@@ -107,7 +128,7 @@ class _Run(fx.Interpreter):
             mean, variance = self.statistics[name]
             return F.batch_norm(x, mean, variance, scale, shift, False, 0.0, module.eps)
         if self.collect is None:
-            return F.batch_norm(x, None, None, scale, shift, True, 0.0, module.eps)
+            return distributed.batch_norm(x, None, None, scale, shift, True, 0.0, module.eps)
         mean = torch.zeros(x.shape[1], device=x.device)
         variance = torch.ones(x.shape[1], device=x.device)
         y = F.batch_norm(x, mean, variance, scale, shift, True, 1.0, module.eps)
