@@ -180,11 +180,7 @@ class Stage:
         if missing := [item for item in self.items if config[item] is None]:
             raise UserError(f"{self.module}: say `with {missing[0]}=...`")
         items = {item: str(config[item]) for item in self.items}
-        for item, value in items.items():
-            known = _known(item, raw)
-            if known is not None and value not in known:
-                hint = nearest(value, known) if known else "its list is empty"
-                raise UserError(f"{item}={value} is not in {PARAMS}: {hint}")
+        check_items(items, raw)
         stage = name(items) if name else self.module.rpartition(".")[2]
         return Context(stage, self.sections, study, items)
 
@@ -198,6 +194,23 @@ class Stage:
         barrier()  # nobody needs a checkpoint any more
         if is_writer():
             shutil.rmtree(context.checkpoints, ignore_errors=True)
+
+
+def check_items(items: dict[str, str], raw: dict[str, Any]) -> None:
+    """Refuse a model, method or conditioning that the study `raw` does not list."""
+    lists = {
+        "model": ("models",),
+        "method": ("methods",),
+        "conditioning": ("pruningnet", "conditionings"),
+        "conditionings": ("analysis", "conditionings"),
+    }
+    for item in items.keys() & lists.keys():
+        known: Any = raw
+        for key in lists[item]:
+            known = known[key]
+        if items[item] not in known:
+            hint = nearest(items[item], known) if known else "there are none"
+            raise UserError(f"{item}={items[item]} is not in {PARAMS}: {hint}")
 
 
 def output(context: Context, module: str) -> Path:
@@ -308,15 +321,6 @@ def _refuse(refusal: UserError) -> int:
         time.sleep(PATIENCE)
     print(f"error: {refusal}", file=sys.stderr, flush=True)
     return 2
-
-
-def _known(item: str, raw: dict[str, Any]) -> list[str] | None:
-    """What the study lists for one of a stage's own keys; None where nothing is listed."""
-    if item == "conditioning":
-        return list(raw["pruningnet"]["conditionings"])
-    if item == "conditionings":
-        return list(raw["analysis"]["conditionings"])
-    return list(raw[f"{item}s"]) if item in ("model", "method") else None
 
 
 def _main_module() -> str:

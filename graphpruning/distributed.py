@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -53,6 +54,18 @@ def require_same(numbers: Iterable[int], otherwise: str) -> None:
     dist.all_reduce(extremes, dist.ReduceOp.MAX)
     if (extremes[0] != -extremes[1]).any():
         raise UserError(otherwise)
+
+
+def require_shared(path: Path, found: int) -> None:
+    """Raise `UserError` in every process unless all have `found` the same in the file `path`.
+
+    No process goes on before all have read it.
+    """
+    require_same(
+        [found],
+        f"{path} is not the same for all processes: keep the project in a folder that all "
+        "machines share",
+    )
 
 
 def share(items: Iterable[T]) -> Iterator[tuple[int, T]]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from graphpruning.distributed import barrier, is_writer
+from graphpruning.distributed import is_writer, require_shared
 from graphpruning.files import write_text
 from graphpruning.network.graph import Widths
 from graphpruning.network.widths import SearchSpace
@@ -69,7 +69,8 @@ class Journal:
     The file has one JSON value a line: `fingerprint` (whatever decides the answers), then
     `{"widths": ..., "accuracy": ..., "seconds": ...}`. A journal with another fingerprint is
     started anew, a half-written line is dropped with all that follows, and so are answers to
-    other questions. Several processes read one file, which the first of them writes.
+    other questions. Several processes read one file, which the first of them writes; `UserError`
+    when they do not find the same.
     """
 
     def __init__(
@@ -91,7 +92,7 @@ class Journal:
         self._known: dict[tuple[int, ...], float] = {}
         self._replay = deque(self._read())
         self.resumed = bool(self._replay)
-        barrier()  # nobody reads any more
+        require_shared(self._path, len(self._replay))
         self._rewrite(list(self._replay))
 
     @property

@@ -18,7 +18,7 @@ from torch import Generator, Tensor, nn
 from torch.optim import SGD, Optimizer
 from tqdm import tqdm
 
-from graphpruning.distributed import barrier, require_same, share, sum_over_ranks, synchronised
+from graphpruning.distributed import barrier, require_shared, share, sum_over_ranks, synchronised
 from graphpruning.errors import UserError
 from graphpruning.training.checkpoint import Checkpoint
 from graphpruning.training.data import Batch, Images, Preprocessing
@@ -116,11 +116,7 @@ def fit(
         optimizer.load_state_dict(saved["optimizer"])
         records = saved["records"]
     if checkpoint:
-        require_same(
-            [len(records)],
-            f"{checkpoint.path} is not the same for all processes: "
-            "keep the project in a folder that all machines share",
-        )
+        require_shared(checkpoint.path, len(records))
 
     epochs = math.ceil(run.steps / run.steps_per_epoch)
     bar = tqdm(
