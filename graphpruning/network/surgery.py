@@ -101,7 +101,7 @@ def install(
         for layer in graph.layers:
             module = model.get_submodule(layer.name)
             weight, bias = weights[layer.name]
-            module.weight.copy_(weight)  # type: ignore[operator, arg-type]
+            module.weight.copy_(weight)  # type: ignore[operator]
             if bias is not None:
                 module.bias.copy_(bias)  # type: ignore[operator]
         for name in graph.norms:

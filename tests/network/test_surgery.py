@@ -134,7 +134,7 @@ def test_recalibration_equals_a_batch_normalisation_layer_on_the_same_batches() 
     }
     generator = torch.Generator().manual_seed(4)
     batches = [torch.randn(8, *SIZE, generator=generator) for _ in range(3)]
-    found = Subnet(graph).recalibrate(weights, batches)
+    found = Subnet(graph).recalibrate(weights, [(images, images) for images in batches])
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = None  # a cumulative average
