@@ -51,7 +51,7 @@ def prepare(context: Context) -> None:
     counts = {}
     for name in SPLITS:
         indices = getattr(splits, name)
-        write_text(folder / f"{name}.txt", "\n".join(map(str, indices.tolist())) + "\n")
+        write_text(folder / f"{name}.txt", "".join(f"{index}\n" for index in indices.tolist()))
         counts[name] = Counter(images.classes[label] for label in images.labels[indices].tolist())
     write_json(
         folder / "metrics.json",
@@ -77,6 +77,7 @@ def prepare(context: Context) -> None:
             "methods": study.methods,
             "seeds": study.seeds,
             "pruningnet": {"conditionings": study.pruningnet.conditionings},
+            "analysis": {"conditionings": study.analysis.conditionings},
             "rows": methods.rows(list(study.methods)),
         },
     )
