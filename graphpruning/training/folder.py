@@ -83,9 +83,12 @@ class FolderSet:
     def decoded(self, preprocessing: Preprocessing) -> ImageSet:
         """Return the central crops, decoded once: they are mapped from a file under `cache`.
 
-        The file's name is a hash of the images' paths and bytes, and of what is done to them.
+        The file's name is a hash of the images' paths and sizes in bytes, and of what is done to
+        them: who repaints an image in place removes it.
         """
-        how = f"{preprocessing.resize} {preprocessing.size} Pillow {PIL.__version__}"
+        how = (
+            f"{self.root.absolute()} {preprocessing.resize} {preprocessing.size} {PIL.__version__}"
+        )
         digest = hashlib.sha256(how.encode())
         for array in (self.files, self.sizes):
             digest.update(np.ascontiguousarray(array).data)

@@ -208,12 +208,11 @@ def _check(root: Path, classes: tuple[str, ...], devkit: Devkit | None) -> dict[
 
 def _misplaced(root: Path, part: str, classes: tuple[str, ...]) -> list[str]:
     """Name classes that are missing, and what stands where it does not belong."""
-    found = subfolders(root / part)
-    faults = [f"{part}/{wnid} is missing" for wnid in classes if wnid not in set(found)]
+    known, found = set(classes), set(subfolders(root / part))
+    faults = [f"{part}/{wnid} is missing" for wnid in classes if wnid not in found]
     for entry in sorted(os.listdir(root / part)):
-        if entry not in classes and not entry.startswith("."):
+        if entry not in known and not entry.startswith("."):
             faults.append(f"{part}/{entry} is not a class")
-    known = set(classes)
 
     def in_class(wnid: str) -> list[str]:
         strays = []
@@ -224,7 +223,7 @@ def _misplaced(root: Path, part: str, classes: tuple[str, ...]) -> list[str]:
                 strays.append(f"{part}/{wnid}/{name} belongs to {other}")
         return strays
 
-    there = [wnid for wnid in found if wnid in known]
+    there = [wnid for wnid in classes if wnid in found]
     return faults + [
         stray for strays in each(there, in_class, f"listing {part}") for stray in strays
     ]

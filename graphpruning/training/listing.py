@@ -102,7 +102,9 @@ def list_folder(root: Path, part: str, classes: tuple[str, ...]) -> Listing:
     from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 
     numbers = {name: number for number, name in enumerate(classes)}
-    images = make_dataset(str(root / part), numbers, IMG_EXTENSIONS, allow_empty=True)
+    images = (
+        make_dataset(str(root / part), numbers, IMG_EXTENSIONS, allow_empty=True) if numbers else []
+    )
     paths = [Path(path) for path, _ in images]
     return Listing(
         root,

@@ -1,6 +1,7 @@
 """Image files: torchvision's presets and distributions, the same batches however they are read."""
 
 import random
+import shutil
 from io import BytesIO
 from pathlib import Path
 
@@ -110,8 +111,11 @@ def test_images_are_decoded_once(tree: Path, cache: Path, monkeypatch: pytest.Mo
     monkeypatch.undo()
     monkeypatch.chdir(cache.parents[1])
     other = Preprocessing(TRAINING.mean, TRAINING.std, 0, True, size=32, resize=40)
-    load("folder", tree, True, other)
+    load("folder", tree, False, other)
     assert len(list(cache.iterdir())) == 2 and file.exists()
+    copy = shutil.copytree(tree, cache / "copy")  # other images may have the same names and sizes
+    load("folder", copy, False, other)
+    assert len(list(cache.glob("*.bin"))) == 3
 
 
 def test_random_crops_are_distributed_as_torchvisions() -> None:

@@ -1,0 +1,108 @@
+"""What stages read: roots with environment variables, images by the manifest, tables."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from experiments import inputs, prepare
+from graphpruning.errors import UserError
+from graphpruning.files import sha256
+from graphpruning.training.data import ImageSet
+from graphpruning.training.folder import FolderSet
+from graphpruning.training.listing import read_manifest, write_manifest
+from tests.miniature import ARCHIVES, build
+
+
+def context(root: str | Path, name: str = "imagenet", **data: Any) -> Any:
+    """A context with what reading images needs of a study."""
+    values = {"mean": (0.5,) * 3, "std": (0.2,) * 3, "pad": 0, "flip": True, "size": 32,
+              "resize": 36, "smallest_area": 0.3, "workers": 0, **data}  # fmt: skip
+    networks = {"resnet8": SimpleNamespace(options={"width": 8})}
+    study = SimpleNamespace(
+        study="mini", data=SimpleNamespace(name=name, root=str(root), **values), networks=networks
+    )
+    return SimpleNamespace(study=study, items={"model": "resnet8"})
+
+
+@pytest.mark.parametrize("root", ["$SOME_IMAGES/2012", "${SOME_IMAGES}/2012"])
+def test_a_root_may_hold_environment_variables(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_IMAGES", "/somewhere")
+    assert inputs.data_root(context(root)) == Path("/somewhere/2012")
+    for unset in (lambda: monkeypatch.setenv("SOME_IMAGES", ""),
+                  lambda: monkeypatch.delenv("SOME_IMAGES")):  # fmt: skip
+        unset()
+        with pytest.raises(UserError, match="needs the environment variable SOME_IMAGES"):
+            inputs.data_root(context(root))
+
+
+def test_stages_read_the_images_that_prepare_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    build(tmp_path / "mini", classes=2, train=3, val=2)
+    mini = context("mini")
+    listings = prepare.list_data(mini)
+    about = write_manifest(inputs.manifest(mini), listings)
+    assert about["files"] == 10
+    for name in ARCHIVES:  # the manifest is enough: no tree is walked, no class is looked up
+        (tmp_path / "mini" / name).unlink()
+    (tmp_path / "mini/meta.bin").unlink()
+
+    train, test = inputs.training_images(mini), inputs.test_images(mini)
+    assert isinstance(train, FolderSet) and isinstance(test, ImageSet)
+    assert train.classes == test.classes == listings["train"].classes
+    assert train.labels.tolist() == [0, 0, 0, 1, 1, 1] and test.labels.tolist() == [0, 0, 1, 1]
+    description = inputs.network(mini, train)
+    assert description == {"name": "resnet8", "num_classes": 2, "in_channels": 3, "width": 8}
+    _, graph = inputs.fresh(description, train, 0)
+    assert graph.layers
+
+
+def test_without_a_manifest_the_stage_that_makes_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"mini\.tsv\.gz is missing: the stage prepare makes it"):
+        inputs.training_images(context("mini"))
+
+
+def test_damaged_images_of_a_folder_are_refused_before_training(tmp_path: Path) -> None:
+    build(tmp_path / "mini", classes=2, train=3, val=2)
+    prepare.list_data(context(tmp_path / "mini"))
+    (broken,) = (tmp_path / "mini/val").glob("*/ILSVRC2012_val_00000003.JPEG")
+    broken.write_bytes(broken.read_bytes()[:-30])
+    with pytest.raises(UserError, match=rf"{broken.name} cannot be decoded .*truncated"):
+        prepare.list_data(context(tmp_path / "mini", "folder"))
+
+
+def test_data_in_few_files_has_a_manifest_too(tmp_path: Path) -> None:
+    for name, size in (("train-images-idx3-ubyte", 5), ("t10k-labels-idx1-ubyte", 3)):
+        path = tmp_path / "FashionMNIST/raw" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes(size))
+    manifests = []
+    for name in ("fashion_mnist", "generated"):
+        manifests.append(
+            write_manifest(tmp_path / name, prepare.list_data(context(tmp_path, name)))
+        )
+        listing = read_manifest(tmp_path / name, tmp_path, "all")
+        assert len(listing.files) == manifests[-1]["files"]
+    assert [(m["files"], m["bytes"]) for m in manifests] == [(2, 8), (0, 0)]
+    assert sha256(tmp_path / "generated") != sha256(tmp_path / "fashion_mnist")
+
+
+def test_a_table_without_rows_has_its_columns(tmp_path: Path) -> None:
+    inputs.write_csv(tmp_path / "a.csv", [], columns=["epoch", "lr"])
+    assert (tmp_path / "a.csv").read_text() == "epoch,lr\n"
+    inputs.write_csv(tmp_path / "b.csv", [{"epoch": 1, "lr": 0.1}, {"epoch": 2, "lr": None}])
+    assert (tmp_path / "b.csv").read_text() == "epoch,lr\n1,0.1\n2,\n"
+
+
+def test_an_empty_split_is_read_as_one(tmp_path: Path) -> None:
+    (tmp_path / "splits").mkdir()
+    (tmp_path / "splits/search.txt").write_text("\n")
+    indices = inputs.split(SimpleNamespace(results=tmp_path), "search")  # type: ignore[arg-type]
+    assert indices.dtype == torch.int64 and len(indices) == 0
