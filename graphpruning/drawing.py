@@ -16,7 +16,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import FancyArrowPatch, PathPatch
+from matplotlib.patches import FancyArrowPatch, PathPatch, Rectangle
 from matplotlib.path import Path as Line
 
 from graphpruning.errors import UserError
@@ -257,8 +257,10 @@ class _Page:
         kept = layer["out"] if kept is None else kept
         full, part = (self.bar * channels / widest for channels in (layer["out"], kept))
         axes.text(bar - 0.05, y, str(kept), ha="right", **text)
+        thick = 0.5 * self.step
         for length, alpha in ((full, 0.3), (part, 1.0)):
-            axes.barh(y, length, 0.5 * self.step, left=bar, color=colour, alpha=alpha)
+            corner = (bar, y - thick / 2)
+            axes.add_patch(Rectangle(corner, length, thick, color=colour, alpha=alpha, linewidth=0))
 
     def legend(self, figure: Figure) -> None:
         handles = [

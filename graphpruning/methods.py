@@ -4,7 +4,7 @@ A method of the comparison is a row here and nowhere else; nothing else knows th
 """
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -64,7 +64,7 @@ def rows(names: list[str]) -> dict[str, dict[str, Any]]:
     return {name: asdict(method(name)) for name in names}
 
 
-def check_sources(searches: dict[str, tuple[str, ...]]) -> None:
+def check_sources(searches: Mapping[Any, tuple[str, ...]]) -> None:
     """Raise `UserError` unless each method is listed under the source of its weights."""
     for source, names in searches.items():
         for name in names:
