@@ -21,7 +21,9 @@ repro rerun: $(READY)
 	@study=$$($(STUDY_NAME)) || exit; \
 	if test "$$($(IN_VENV) python -m experiments.study data.name)" = fashion_mnist; then \
 	  $(IN_VENV) python -m experiments.fetch_data || exit; fi; \
-	$(IN_VENV) dvc repro $(FLAGS) && echo "The report: results/$$study/report.html"
+	if test "$$($(IN_VENV) python -m experiments.study methods)" = "[]"; then \
+	  $(IN_VENV) dvc repro $(FLAGS) correlation && $(MAKE) -s tables STUDY=; \
+	else $(IN_VENV) dvc repro $(FLAGS); fi && echo "The report: results/$$study/report.html"
 
 study: ## choose a study: `make study STUDY=smoke` makes studies/smoke.yaml the params.yaml
 	@test -f "studies/$(STUDY).yaml" || { echo "error: there is no studies/$(STUDY).yaml; \

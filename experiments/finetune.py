@@ -21,8 +21,9 @@ from experiments.study import recipe, seed_list
 from graphpruning.architecture import save_architecture
 from graphpruning.files import read_json, write_json
 from graphpruning.network.cost import macs, params
-from graphpruning.network.graph import Widths, trace
+from graphpruning.network.graph import Widths
 from graphpruning.network.surgery import narrow
+from graphpruning.network.trace import trace
 from graphpruning.network.zoo import build, initialise
 from graphpruning.training.checkpoint import Checkpoint, load_weights
 from graphpruning.training.data import Images, prepared

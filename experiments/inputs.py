@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from experiments.stage import Context
 from graphpruning.errors import UserError
 from graphpruning.files import write_text
-from graphpruning.network.graph import ChannelGraph, trace
+from graphpruning.network.graph import ChannelGraph
+from graphpruning.network.trace import trace
 from graphpruning.network.widths import SearchSpace
 from graphpruning.network.zoo import build
 from graphpruning.training.checkpoint import load_weights

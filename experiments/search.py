@@ -1,12 +1,11 @@
 """Search widths within a budget: one method and budget a stage, its seeds one after the other."""
 
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from experiments.candidates import pruningnet, search_split
 from experiments.inputs import (
@@ -28,14 +27,13 @@ from graphpruning.network.graph import ChannelGraph, Widths
 from graphpruning.network.subnet import LayerWeights
 from graphpruning.network.surgery import install, narrow
 from graphpruning.network.zoo import build
-from graphpruning.search import ddpg, evolution, random_search, uniform
-from graphpruning.search.environment import PruningEnv
+from graphpruning.search.ddpg import DDPGSettings
 from graphpruning.search.evaluator import Evaluator
+from graphpruning.search.evolution import EvolutionSettings
 from graphpruning.search.history import Journal
 from graphpruning.search.sliced import SlicedWeights
-from graphpruning.search.states import AggregatedState, HandCraftedState, State
 from graphpruning.training.checkpoint import save_weights
-from graphpruning.training.data import ImageSet, prepared
+from graphpruning.training.data import Images, prepared
 from graphpruning.training.fabric import make_fabric, precision
 
 
@@ -44,27 +42,30 @@ def search(context: Context) -> None:
     items, settings = context.items, context.study.search
     row = methods.method(items["method"])
     judge = _Judge(context, row.source)
-    budget = budget_in_macs(items["budget"], judge.space.macs(judge.space.full))
+    model = context.study.networks[items["model"]]
+    budget = budget_in_macs(model, items["budget"], judge.space.macs(judge.space.full))
     judge.space.require(budget)
+    searchers = methods.SearchSettings(
+        DDPGSettings(**asdict(settings.agent)), EvolutionSettings(**asdict(settings.evolution))
+    )
     found: dict[str, dict[str, Any]] = {}
     history: list[dict[str, object]] = []
     seconds: dict[str, float] = {}
     for seed in seed_list(items["seeds"]):
-        clock = time.perf_counter()
         journal = Journal(
             judge.evaluator,
             judge.space,
             budget,
-            evaluations=1 if row.searcher == "uniform" else settings.evaluations,
+            evaluations=methods.evaluations_of(row, settings.evaluations),
             path=context.checkpoints / f"journal-{seed}.jsonl",
             fingerprint=context.fingerprint(
                 seed=seed, weights=judge.weights_hash, splits=splits_hash(context)
             ),
         )
         generator = torch.Generator().manual_seed(seed)
-        SEARCHERS[row.searcher](_Task(context, row, judge, journal, budget, generator))
+        methods.run(row, judge.space, budget, journal, generator, judge.features, searchers)
         context.resumed |= journal.resumed
-        seconds[str(seed)] = round(time.perf_counter() - clock, 2)
+        seconds[str(seed)] = round(journal.seconds, 2)
         best = journal.history.best
         found[str(seed)] = {
             "top1_search": best.accuracy,
@@ -107,7 +108,7 @@ class _Judge:
             self.weights_of: Callable[[Widths], LayerWeights] = _sliced(
                 context, images, base.to(fabric.device), self.graph
             )
-            self.features: Callable[[Widths], Tensor] | None = None
+            self.features: methods.Features | None = None
         else:
             file = folder / f"pruningnet-{source}.safetensors"
             net, self.graph = pruningnet(context, images, source)
@@ -132,7 +133,7 @@ class _Judge:
 
 
 def _sliced(
-    context: Context, images: ImageSet, base: nn.Module, graph: ChannelGraph
+    context: Context, images: Images, base: nn.Module, graph: ChannelGraph
 ) -> SlicedWeights:
     settings = context.study.search.reconstruction
     chosen = images.select(split(context, "calibration")[: settings.images])
@@ -140,18 +141,6 @@ def _sliced(
     batches = [batch.to(device) for batch, _ in prepared(chosen, preprocessing(context), 250)]
     generator = torch.Generator().manual_seed(context.study.data.seed)
     return SlicedWeights(base, graph, batches, settings.points, generator)
-
-
-@dataclass(frozen=True)
-class _Task:
-    """What a searcher is given: one method, budget and seed."""
-
-    context: Context
-    row: methods.Method
-    judge: _Judge
-    journal: Journal
-    budget: int
-    generator: torch.Generator
 
 
 def _history(seed: int, journal: Journal) -> list[dict[str, object]]:
@@ -170,34 +159,6 @@ def _history(seed: int, journal: Journal) -> list[dict[str, object]]:
         )
     return rows
 
-
-def _ddpg(task: _Task) -> None:
-    space, judge = task.judge.space, task.judge
-    state: State
-    if task.row.state == "aggregated":
-        assert judge.features is not None, "aggregated states need a PruningNet"
-        state = AggregatedState(space, task.budget, judge.features)
-    else:
-        state = HandCraftedState(space, task.budget)
-    settings = ddpg.DDPGSettings(**task.context.study.search.agent.__dict__)
-    environment = PruningEnv(space, task.budget, state, task.journal)
-    ddpg.search(environment, task.journal.evaluations, settings, task.generator)
-
-
-def _evolution(task: _Task) -> None:
-    settings = evolution.EvolutionSettings(**task.context.study.search.evolution.__dict__)
-    evolution.search(task.judge.space, task.budget, task.journal, settings, task.generator)
-
-
-def _random(task: _Task) -> None:
-    random_search.search(task.judge.space, task.budget, task.journal, task.generator)
-
-
-def _uniform(task: _Task) -> None:
-    uniform.search(task.judge.space, task.budget, task.journal)
-
-
-SEARCHERS = {"ddpg": _ddpg, "evolution": _evolution, "random": _random, "uniform": _uniform}
 
 STAGE = Stage(
     search,

@@ -1,7 +1,8 @@
 """What every stage shares: the study's sections, a Sacred run, the sidecar, and refusals.
 
 A stage is a function of a `Context`. It is run as `python -m experiments.NAME with model=...`,
-with all of Sacred's own flags (`-F`, `-m`, `-s` add observers; `-u` runs without any).
+with all of Sacred's own flags (`-F`, `-m`, `-s` add observers; `-u` runs without any). Under
+`torchrun -m experiments.NAME` all processes run it, and the first one speaks, writes and records.
 """
 
 import hashlib
@@ -10,6 +11,7 @@ import logging
 import os
 import platform
 import shutil
+import signal
 import sys
 import time
 import warnings
@@ -21,9 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from experiments.study import PARAMS, Study, load, nearest, parse
+from graphpruning.distributed import barrier, world
 from graphpruning.errors import UserError
 from graphpruning.files import write_json
-from graphpruning.machine import processor
+from graphpruning.machine import is_writer, processor
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", "pkg_resources is deprecated", UserWarning)
@@ -37,6 +40,7 @@ SETTINGS.DISCOVER_DEPENDENCIES = "none"  # the sidecar has the versions
 SETTINGS.HOST_INFO.INCLUDE_GPU_INFO = False
 
 RUNS = Path("runs")
+PATIENCE = 10  # seconds that torchrun surely needs less of to end the others after one has failed
 VERSIONS = ("torch", "torchvision", "torch-geometric", "lightning-fabric", "numpy", "sacred", "dvc")
 
 
@@ -86,6 +90,8 @@ class Context:
     def fingerprint(self, **more: Any) -> dict[str, Any]:
         """What must be equal for a checkpoint to be continued."""
         settings = {name: _plain(getattr(self.study, name)) for name in self.sections}
+        if "networks" in settings and "model" in self.items:  # another model's changes nothing
+            settings["networks"] = settings["networks"][self.items["model"]]
         return {
             "stage": self.name,
             **settings,
@@ -129,6 +135,8 @@ class Stage:
         `name` gives DVC's name of the stage from its items, where it is not the module's.
         """
         sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+        if not is_writer():  # the others would say the same
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         try:
             raw = load()
         except UserError as refusal:
@@ -138,7 +146,11 @@ class Stage:
         experiment.add_config({name: raw[name] for name in ("study", *self.sections)})
         experiment.add_config({"seed": 0, **dict.fromkeys(self.items)})
         observer = FileStorageObserver(RUNS, copy_sources=False)
-        experiment.observers.append(observer)
+        arguments = list(sys.argv)
+        if is_writer():
+            experiment.observers.append(observer)
+        else:
+            arguments.append("--unobserved")
         done: list[Context] = []
 
         @experiment.main
@@ -151,7 +163,7 @@ class Stage:
             except UserError as refusal:
                 raise SystemExit(_refuse(refusal)) from None
 
-        experiment.run_commandline()
+        experiment.run_commandline(arguments)
         if done and observer.dir is not None:
             keep_record(Path(observer.dir), done[0].results / "records" / done[0].name)
 
@@ -168,12 +180,7 @@ class Stage:
         if missing := [item for item in self.items if config[item] is None]:
             raise UserError(f"{self.module}: say `with {missing[0]}=...`")
         items = {item: str(config[item]) for item in self.items}
-        for item, known in (("model", raw["models"]), ("method", raw["methods"]),
-                            ("conditioning", raw["pruningnet"]["conditionings"])):  # fmt: skip
-            if items.get(item, known[0]) not in known:
-                raise UserError(
-                    f"{item}={items[item]} is not in {PARAMS}: {nearest(items[item], known)}"
-                )
+        check_items(items, raw)
         stage = name(items) if name else self.module.rpartition(".")[2]
         return Context(stage, self.sections, study, items)
 
@@ -184,13 +191,36 @@ class Stage:
         seconds = time.perf_counter() - clock
         sidecar = _sidecar(context, self.module, started, seconds)
         write_json(_sidecar_path(context, self.module), sidecar)
-        shutil.rmtree(context.checkpoints, ignore_errors=True)
+        barrier()  # nobody needs a checkpoint any more
+        if is_writer():
+            shutil.rmtree(context.checkpoints, ignore_errors=True)
+
+
+def check_items(items: dict[str, str], raw: dict[str, Any]) -> None:
+    """Refuse a model, method or conditioning that the study `raw` does not list."""
+    lists = {
+        "model": ("models",),
+        "method": ("methods",),
+        "conditioning": ("pruningnet", "conditionings"),
+        "conditionings": ("analysis", "conditionings"),
+    }
+    for item in items.keys() & lists.keys():
+        known: Any = raw
+        for key in lists[item]:
+            known = known[key]
+        if items[item] not in known:
+            hint = nearest(items[item], known) if known else "there are none"
+            raise UserError(f"{item}={items[item]} is not in {PARAMS}: {hint}")
 
 
 def output(context: Context, module: str) -> Path:
-    """The folder under results/ that a stage's small files go to."""
+    """The folder under results/ that a stage's small files go to.
+
+    The item `conditionings` is only in the stage's name: it lets DVC leave the stage out.
+    """
     folder = FOLDERS[module.rpartition(".")[2]]
-    return context.results.joinpath(folder, *context.items.values())
+    parts = [value for item, value in context.items.items() if item != "conditionings"]
+    return context.results.joinpath(folder, *parts)
 
 
 FOLDERS = {
@@ -227,7 +257,7 @@ def _sidecar(context: Context, module: str, started: datetime, seconds: float) -
 
 
 def hardware() -> dict[str, Any]:
-    """Processor, cores, accelerator and memory; never the host's name."""
+    """This machine, and how many processes work together; never the host's name."""
     import torch
 
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
@@ -237,6 +267,7 @@ def hardware() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "accelerator": ", ".join(names) or "none",
         "memory_gb": round(memory / 2**30),
+        "processes": world(),
     }
 
 
@@ -280,7 +311,15 @@ def _quiet_logger() -> Any:
 
 
 def _refuse(refusal: UserError) -> int:
-    print(f"error: {refusal}", file=sys.stderr)
+    """Say why, once; return the exit code.
+
+    All processes may refuse, or this one alone. So all but the first wait: if it refuses too,
+    torchrun ends them before they speak.
+    """
+    if not is_writer():
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(2))
+        time.sleep(PATIENCE)
+    print(f"error: {refusal}", file=sys.stderr, flush=True)
     return 2
 
 
@@ -290,4 +329,6 @@ def _main_module() -> str:
 
 def _plain(value: Any) -> Any:
     """A section as plain data, for a fingerprint."""
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
     return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value

@@ -1,4 +1,10 @@
-"""Train the base: the unpruned network that everything is measured against."""
+"""The base: the unpruned network that everything is measured against, trained or ready-made."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from lightning_fabric import Fabric
+from torch import nn
 
 from experiments.inputs import (
     fresh,
@@ -11,57 +17,80 @@ from experiments.inputs import (
     write_csv,
 )
 from experiments.stage import Context, Stage
+from experiments.study import recipe
 from graphpruning.files import write_json
 from graphpruning.network.cost import macs, params
 from graphpruning.training.checkpoint import Checkpoint, save_weights
-from graphpruning.training.data import prepared
+from graphpruning.training.data import Batch, Images, prepared
 from graphpruning.training.fabric import make_fabric, precision
 from graphpruning.training.loop import evaluate, fit
+from graphpruning.training.pretrained import load_pretrained
+
+BATCH = 100
+"""Images that are evaluated at a time."""
+COLUMNS = ("epoch", "lr", "train_loss", "train_top1", "search_top1")
 
 
 def train_base(context: Context) -> None:
     """Write the base's weights, its curve, its graph and its accuracies."""
-    base = context.study.base
+    name = context.items["model"]
     images = training_images(context)
-    description = network(context, images)
-    model, graph = fresh(description, images, base.seed)
+    model, graph = fresh(network(context, images), images, context.study.base.seed)
     fabric = make_fabric(context.study.precision)
     context.precision = precision(fabric)
-    train, recipe = images.select(split(context, "train")), base.recipe
-    search = prepared(images.select(split(context, "search")), preprocessing(context), 500)
-
-    def each_epoch(epoch: int) -> dict[str, float]:
-        accuracy = evaluate(fabric, model, search)
-        context.log("search_top1", accuracy, epoch)
-        return {"search_top1": accuracy}
-
-    checkpoint = Checkpoint(
-        context.checkpoints / "training.pt", context.fingerprint(splits=splits_hash(context))
-    )
-    records = fit(
-        fabric, model, train, preprocessing(context), recipe, base.seed,
-        name=context.name, on_epoch=each_epoch, checkpoint=checkpoint,
-    )  # fmt: skip
-    context.resumed = checkpoint.resumed
-    context.images_seen = recipe.steps(len(train)) * recipe.batch_size
-    test = prepared(test_images(context), preprocessing(context), 500)
-    folder = context.results / "base" / context.items["model"]
-    save_weights(context.weights / context.items["model"] / "base.safetensors", model.state_dict())
-    write_csv(folder / "curve.csv", records)
-    graph_data = {"model": context.items["model"], **graph.describe()}
-    graph_data["params"] = params(graph, graph.full_widths)
+    search = prepared(images.select(split(context, "search")), preprocessing(context), BATCH)
+    weights = context.study.networks[name].weights
+    if weights is None:
+        origin: dict[str, Any] = {}
+        records = _trained(context, fabric, model, images, search)
+    else:
+        origin = {"weights": load_pretrained(model, name, weights)}
+        records = []
+    test = prepared(test_images(context), preprocessing(context), BATCH)
+    accuracy = evaluate(fabric, model, test)
+    folder = context.results / "base" / name
+    save_weights(context.weights / name / "base.safetensors", model.state_dict())
+    write_csv(folder / "curve.csv", records, columns=COLUMNS)
+    graph_data = {"model": name, **graph.describe(), "params": params(graph, graph.full_widths)}
     write_json(folder / "graph.json", graph_data)
     write_json(
         folder / "metrics.json",
         {
-            "model": context.items["model"],
+            "model": name,
             "macs": macs(graph, graph.full_widths),
             "params": params(graph, graph.full_widths),
-            "test_top1": evaluate(fabric, model, test),
-            "search_top1": records[-1]["search_top1"],
+            "test_top1": accuracy.top1,
+            "test_top5": accuracy.top5,
+            "search_top1": evaluate(fabric, model, search).top1 if len(search) else None,
             "epochs": len(records),
+            **origin,
         },
     )
+
+
+def _trained(
+    context: Context, fabric: Fabric, model: nn.Module, images: Images, search: Sequence[Batch]
+) -> list[dict[str, float]]:
+    """Train `model` by the study's recipe, looking at the search split after every epoch."""
+    base = context.study.base
+    settings = recipe(context.study, "base", context.items["model"])
+    train = images.select(split(context, "train"))
+    checkpoint = Checkpoint(
+        context.checkpoints / "training.pt", context.fingerprint(splits=splits_hash(context))
+    )
+
+    def each_epoch(epoch: int) -> dict[str, float]:
+        accuracy = evaluate(fabric, model, search).top1
+        context.log("search_top1", accuracy, epoch)
+        return {"search_top1": accuracy}
+
+    records = fit(
+        fabric, model, train, preprocessing(context), settings, base.seed,
+        name=context.name, on_epoch=each_epoch, checkpoint=checkpoint,
+    )  # fmt: skip
+    context.resumed = checkpoint.resumed
+    context.images_seen = settings.steps(len(train)) * settings.batch_size
+    return records
 
 
 STAGE = Stage(train_base, sections=("networks", "data", "precision", "base"), items=("model",))

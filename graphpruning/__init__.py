@@ -7,12 +7,15 @@ from importlib import import_module
 from typing import Any
 
 _FACE = {
-    "trace": "graphpruning.network.graph",
+    "trace": "graphpruning.network.trace",
     "ChannelGraph": "graphpruning.network.graph",
     "macs": "graphpruning.network.cost",
     "params": "graphpruning.network.cost",
     "narrow": "graphpruning.network.surgery",
     "SearchSpace": "graphpruning.network.widths",
+    "describe": "graphpruning.inspection",
+    "draw": "graphpruning.drawing",
+    "prune": "graphpruning.pruning",
     "load_architecture": "graphpruning.architecture",
     "save_architecture": "graphpruning.architecture",
     "UserError": "graphpruning.errors",
@@ -23,10 +26,13 @@ __all__ = [
     "SearchSpace",
     "UnsupportedNetwork",
     "UserError",
+    "describe",
+    "draw",
     "load_architecture",
     "macs",
     "narrow",
     "params",
+    "prune",
     "save_architecture",
     "trace",
 ]

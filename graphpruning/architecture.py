@@ -1,6 +1,7 @@
 """A found network as data: JSON says how to build and narrow it, safetensors hold its weights.
 
-Nothing in these files is code; loading them gives a plain `nn.Module`.
+Nothing in these files is code; loading them gives a plain `nn.Module`. A network that a user's
+own function builds is loaded only with that function in hand: a file never imports anything.
 """
 
 import os
@@ -12,14 +13,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from graphpruning.builder import Build, Builder
 from graphpruning.errors import UserError
 from graphpruning.files import atomic, read_json, sha256, write_json
+from graphpruning.network import zoo
 from graphpruning.network.cost import macs, params
-from graphpruning.network.graph import Widths, trace
+from graphpruning.network.graph import Widths
 from graphpruning.network.surgery import narrow
-from graphpruning.network.zoo import build
+from graphpruning.network.trace import trace
 
-FORMAT = 1
+FORMAT = 2
+"""2 added networks that a user's function builds; files of format 1 are read as before."""
 _KEYS = {"format", "network", "input_size", "widths", "macs", "params", "preprocessing", "weights"}
 
 
@@ -28,23 +32,26 @@ def save_architecture(
     weights_path: str | Path,
     model: nn.Module,
     *,
-    network: dict[str, Any],
+    network: dict[str, Any] | Builder,
     input_size: tuple[int, ...],
     widths: Widths,
     preprocessing: dict[str, Any],
 ) -> None:
     """Write the narrowed `model` as `path` (JSON) and `weights_path` (safetensors).
 
-    `network` is what `zoo.build` takes: name, num_classes, in_channels and options, of the full
-    network. The JSON names the weights relative to itself, with their SHA-256.
+    `network` is the full network: what `zoo.build` takes (name, num_classes, in_channels and
+    options), or a `Builder`. The JSON names the weights relative to itself, with their SHA-256.
     """
-    graph = trace(build(**network), input_size)
-    state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    made = network if isinstance(network, Builder) else Builder(zoo.build, network)
+    graph = trace(_unseeded(made), input_size)
+    # safetensors refuses channels_last tensors, hence contiguous.
+    state = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
     with atomic(weights_path) as beside:
         save_file(state, beside)
+        digest = sha256(beside)
     description = {
         "format": FORMAT,
-        "network": network,
+        "network": made.description,
         "input_size": list(input_size),
         "widths": dict(widths),
         "macs": macs(graph, widths),
@@ -52,23 +59,24 @@ def save_architecture(
         "preprocessing": preprocessing,
         "weights": {
             "file": os.path.relpath(weights_path, Path(path).parent),
-            "sha256": sha256(weights_path),
+            "sha256": digest,
         },
     }
     write_json(path, description)
 
 
-def load_architecture(path: str | Path, weights: str | Path | None = None) -> nn.Module:
+def load_architecture(
+    path: str | Path, weights: str | Path | None = None, *, build: Build | None = None
+) -> nn.Module:
     """Build the network that `path` describes, in evaluation mode.
 
-    Weights come from `weights`, or from the file that the description names. Raises `UserError`
-    when a file is missing, altered, or belongs to another network.
+    Weights come from `weights`, or from the file that the description names. `build` is the
+    user's function that builds the full network, where `path` names one; it is called as it was
+    then. Raises `UserError` when it is not given, and when a file is missing, altered, or belongs
+    to another network.
     """
-    description = read_json(path, "save_architecture")
-    if set(description) != _KEYS or description["format"] != FORMAT:
-        raise UserError(f"{path} is not an architecture of format {FORMAT}")
-    with torch.random.fork_rng(devices=[]):  # the initial weights are thrown away
-        full = build(**description["network"])
+    description = read_architecture(path)
+    full = _unseeded(_builder(path, description["network"], build))
     graph = trace(full, tuple(description["input_size"]))
     model = narrow(full, graph, description["widths"])
     file = Path(weights or Path(path).parent / description["weights"]["file"])
@@ -84,3 +92,31 @@ def load_architecture(path: str | Path, weights: str | Path | None = None) -> nn
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{file} does not hold the weights of {path}: {reason}") from None
     return model.eval()
+
+
+def read_architecture(path: str | Path) -> dict[str, Any]:
+    """Return the description in `path`; `UserError` when it is not one of ours."""
+    description = read_json(path, "save_architecture")
+    known = isinstance(description, dict) and set(description) == _KEYS
+    if not known or description["format"] not in (1, FORMAT):
+        raise UserError(f"{path} is not an architecture of format 1 to {FORMAT}")
+    result: dict[str, Any] = description
+    return result
+
+
+def _builder(path: str | Path, network: dict[str, Any], build: Build | None) -> Builder:
+    if "function" not in network:
+        return Builder(zoo.build, network)
+    if build is None:
+        place = network["function"]
+        raise UserError(
+            f"the network of {path} is built by your function {place}: give it, as "
+            f"load_architecture(..., build={place.rpartition(':')[2]}) or --model {place}"
+        )
+    return Builder(build, network)
+
+
+def _unseeded(make: Builder) -> nn.Module:
+    """Build a network whose initial weights are thrown away, and leave the generator as it was."""
+    with torch.random.fork_rng(devices=[]):
+        return make()

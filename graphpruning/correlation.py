@@ -5,8 +5,9 @@ the deeper layer: the best absolute Pearson correlation with a channel of the fo
 R² of a ridge regression on all of them, fitted on one half of the images and scored on the other.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -47,47 +48,41 @@ def pairs(graph: ChannelGraph, generator: torch.Generator) -> list[Pair]:
 
     A control keeps the deeper layer and takes a former layer from another block, of those nearest
     in resolution an earlier one where there is any, drawn from `generator`. So both kinds have the
-    same deeper layers.
+    same deeper layers. A network without shortcuts has no pairs.
     """
-    inside = [Pair("in_block", former, deeper) for former, deeper in _consecutive(graph)]
+    inside = _consecutive(graph)
     controls = []
-    for pair in inside:
-        deeper = graph.layer(pair.deeper)
-        others = [
-            graph.layer(other.former)
-            for other in inside
-            if graph.layer(other.former).block != deeper.block
-        ]
+    for _, deeper in inside:
+        others = [former for former, _ in inside if former.block != deeper.block]
         if others:
             gap = min(_resolution_gap(other, deeper) for other in others)
             near = [other for other in others if _resolution_gap(other, deeper) == gap]
             near = [other for other in near if other.depth < deeper.depth] or near
             chosen = near[int(torch.randint(len(near), (), generator=generator))]
-            controls.append(Pair("other_block", chosen.name, pair.deeper))
-    return inside + controls
+            controls.append(Pair("other_block", chosen.name, deeper.name))
+    return [Pair("in_block", former.name, deeper.name) for former, deeper in inside] + controls
 
 
-def _consecutive(graph: ChannelGraph) -> list[tuple[str, str]]:
+def _consecutive(graph: ChannelGraph) -> list[tuple[Layer, Layer]]:
     """Edges between two layers of one block, for blocks with a shortcut around them."""
-    blocks = _blocks_with_shortcut(graph)
+    layers = {layer.name: layer for layer in graph.layers}
+    blocks = _blocks_with_shortcut(graph, layers)
     found = []
     for edge in graph.edges:
-        former, deeper = graph.layer(edge.source), graph.layer(edge.target)
+        former, deeper = layers[edge.source], layers[edge.target]
         if former.block == deeper.block and former.block in blocks and not edge.shortcut:
-            found.append((former.name, deeper.name))
+            found.append((former, deeper))
     return found
 
 
-def _blocks_with_shortcut(graph: ChannelGraph) -> set[str]:
+def _blocks_with_shortcut(graph: ChannelGraph, layers: dict[str, Layer]) -> set[str]:
     """Blocks whose output is added to what skipped them: one target reads both, in one group."""
-    found = set()
-    for direct in graph.edges:
-        for skip in graph.edges:
-            if direct.target == skip.target and skip.shortcut and not direct.shortcut:
-                last = graph.layer(direct.source)
-                if last.group == graph.layer(skip.source).group:
-                    found.add(last.block)
-    return found
+    skipped = {(edge.target, layers[edge.source].group) for edge in graph.edges if edge.shortcut}
+    return {
+        layers[edge.source].block
+        for edge in graph.edges
+        if not edge.shortcut and (edge.target, layers[edge.source].group) in skipped
+    }
 
 
 def _resolution_gap(one: Layer, other: Layer) -> int:
@@ -97,7 +92,6 @@ def _resolution_gap(one: Layer, other: Layer) -> int:
 @torch.no_grad()
 def representations(
     model: nn.Module,
-    graph: ChannelGraph,
     wanted: Sequence[Pair],
     batches: Iterable[Tensor],
     positions: int,
@@ -105,53 +99,91 @@ def representations(
 ) -> list[Representation]:
     """Judge every pair on `batches` of images [batch, channels, height, width].
 
-    `positions` random positions are sampled per image. The first half of the images fits the
-    regression, the second scores it. The model runs in evaluation mode and is left as it was.
+    `positions` random positions are sampled per image; they do not depend on the size of the
+    batches. The first half of the images fits the regression, the second scores it. The model
+    runs in evaluation mode and is left as it was.
     """
-    outputs = _outputs(model, wanted, batches)
-    return [
-        _represent(pair, outputs[pair.former], outputs[pair.deeper], positions, generator)
-        for pair in wanted
-    ]
+    samples = _samples(model, wanted, batches, positions, generator)
+    return [_represent(pair, *of_pair) for pair, of_pair in zip(wanted, samples, strict=True)]
 
 
-def _outputs(
-    model: nn.Module, wanted: Sequence[Pair], batches: Iterable[Tensor]
-) -> dict[str, Tensor]:
-    """Outputs [images, channels, height, width] of every layer that a pair names."""
+def _samples(
+    model: nn.Module,
+    wanted: Sequence[Pair],
+    batches: Iterable[Tensor],
+    positions: int,
+    generator: torch.Generator,
+) -> list[tuple[Tensor, Tensor]]:
+    """Per pair, what its layers put out at the same positions, each [images, positions, channels].
+
+    Positions are sampled batch by batch: whole maps of all images would fill the memory.
+    """
+    outputs: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
+        def hook(module: nn.Module, _: Any, output: Tensor) -> None:
+            outputs[name] = _as_map(module, output)
+
+        return hook
+
     names = {name for pair in wanted for name in (pair.former, pair.deeper)}
-    collected: dict[str, list[Tensor]] = {name: [] for name in names}
-    hooks = [
-        model.get_submodule(name).register_forward_hook(
-            lambda _, __, output, name=name: collected[name].append(output.float().cpu())
-        )
-        for name in names
-    ]
+    hooks = [model.get_submodule(name).register_forward_hook(keep(name)) for name in names]
+    seeds = torch.randint(2**62, (len(wanted),), generator=generator).tolist()
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    parts: list[list[tuple[Tensor, Tensor]]] = [[] for _ in wanted]
     was_training = model.training
     model.eval()
     try:
         for images in batches:
             model(images)
+            for pair, own, taken in zip(wanted, generators, parts, strict=True):
+                former, deeper = outputs[pair.former], outputs[pair.deeper]
+                taken.append(_at_positions(former, deeper, positions, own))
+            outputs.clear()
     finally:
         model.train(was_training)
-        for hook in hooks:
-            hook.remove()
-    return {name: torch.cat(parts) for name, parts in collected.items()}
+        for handle in hooks:
+            handle.remove()
+    return [
+        (torch.cat([former for former, _ in taken]), torch.cat([deeper for _, deeper in taken]))
+        for taken in parts
+    ]
 
 
-def _represent(
-    pair: Pair, former: Tensor, deeper: Tensor, positions: int, generator: torch.Generator
-) -> Representation:
+def _as_map(module: nn.Module, output: Tensor) -> Tensor:
+    """A layer's output as [batch, channels, height, width].
+
+    A linear layer has its channels last: [batch, channels], or [batch, height, width, channels]
+    where it works on every position (ConvNeXt).
+    """
+    if isinstance(module, nn.Linear):
+        output = output.movedim(-1, 1)
+    return output[:, :, None, None] if output.ndim == 2 else output
+
+
+def _at_positions(
+    former: Tensor, deeper: Tensor, positions: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
     """The larger map is averaged down to the smaller one's size, then positions are sampled."""
     size = (min(former.shape[2], deeper.shape[2]), min(former.shape[3], deeper.shape[3]))
-    former, deeper = (F.adaptive_avg_pool2d(x, size).flatten(2) for x in (former, deeper))
-    count = len(former)
-    chosen = torch.randint(former.shape[2], (count, 1, positions), generator=generator)
-    x, y = (
-        torch.take_along_dim(tensor, chosen, 2).transpose(1, 2).double()
-        for tensor in (former, deeper)
+    chosen = torch.randint(size[0] * size[1], (len(former), 1, positions), generator=generator)
+    former, deeper = (
+        torch.take_along_dim(_averaged(x, size), chosen.to(x.device), 2).transpose(1, 2).cpu()
+        for x in (former, deeper)
     )
-    half = count // 2
+    return former, deeper
+
+
+def _averaged(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Maps [batch, channels, height, width] at `size`, as [batch, channels, positions]."""
+    smaller = maps if tuple(maps.shape[2:]) == size else F.adaptive_avg_pool2d(maps, size)
+    return smaller.flatten(2)
+
+
+def _represent(pair: Pair, former: Tensor, deeper: Tensor) -> Representation:
+    """Fit on the first half of the images, score on the second."""
+    x, y = former.double(), deeper.double()
+    half = len(x) // 2
     fit_x, fit_y = x[:half].flatten(0, 1), y[:half].flatten(0, 1)
     score_x, score_y = x[half:].flatten(0, 1), y[half:].flatten(0, 1)
     matrix = correlation(score_y, score_x).abs()

@@ -3,12 +3,14 @@
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from graphpruning.errors import UserError
+from graphpruning.machine import is_writer
 
 
 @contextmanager
@@ -16,8 +18,16 @@ def atomic(path: str | Path) -> Iterator[Path]:
     """Yield a name to write to; it becomes `path` when the block ends well, and is removed if not.
 
     The temporary name keeps the ending of `path`, because some writers choose a format by it.
+
+    Of several processes (torchrun) only the first writes: to the others the name is one in a
+    folder that is thrown away. A process that reads what was just written must wait for the
+    writer: `graphpruning.distributed.barrier`.
     """
     path = Path(path)
+    if not is_writer():
+        with tempfile.TemporaryDirectory() as nowhere:
+            yield Path(nowhere) / path.name
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{os.getpid()}.{path.name}")
     try:

@@ -4,10 +4,24 @@ A method of the comparison is a row here and nowhere else; nothing else knows th
 """
 
 import difflib
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from torch import Generator, Tensor
+
 from graphpruning.errors import UserError
+from graphpruning.network.graph import Widths
+from graphpruning.network.widths import SearchSpace
+from graphpruning.search import ddpg, evolution, random_search, uniform
+from graphpruning.search.ddpg import DDPGSettings
+from graphpruning.search.environment import PruningEnv
+from graphpruning.search.evolution import EvolutionSettings
+from graphpruning.search.history import Journal
+from graphpruning.search.states import AggregatedState, HandCraftedState, State
+
+Features = Callable[[Widths], Tensor]
+"""A PruningNet's aggregated features [layers, size] of any widths."""
 
 
 @dataclass(frozen=True)
@@ -56,3 +70,72 @@ def check_sources(searches: dict[str, tuple[str, ...]]) -> None:
         for name in names:
             if (right := method(name).source) != source:
                 raise UserError(f"searches: {name} stands under {source!r}; its place is {right!r}")
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """What the searchers are set to: DDPG's agent, and evolution's generations."""
+
+    agent: DDPGSettings = field(default_factory=DDPGSettings)
+    evolution: EvolutionSettings = field(default_factory=EvolutionSettings)
+
+    @classmethod
+    def scaled(cls, evaluations: int) -> "SearchSettings":
+        """Settings for a search of `evaluations`: the published ones where it is long enough.
+
+        A quarter of the episodes is warm-up (AMC: 100 of 400), after which the noise falls at
+        least to a tenth; a generation is at most a quarter of all evaluations.
+        """
+        warmup = evaluations // 4
+        decay = min(DDPGSettings().noise_decay, 0.1 ** (1 / (evaluations - warmup)))
+        population = max(2, min(EvolutionSettings().population, evaluations // 4))
+        return cls(
+            DDPGSettings(warmup_episodes=warmup, noise_decay=decay),
+            EvolutionSettings(
+                population=population,
+                parents=max(2, population // 5),
+                mutations=population // 2,
+                crossovers=population // 2,
+            ),
+        )
+
+
+def evaluations_of(row: Method, evaluations: int) -> int:
+    """How many candidates the row's searcher judges when each may judge `evaluations`."""
+    return 1 if row.searcher == "uniform" else evaluations
+
+
+def run(
+    row: Method,
+    space: SearchSpace,
+    budget: int,
+    journal: Journal,
+    generator: Generator,
+    features: Features | None,
+    settings: SearchSettings,
+) -> None:
+    """Run the row's searcher within `budget` (MACs) until `journal` has no evaluation left.
+
+    `features` are those of the PruningNet whose weights judge; the states of some methods are
+    made of them. All randomness comes from `generator`; whatever is found is in the journal's
+    history. Raises `UserError` when the space cannot meet the budget.
+    """
+    if row.searcher == "ddpg":
+        environment = PruningEnv(space, budget, _state(row, space, budget, features), journal)
+        ddpg.search(environment, journal.evaluations, settings.agent, generator)
+    elif row.searcher == "evolution":
+        evolution.search(space, budget, journal, settings.evolution, generator)
+    elif row.searcher == "random":
+        random_search.search(space, budget, journal, generator)
+    elif row.searcher == "uniform":
+        uniform.search(space, budget, journal)
+    else:
+        raise ValueError(f"{row.label}: there is no searcher {row.searcher!r}")
+
+
+def _state(row: Method, space: SearchSpace, budget: int, features: Features | None) -> State:
+    if row.state == "hand-crafted":
+        return HandCraftedState(space, budget)
+    if features is None:
+        raise ValueError(f"{row.label}: aggregated states need a PruningNet's features")
+    return AggregatedState(space, budget, features)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from paper import measures
-from paper.results import Results
+from paper.claims import representable
+from paper.results import PRETRAINED, Network, Results
 from paper.statistics import LEVEL, RESAMPLES
 from paper.wording import counted, interval, joined, number
 
@@ -35,36 +36,85 @@ class Caption:
 
 
 def captions(results: Results) -> dict[str, Caption]:
-    """Every caption, keyed by the artefact's file name without its ending."""
-    ours = results.ours.label
-    first = results.models[0]
-    models = joined(results.models)
-    seeds = counted(len(results.seeds), "seed")
-    level = f"{LEVEL * 100:.0f} %"
-    spread = f"mean over {seeds} and {level} t-interval"
-    if len(results.seeds) == 1:
-        spread = "one seed, so no interval"
+    """Every caption, keyed by the artefact's file name without its ending.
+
+    A study without methods has those of the networks alone.
+    """
+    return _of_networks(results) | (_of_methods(results) if results.rows else {})
+
+
+_INTERVAL = f"{LEVEL * 100:.0f} %"
+
+
+def _of_networks(results: Results) -> dict[str, Caption]:
+    base = f"train_base@{results.name}"
+    compared = ("correlation", f"train_base@{PRETRAINED}")
+    networks = joined([network.label for network in results.networks])
+    holds = representable(results)
     return {
         "table1_correlation": Caption(
             "Table 1",
-            f"How much of a deeper channel the former layer explains in {models}: share of deeper "
-            "channels with R² above a threshold, median R², and median absolute Pearson "
-            "correlation of the best match, for consecutive layers of one block with a shortcut "
-            "and, as controls, for layers of different blocks and for the untrained network. R² "
-            "is that of a ridge regression on all channels of the former layer, scored on images "
-            f"it was not fitted on. Brackets: {level} bootstrap intervals over deeper layers "
-            f"({number(RESAMPLES, 0)} resamples).",
+            f"How much of a deeper channel the former layer explains in {networks}: "
+            "share of deeper channels with R² above a threshold, median R², and median absolute "
+            "Pearson correlation of the best match, for consecutive layers of one block with a "
+            "shortcut and, as controls, for layers of different blocks and for the untrained "
+            "network. R² is that of a ridge regression on all channels of the former layer, scored "
+            f"on images it was not fitted on. Brackets: {_INTERVAL} bootstrap intervals over "
+            f"deeper layers ({number(RESAMPLES, 0)} resamples). {holds}",
             _TABLES,
-            ("correlation",),
+            compared,
         ),
+        "figure1_correlation_heatmaps": Caption(
+            "Figure 1",
+            f"Absolute Pearson correlation between the channels of two layers of "
+            f"{joined([network.label for network in shown(results)])}, a deeper one (rows, ordered "
+            "by best match, best on top) and a former one (columns). Of a layer with more than 64 "
+            "channels 64 are shown, evenly from the best to the worst match, and as many former "
+            "ones, among them these channels' best matches. Where a block's deeper layer repeats "
+            "its former one, the first row of panels has bright cells that the controls below it "
+            f"lack. {holds}",
+            _FIGURES,
+            compared,
+        ),
+        "figure2_r2_distributions": Caption(
+            "Figure 2",
+            "Left: share of deeper channels whose R² exceeds the value on the horizontal axis "
+            f"(values below 0 are worse than predicting the mean), with {_INTERVAL} bootstrap "
+            "bands over deeper layers; dotted lines are the thresholds of Table 1. Right: median "
+            f"R² of each deeper layer in forward order. {_medians(results)} {holds}",
+            _FIGURES,
+            compared,
+        ),
+        "figure3_graph": Caption(
+            "Figure 3",
+            f"The channel graph of {results.models[0]}: {_graph_size(results)}. Layers stand in "
+            "forward order; a bar and its number say how many channels a layer writes. Layers with "
+            "one letter are tied: their output channels are pruned together. Dashed lines are "
+            "shortcut edges.",
+            _FIGURES,
+            (base,),
+        ),
+    }
+
+
+def _of_methods(results: Results) -> dict[str, Caption]:
+    ours = results.ours.label
+    base = f"train_base@{results.name}"
+    models = joined(results.models)
+    seeds = counted(len(results.seeds), "seed")
+    spread = f"mean over {seeds} and {_INTERVAL} t-interval"
+    if len(results.seeds) == 1:
+        spread = "one seed, so no interval"
+    return {
         "table2_generated_weights": Caption(
             "Table 2",
             f"Accuracy (top-1, %, search split) of {models} with weights that a PruningNet "
             "generates, by its conditioning: at full width before and after the batch-norm "
             "statistics are recalibrated, at a quarter of every width, and for random candidates "
-            f"in four quarters by MACs, smallest first (±: {level} t-interval over candidates). τ "
-            "is Kendall's rank correlation between that accuracy and the accuracy of the same "
-            f"widths trained from scratch, with its {level} bootstrap interval over candidates.",
+            f"in four quarters by MACs, smallest first (±: {_INTERVAL} t-interval over "
+            "candidates). τ is Kendall's rank correlation between that accuracy and the accuracy "
+            f"of the same widths trained from scratch, with its {_INTERVAL} bootstrap interval "
+            "over candidates.",
             _TABLES,
             ("train_pruningnet", "analyse_pruningnet"),
         ),
@@ -76,13 +126,13 @@ def captions(results: Results) -> dict[str, Caption]:
             "each seed. Images are those that the search passed through networks to rate "
             f"candidates, and nothing else. Seconds were measured on {_hardware(results)}.",
             _TABLES,
-            ("train_base", "search", "finetune"),
+            (base, "search", "finetune"),
         ),
         "table4_ablations": Caption(
             "Table 4",
             f"Ablations with {models}. Upper part: relative movement of a group's aggregated "
             "feature when the width of a group that many edges away changes, by what the "
-            f"PruningNet is conditioned on, with {level} bootstrap intervals over the changed "
+            f"PruningNet is conditioned on, with {_INTERVAL} bootstrap intervals over the changed "
             "groups. Lower part: accuracy (top-1, %) of the best candidate on the search split "
             f"and of the final network on the test set, {spread}. Differences are {ours} minus "
             "the variant, paired by group or by seed; the search split compares methods only "
@@ -98,33 +148,6 @@ def captions(results: Results) -> dict[str, Caption]:
             "paper could not be obtained, and none is attributed to them.",
             _TABLES,
             (),
-        ),
-        "figure1_correlation_heatmaps": Caption(
-            "Figure 1",
-            f"Absolute Pearson correlation between the channels of two layers of {first}, a "
-            "deeper one (rows, ordered by best match, best on top) and a former one (columns). "
-            "Where a block's deeper layer repeats its former one, the first row of panels has "
-            "bright cells that the controls below it lack.",
-            _FIGURES,
-            ("correlation",),
-        ),
-        "figure2_r2_distributions": Caption(
-            "Figure 2",
-            "Left: share of deeper channels whose R² exceeds the value on the horizontal axis "
-            "(values below 0 are worse than predicting the mean); dotted lines are the "
-            "thresholds of Table 1. Right: median R² of each deeper layer in forward order. "
-            f"{_medians(results)}",
-            _FIGURES,
-            ("correlation",),
-        ),
-        "figure3_graph": Caption(
-            "Figure 3",
-            f"The channel graph of {first}: {_graph_size(results)}. Layers stand in forward order "
-            "by depth; straight lines are plain edges, curves are shortcut edges. Layers of one "
-            "letter and colour are tied: their output channels are pruned together. Open markers "
-            "are layers whose channels are their own; grey ones cannot be pruned.",
-            _FIGURES,
-            ("train_base",),
         ),
         "figure4_generated_accuracy": Caption(
             "Figure 4",
@@ -150,7 +173,7 @@ def captions(results: Results) -> dict[str, Caption]:
             "base network as a star and a dashed line. Right: per budget; large markers are the "
             f"{spread}, small dots are single seeds. {_highest(results)}",
             _FIGURES,
-            ("train_base", "finetune"),
+            (base, "finetune"),
         ),
         "figure7_kept_ratio": Caption(
             "Figure 7",
@@ -162,16 +185,54 @@ def captions(results: Results) -> dict[str, Caption]:
     }
 
 
-def budget_amount(budget: str) -> str:
-    """`50 %` for a share of the base network's MACs, absolute MACs as they stand."""
-    share = budget.replace(".", "", 1).isdigit()
-    return f"{100 * float(budget):.3g} %" if share else budget
+def shown(results: Results) -> list[Network]:
+    """The networks of Figure 1: the first of the study and the first of the one beside it."""
+    own = [network for network in results.compared if network.study == results.name]
+    beside = [network for network in results.compared if network.study != results.name]
+    return own[:1] + beside[:1]
 
 
-def budget_name(budget: str) -> str:
-    """`50 % of MACs`, `316M MACs`."""
-    amount = budget_amount(budget)
-    return f"{amount} of MACs" if amount.endswith("%") else f"{amount} MACs"
+def budget_amount(results: Results, budget: str, model: str | None = None) -> str:
+    """`50 %` for a share of the base network's MACs, `316M`, and `large (316M)` for a label.
+
+    A label stands alone where its MACs differ between the study's models and none is named.
+    """
+    if budget.replace(".", "", 1).isdigit():
+        return f"{100 * float(budget):.3g} %"
+    if budget[:-1].replace(".", "", 1).isdigit() and budget[-1] in "MG":
+        return budget
+    limits = {
+        search.budget_macs
+        for (of_model, _, of_budget), search in results.search.items()
+        if of_budget == budget and model in (None, of_model)
+    }
+    return f"{budget} ({_short(limits.pop())})" if len(limits) == 1 else budget
+
+
+def budget_name(results: Results, budget: str, model: str | None = None) -> str:
+    """`50 % of MACs`, `316M MACs`, `large (316M) budget`."""
+    amount = budget_amount(results, budget, model)
+    if amount.endswith("%"):
+        return f"{amount} of MACs"
+    return f"{amount} MACs" if amount == budget and amount[0].isdigit() else f"{amount} budget"
+
+
+def _short(macs: int) -> str:
+    """`41M`, `303M`, `2G`."""
+    return f"{macs / 1e9:.3g}G" if macs >= 1e9 else f"{macs / 1e6:.3g}M"
+
+
+def origin(network: Network) -> str:
+    """How a network came to its weights, and how accurate it is."""
+    base = network.base
+    top5 = f", top-5 {number(base.test_top5, 1)} %" * (base.test_top5 < 100)
+    accuracy = (
+        f"top-1 {number(base.test_top1, 1)} %{top5} on {counted(network.images, 'test image')} of "
+        f"{network.data}"
+    )
+    if base.weights is None:
+        return f"trained here, {accuracy}"
+    return f"weights {base.weights['source']}, {accuracy}"
 
 
 def _hardware(results: Results) -> str:
@@ -187,13 +248,13 @@ def _hardware(results: Results) -> str:
 
 def _medians(results: Results) -> str:
     sentences = []
-    for model in results.models:
+    for network in results.compared:
         inside, between = (
-            float(measures.channels(results, model, "trained", pair)["r2"].median())
+            float(measures.channels(network.correlation, "trained", pair)["r2"].median())
             for pair in measures.PAIRS
         )
         sentences.append(
-            f"In trained {model} the median R² is {number(inside, 2)} within blocks and "
+            f"In trained {network.label} the median R² is {number(inside, 2)} within blocks and "
             f"{number(between, 2)} between blocks."
         )
     return " ".join(sentences)
@@ -203,7 +264,7 @@ def _graph_size(results: Results) -> str:
     graph = results.base[results.models[0]].graph
     shortcuts = sum(shortcut for *_, shortcut in graph.edges)
     return (
-        f"{counted(len(graph.layers), 'layer')}, {counted(len(graph.edges), 'edge')} "
+        f"{counted(len(graph.widths), 'layer')}, {counted(len(graph.edges), 'edge')} "
         f"({shortcuts} by shortcuts) and {counted(len(graph.groups), 'prunable group')}"
     )
 
@@ -212,7 +273,7 @@ def _taus(results: Results) -> str:
     found = []
     for model in results.models:
         of_model = f" in {model}" if len(results.models) > 1 else ""
-        for conditioning in results.conditionings:
+        for conditioning in results.analysed:
             tau = interval(measures.rank_correlation(results, model, conditioning), 2)
             found.append(f"{tau} for {CONDITIONINGS[conditioning]}{of_model}")
     return f"Kendall's τ is {joined(found)}."
@@ -228,5 +289,6 @@ def _highest(results: Results) -> str:
                 for name, row in results.rows.items()
             }
             best = max(top1, key=lambda label: top1[label])
-            found.append(f"{number(top1[best], 2)} % at {budget_name(budget)}{of_model} ({best})")
+            at = budget_name(results, budget, model)
+            found.append(f"{number(top1[best], 2)} % at {at}{of_model} ({best})")
     return f"The highest means are {joined(found)}."

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from paper import measures
-from paper.results import Results, Row
+from paper.results import Network, Results, Row
 from paper.statistics import Estimate, means, medians
 from paper.wording import counted, interval, joined, number
 
@@ -56,7 +56,7 @@ def verdict(effects: list[Estimate]) -> str:
 
 
 def claims(results: Results) -> list[Claim]:
-    """Evidence and verdict for C1 to C5."""
+    """Evidence and verdict for C1 to C5; only C1 in a study without methods."""
     judges: dict[str, Callable[[Results], tuple[list[str], list[Estimate]]]] = {
         "C1": _representable,
         "C2": _informed,
@@ -65,32 +65,51 @@ def claims(results: Results) -> list[Claim]:
         "C5": _better_networks,
     }
     found = []
-    for name, judge in judges.items():
+    for name, judge in judges.items() if results.rows else [("C1", _representable)]:
         sentences, effects = judge(results)
         evidence = " ".join(sentences) or "This study does not test it: it lacks the comparison."
         found.append(Claim(name, STATEMENTS[name], evidence, verdict(effects), ARTEFACTS[name]))
     return found
 
 
+def representable(results: Results) -> str:
+    """For each network whether C1 holds in it, in a sentence or two."""
+    found: dict[str, list[str]] = {}
+    for network in results.compared:
+        found.setdefault(verdict(_compared(network)[1]), []).append(network.label)
+    untested = [network.label for network in results.networks if not network.correlation.pairs]
+    words = {UNDECIDED: f"is {UNDECIDED}"}
+    says = [f"{words.get(how, how)} in {joined(labels)}" for how, labels in found.items()]
+    sentences = [f"C1 {joined(says)}."] if says else []
+    if untested:
+        sentences.append(f"In {joined(untested)} no block has a shortcut, so it is not tested.")
+    return " ".join(sentences)
+
+
 def _representable(results: Results) -> tuple[list[str], list[Estimate]]:
-    sentences, effects = [], []
-    for model in results.models:
-        inside = measures.channels(results, model, "trained", "in_block")
-        r2 = measures.clusters(inside)
-        elsewhere = measures.clusters(measures.channels(results, model, "trained", "other_block"))
-        untrained = measures.clusters(measures.channels(results, model, "untrained", "in_block"))
-        middle = r2.estimate(medians)
-        over_elsewhere = r2.difference(elsewhere, medians)
-        over_untrained = r2.difference(untrained, medians)
-        effects += [middle.above(measures.LARGELY), over_elsewhere, over_untrained]
-        sentences.append(
-            f"In {model} the median R² of a channel, given the former layer of its block, is "
-            f"{interval(middle, 2)} ({counted(len(inside), 'channel')} of "
-            f"{counted(middle.n, 'layer')}; largely means above {measures.LARGELY}); that is "
-            f"{interval(over_elsewhere, 2, sign=True)} against layers of different blocks and "
-            f"{interval(over_untrained, 2, sign=True)} against the same layers untrained."
-        )
-    return sentences, effects
+    compared = [_compared(network) for network in results.compared]
+    sentences = [sentence for sentence, _ in compared]
+    return [*sentences, representable(results)], [one for _, found in compared for one in found]
+
+
+def _compared(network: Network) -> tuple[str, list[Estimate]]:
+    """What the channels of a network say of C1."""
+    inside, elsewhere, untrained = (
+        measures.channels(network.correlation, *kind)
+        for kind in (("trained", "in_block"), ("trained", "other_block"), ("untrained", "in_block"))
+    )
+    r2 = measures.clusters(inside)
+    middle = r2.estimate(medians)
+    over_elsewhere = r2.difference(measures.clusters(elsewhere), medians)
+    over_untrained = r2.difference(measures.clusters(untrained), medians)
+    sentence = (
+        f"In {network.label} the median R² of a channel, given the former layer of its block, is "
+        f"{interval(middle, 2)} ({counted(len(inside), 'channel')} of "
+        f"{counted(middle.n, 'layer')}; largely means above {measures.LARGELY}); that is "
+        f"{interval(over_elsewhere, 2, sign=True)} against layers of different blocks and "
+        f"{interval(over_untrained, 2, sign=True)} against the same layers untrained."
+    )
+    return sentence, [middle.above(measures.LARGELY), over_elsewhere, over_untrained]
 
 
 def _informed(results: Results) -> tuple[list[str], list[Estimate]]:
@@ -119,20 +138,20 @@ def _informed(results: Results) -> tuple[list[str], list[Estimate]]:
 def _reasonable(results: Results) -> tuple[list[str], list[Estimate]]:
     sentences, effects = [], []
     source = results.ours.source
-    if source not in results.conditionings:
+    if source not in results.analysed:
         return [], []
     for model in results.models:
         quarters = measures.by_size(results, model, source)
         worst = min((quarter for quarter in quarters if quarter.n), key=lambda one: one.value)
-        yardstick = measures.REASONABLE * results.base[model].search_top1
-        margin = worst.above(yardstick)
+        half = measures.yardstick(results, model)
+        margin = worst.above(half)
         tau = measures.rank_correlation(results, model, source)
         effects += [margin, tau]
         sentences.append(
             f"In {model} the quarter of candidate sizes that fares worst has "
             f"{interval(worst, 1)} % with generated weights "
             f"({counted(worst.n, 'candidate')}), {interval(margin, 1, sign=True)} points from half "
-            f"of the base network's {number(results.base[model].search_top1, 1)} %; Kendall's tau "
+            f"of the base network's accuracy, {number(half, 1)} %; Kendall's tau "
             f"with the accuracy after training from scratch is {interval(tau, 2)} "
             f"({counted(tau.n, 'candidate')})."
         )

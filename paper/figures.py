@@ -5,7 +5,6 @@ Ito's, told apart by colour-blind readers, and never the only sign: markers, lin
 say the same. Every file is byte-identical on every run and names this script as its creator.
 """
 
-import string
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,13 +18,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from graphpruning.drawing import draw_graph
 from graphpruning.files import atomic
 from paper import command, measures
-from paper.captions import CONDITIONINGS, SOURCES, budget_name
-from paper.results import Graph, Heatmap, Results, Row
+from paper.captions import CONDITIONINGS, SOURCES, budget_name, shown
+from paper.results import Heatmap, Network, Results, Row
 from paper.statistics import mean
 from paper.wording import number
 
@@ -60,29 +59,46 @@ CONDITIONING_STYLE: Any = {
 GREY = "#757575"
 
 
+_KINDS_OF_PAIRS = (
+    ("trained", "in_block"),
+    ("trained", "other_block"),
+    ("untrained", "in_block"),
+)
+
+
 def correlation_heatmaps(results: Results) -> Figure:
-    """Figure 1: up to four pairs of layers of the first model, against both controls."""
-    heatmaps = results.correlation[results.models[0]].heatmaps
-    kinds = [("trained", "in_block"), ("trained", "other_block"), ("untrained", "in_block")]
-    inside = [h.deeper for h in heatmaps if (h.network, h.pair) == kinds[0]]
-    count = min(4, len(inside))
-    chosen = [inside[i] for i in np.linspace(0, len(inside) - 1, count).round().astype(int)]
+    """Figure 1: pairs of layers of a network against both controls, and of a pretrained one."""
+    networks = shown(results)
+    most = 4 // max(1, len(networks))
+    columns: list[tuple[Network, str] | None] = []  # None is the gap between two networks
+    for network in networks:
+        heatmaps = network.correlation.heatmaps
+        inside = [h.deeper for h in heatmaps if (h.network, h.pair) == _KINDS_OF_PAIRS[0]]
+        places = np.linspace(0, len(inside) - 1, min(most, len(inside))).round().astype(int)
+        columns += [None] * bool(columns) + [(network, inside[i]) for i in places]
     figure, axes = plt.subplots(
-        len(kinds), count, figsize=(PAGE, 0.4 + 1.55 * len(kinds)), squeeze=False
-    )
+        len(_KINDS_OF_PAIRS), len(columns), squeeze=False,
+        figsize=(PAGE, 0.5 + 1.5 * len(_KINDS_OF_PAIRS)),
+        width_ratios=[0.1 if column is None else 1 for column in columns],
+    )  # fmt: skip
     image = None
-    for line, (network, pair) in zip(axes, kinds, strict=True):
-        for axis, deeper in zip(line, chosen, strict=True):
-            found = [
-                h for h in heatmaps if (h.network, h.pair, h.deeper) == (network, pair, deeper)
-            ]
+    for line, (kind, pair) in zip(axes, _KINDS_OF_PAIRS, strict=True):
+        for axis, column in zip(line, columns, strict=True):
             axis.set_axis_off()
-            if found:
-                image = _heatmap(axis, found[0])
+            if column is None:
+                continue
+            network, deeper = column
+            for heatmap in network.correlation.heatmaps:
+                if (heatmap.network, heatmap.pair, heatmap.deeper) == (kind, pair, deeper):
+                    image = _heatmap(axis, heatmap)
         line[0].text(
-            -0.4, 0.5, f"{network},\n{measures.PAIRS[pair]}", rotation=90, ha="center",
+            -0.4, 0.5, f"{kind},\n{measures.PAIRS[pair]}", rotation=90, ha="center",
             va="center", transform=line[0].transAxes, fontsize=7.5,
         )  # fmt: skip
+    if len(networks) > 1:
+        for axis, column, before in zip(axes[0], columns, [None, *columns], strict=False):
+            if column and not before:
+                axis.set_title(column[0].label, loc="left", weight="bold")
     if image is not None:
         bar = figure.colorbar(image, ax=axes, shrink=0.5, aspect=25, pad=0.02)
         bar.set_label("absolute Pearson correlation")
@@ -102,35 +118,42 @@ def _heatmap(axis: Axes, heatmap: Heatmap) -> matplotlib.image.AxesImage:
 
 
 def r2_distributions(results: Results) -> Figure:
-    """Figure 2: per model, R² over all deeper channels, and its median by layer."""
-    models = results.models
+    """Figure 2: per network, R² over all deeper channels with its band, and its median by layer."""
+    networks = results.compared
+    layers = [list(network.correlation.channels["deeper"].unique()) for network in networks]
+    heights = [1.9 + 0.04 * max(map(len, names)) for names in layers]
     figure, axes = plt.subplots(
-        len(models), 2, figsize=(PAGE, 0.4 + 2.2 * len(models)), squeeze=False
+        len(networks), 2, figsize=(PAGE, 0.4 + sum(heights)), squeeze=False, height_ratios=heights
     )
-    for (left, right), model in zip(axes, models, strict=True):
-        frame = results.correlation[model].channels
-        layers = list(frame["deeper"].unique())
-        for (network, pair), part in frame.groupby(["network", "pair"], sort=False):
+    for (left, right), network, names in zip(axes, networks, layers, strict=True):
+        frame = network.correlation.channels
+        low = max(-0.5, min(0.0, float(frame["r2"].min())))
+        for (kind, pair), part in frame.groupby(["network", "pair"], sort=False):
             colour = COLOURS[list(measures.PAIRS).index(str(pair))]
-            style = "-" if network == "trained" else "--"
-            label = f"{network}, {measures.PAIRS[str(pair)]}"
-            values = np.sort(part["r2"].to_numpy())
-            above = 100 * (1 - np.arange(len(values) + 1) / len(values))
-            left.step([*values, 1], above, color=colour, linestyle=style, label=label)
-            left.plot([-9, values[0]], [100, 100], color=colour, linestyle=style)
-            medians = part.groupby("deeper")["r2"].median().reindex(layers)
+            style = "-" if kind == "trained" else "--"
+            label = f"{kind}, {measures.PAIRS[str(pair)]}"
+            thresholds = np.linspace(low, 1, _STEPS)
+            shares = [measures.share_over(part, t).scaled(100) for t in thresholds]
+            left.plot(
+                thresholds, [share.value for share in shares], color=colour, linestyle=style,
+                label=label,
+            )  # fmt: skip
+            left.fill_between(
+                thresholds, [share.low for share in shares], [share.high for share in shares],
+                color=colour, alpha=0.15 if kind == "trained" else 0.08, linewidth=0,
+            )  # fmt: skip
+            medians = part.groupby("deeper")["r2"].median().reindex(names)
             right.plot(
-                np.arange(len(layers)), medians, color=colour, linestyle=style,
-                marker="o" if network == "trained" else "s", markersize=3.5,
-                markerfacecolor=colour if network == "trained" else "white",
+                np.arange(len(names)), medians, color=colour, linestyle=style, linewidth=0.7,
+                marker="o" if kind == "trained" else "s", markersize=4,
+                markerfacecolor=colour if kind == "trained" else "white",
             )  # fmt: skip
         for threshold in measures.THRESHOLDS:
             left.axvline(threshold, color=GREY, linestyle=":", linewidth=0.8)
-        low = max(-0.5, min(0.0, float(frame["r2"].min())))
-        left.set(xlim=(low, 1), ylim=(0, 100), title=model)
+        left.set(xlim=(low, 1), ylim=(0, 100), title=network.label)
         left.set(xlabel="R² of a deeper channel", ylabel="channels with a higher R² (%)")
-        right.set(ylabel="median R²", title=f"{model}, by deeper layer")
-        right.set_xticks(np.arange(len(layers)), layers, rotation=90, fontsize=6)
+        right.set(ylabel="median R²", title=f"{network.label}, by deeper layer")
+        right.set_xticks(np.arange(len(names)), names, rotation=90, fontsize=6)
         if low < 0:
             right.set_ylim(bottom=max(-0.5, right.get_ylim()[0]))
     handles, labels = axes[0, 0].get_legend_handles_labels()
@@ -138,76 +161,15 @@ def r2_distributions(results: Results) -> Figure:
     return figure
 
 
+_STEPS = 61
+"""Points of a curve over R²."""
+
+
 def channel_graph(results: Results) -> Figure:
-    """Figure 3: the first model's graph, one line a layer, shortcuts as curves on the left."""
-    graph = results.base[results.models[0]].graph
-    order = sorted(range(len(graph.layers)), key=lambda i: (graph.layers[i].depth, i))
-    layers = [graph.layers[i] for i in order]
-    step = 0.155
-    figure = plt.figure(figsize=(COLUMN, step * len(layers) + 1.0))
-    axis = figure.add_subplot()
-    line = {layer.name: position for position, layer in enumerate(layers)}
-    seen: dict[int, int] = {}
-    column = {}
-    for layer in layers:
-        column[layer.name] = seen.get(layer.depth, 0)
-        seen[layer.depth] = column[layer.name] + 1
-    spans = [line[target] - line[source] for source, target, shortcut in graph.edges if shortcut]
-    reach = _REACH / max(spans, default=1)
-    for source, target, shortcut in graph.edges:
-        start, end = (column[source], line[source]), (column[target], line[target])
-        _edge(axis, start, end, reach if shortcut else 0)
-    tied = _tied_groups(graph)
-    for layer in layers:
-        fixed = layer.group not in graph.groups
-        letter, colour = tied.get(layer.group, ("", "black"))
-        axis.scatter(
-            column[layer.name], line[layer.name], s=26, zorder=3, marker=_KINDS[layer.kind],
-            facecolor="#d0d0d0" if fixed else colour if letter else "white",
-            edgecolor=GREY if fixed else colour, linewidth=0.8,
-        )  # fmt: skip
-        style: Any = {"va": "center", "fontsize": 6.5}
-        axis.text(_LETTER, line[layer.name], letter, color=colour, weight="bold", **style)
-        axis.text(_NAME, line[layer.name], layer.name, **style)
-        axis.text(_WIDTH, line[layer.name], str(layer.width), ha="right", **style)
-    axis.text(_WIDTH, -1, "channels", ha="right", **style)
-    axis.set(xlim=(-_REACH / 2 - 0.2, _WIDTH + 0.1), ylim=(len(layers) - 0.4, -1.4))
-    axis.set_axis_off()
-    _graph_legend(figure, sorted({layer.kind for layer in layers}, key=list(_KINDS).index))
+    """Figure 3: the first model's graph, one line a layer."""
+    figure = draw_graph(results.base[results.models[0]].graph.description)
+    figure.set_layout_engine("none")  # it has places of its own
     return figure
-
-
-_KINDS = {"convolution": "s", "depthwise": "D", "pointwise": "o", "linear": "^"}
-_REACH, _LETTER, _NAME, _WIDTH = 7.0, 1.7, 2.2, 8.2
-"""Horizontal places in the figure; the longest shortcut bows by half of `_REACH`."""
-
-
-def _tied_groups(graph: Graph) -> dict[str, tuple[str, str]]:
-    """A letter and a colour for each group of several layers; neighbours in order differ."""
-    tied = [g for g in graph.groups if sum(layer.group == g for layer in graph.layers) > 1]
-    letters = [a + b for a in ("", *string.ascii_uppercase) for b in string.ascii_uppercase]
-    return {group: (letters[i], COLOURS[i % (len(COLOURS) - 2)]) for i, group in enumerate(tied)}
-
-
-def _edge(axis: Axes, start: tuple[float, float], end: tuple[float, float], reach: float) -> None:
-    """A plain edge (`reach` 0) is straight; a shortcut bows left by `reach` for a layer skipped."""
-    t = np.linspace(0, 1, 40)
-    x = start[0] + (end[0] - start[0]) * t - 2 * reach * abs(end[1] - start[1]) * t * (1 - t)
-    y = start[1] + (end[1] - start[1]) * t
-    axis.plot(x, y, color=COLOURS[5] if reach else "black", linewidth=0.8, zorder=0 if reach else 1)
-
-
-def _graph_legend(figure: Figure, kinds: list[str]) -> None:
-    handles = [
-        Line2D([], [], color="black", linewidth=0.9, label="edge"),
-        Line2D([], [], color=COLOURS[5], linewidth=0.8, label="shortcut edge"),
-    ]
-    for kind in kinds:
-        handles.append(
-            Line2D([], [], linestyle="", marker=_KINDS[kind], markerfacecolor="white",
-                   markeredgecolor="black", markeredgewidth=0.8, label=kind)
-        )  # fmt: skip
-    figure.legend(handles=handles, loc="outside upper center", ncols=3)
 
 
 def generated_accuracy(results: Results) -> Figure:
@@ -218,7 +180,7 @@ def generated_accuracy(results: Results) -> Figure:
     )
     for (left, right), model in zip(axes, models, strict=True):
         base = results.base[model]
-        for conditioning in results.conditionings:
+        for conditioning in results.analysed:
             colour, marker = CONDITIONING_STYLE[conditioning]
             frame = measures.candidates(results, model, conditioning)
             share = 100 * frame["macs"].to_numpy() / base.macs
@@ -239,7 +201,7 @@ def generated_accuracy(results: Results) -> Figure:
                 known["top1_trained"], known["top1_generated"], s=14, color=colour, marker=marker,
                 alpha=0.8, linewidth=0, label=f"{label}: τ = {number(tau.value, 2)}",
             )  # fmt: skip
-        half = measures.REASONABLE * base.search_top1
+        half = measures.yardstick(results, model)
         left.axhline(half, color=GREY, linestyle="--", linewidth=0.9)
         left.annotate(
             "half of the base network", (1, half), (-2, 2), color=GREY,
@@ -271,7 +233,7 @@ def search_curves(results: Results) -> Figure:
         for axis, (whose, rows) in zip(line, columns.items(), strict=True):
             for row in rows:
                 _search_curve(axis, results, row, results.search[model, row.name, budget].history)
-            axis.set_title(f"{model}, {budget_name(budget)}, {whose}")
+            axis.set_title(f"{model}, {budget_name(results, budget, model)}, {whose}")
         line[0].set_ylabel("best top-1 so far (%)")
     for axis in axes[-1]:
         axis.set_xlabel("candidates evaluated")
@@ -348,7 +310,8 @@ def _ranked(axis: Axes, results: Results, model: str, budget: str) -> None:
             axis.plot(seeds, [position + 0.28] * len(seeds), ".", color=colour, markersize=2.5)
         axis.plot(top1.value, position, color=colour, marker=marker, markersize=5)
     axis.set_yticks(range(len(names)), [results.rows[name].label for name in names])
-    axis.set(ylim=(len(names) - 0.4, -0.6), xlabel="test top-1 (%)", title=budget_name(budget))
+    title = budget_name(results, budget, model)
+    axis.set(ylim=(len(names) - 0.4, -0.6), xlabel="test top-1 (%)", title=title)
     axis.xaxis.set_major_locator(MaxNLocator(4))
     axis.grid(axis="x", color="#dddddd", linewidth=0.5)
     axis.set_axisbelow(True)
@@ -381,7 +344,7 @@ def kept_ratio(results: Results) -> Figure:
         axis.set_yticks(range(rows), [row.label for row in results.rows.values()])
         last = budget == results.budgets[-1]
         axis.set_xticks(range(len(full)), list(full) if last else [], rotation=90, fontsize=6)
-        axis.set_title(f"{model}, {budget_name(budget)}")
+        axis.set_title(f"{model}, {budget_name(results, budget, model)}")
         axis.tick_params(length=0)
         axis.spines[:].set_visible(False)
     if image is not None:
@@ -412,11 +375,17 @@ FIGURES: dict[str, Callable[[Results], Figure]] = {
 }
 
 
+def drawn(results: Results) -> list[str]:
+    """Names of the figures that a study has: the first three are of its networks."""
+    names = list(FIGURES) if results.rows else list(FIGURES)[:3]
+    return names if results.compared else names[2:]
+
+
 def write(results: Results) -> None:
-    """Write every figure into results/STUDY/figures."""
-    for name, draw in FIGURES.items():
+    """Write the study's figures into results/STUDY/figures."""
+    for name in drawn(results):
         with matplotlib.rc_context(STYLE):
-            figure = draw(results)
+            figure = FIGURES[name](results)
             figure.draw_without_rendering()
             figure.set_layout_engine("none")  # laid out once, so that both forms are alike
             path = results.path / "figures" / name

@@ -1,11 +1,12 @@
 """The quantities that the tables and the claims share, computed from the results."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
 
-from paper.results import Results, Row
+from paper.results import Correlation, Results, Row
 from paper.statistics import Clusters, Estimate, kendall, mean, means, paired
 
 PAIRS = {"in_block": "same block", "other_block": "different blocks"}
@@ -22,9 +23,9 @@ MetaPruning's authors expect their PruningNet to reach about half.
 """
 
 
-def channels(results: Results, model: str, network: str, pair: str) -> pd.DataFrame:
+def channels(correlation: Correlation, network: str, pair: str) -> pd.DataFrame:
     """Deeper channels of one kind of pair of layers in the trained or untrained network."""
-    frame = results.correlation[model].channels
+    frame = correlation.channels
     return frame[(frame["network"] == network) & (frame["pair"] == pair)]
 
 
@@ -64,6 +65,12 @@ def by_size(results: Results, model: str, conditioning: str) -> list[Estimate]:
     frame = candidates(results, model, conditioning)
     accuracies = frame["top1_generated"].to_numpy(dtype=float)
     return [mean(quarter) for quarter in np.array_split(accuracies, 4)]
+
+
+def yardstick(results: Results, model: str) -> float:
+    """Accuracy above which generated weights are reasonable (%); NaN without a search split."""
+    top1 = results.base[model].search_top1
+    return math.nan if top1 is None else REASONABLE * top1
 
 
 def rank_correlation(results: Results, model: str, conditioning: str) -> Estimate:

@@ -17,8 +17,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from graphpruning.errors import UserError
 from graphpruning.files import read_json, write_text
 from paper import claims, command
-from paper.captions import Caption, budget_name, captions
-from paper.figures import DPI, FIGURES
+from paper.captions import Caption, budget_name, captions, origin
+from paper.claims import representable
+from paper.figures import DPI, drawn
 from paper.results import Results, Run
 from paper.tables import Table, differences, numeric, tables
 from paper.wording import counted, joined, number
@@ -78,7 +79,7 @@ def render(results: Results) -> str:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    figures = {name: _figure(results, name) for name in FIGURES}
+    figures = {name: _figure(results, name) for name in drawn(results)}
     words = captions(results)
     judged = claims.claims(results)
     around = _surroundings(results.runs)
@@ -89,8 +90,8 @@ def render(results: Results) -> str:
         labels={name: caption.label for name, caption in words.items()},
         captions=words,
         tables={table.name: _on_page(table) for table in tables(results)},
-        differences=_on_page(differences(results)),
-        differences_caption=_differences_caption(results),
+        differences=_on_page(differences(results)) if results.rows else None,
+        differences_caption=_differences_caption(results) if results.rows else "",
         figures=figures,
         sources={name: _sources(results, caption) for name, caption in words.items()},
         runs=results.runs,
@@ -115,14 +116,26 @@ def _summary(results: Results, judged: list[claims.Claim]) -> list[str]:
     ):
         if count := sum(claim.verdict == verdict for claim in judged):
             verdicts.append(f"{count} {one if count == 1 else several}")
-    splits = [f"{number(count, 0)} {split}" for split, count in images.items()]
-    budgets = joined([budget_name(budget) for budget in results.budgets])
+    splits = [f"{number(count, 0)} {split}" for split, count in images.items() if count]
+    networks = "; ".join(
+        f"{network.label}: {origin(network)}"
+        for network in results.networks
+        if network.study == results.name
+    )
+    of = (
+        f"of GraphPruning (Zhang, Yu, Rong and Ou: Graph Pruning for Model Compression, arXiv "
+        f"1911.09817) on {results.data} with {joined(results.models)}"
+    )
+    data = f"{results.splits.classes} classes, images: {joined(splits)}"
+    if not results.rows:
+        return [
+            f"The first observation {of}, without pruning; {data}.",
+            f"{networks}. {representable(results)}",
+        ]
+    budgets = joined([budget_name(results, budget) for budget in results.budgets])
+    methods = f"{counted(len(results.rows), 'method')} at {budgets}"
     return [
-        f"A replication of GraphPruning (Zhang, Yu, Rong and Ou: Graph Pruning for Model "
-        f"Compression, arXiv 1911.09817) on {results.data} with {joined(results.models)}: "
-        f"{counted(len(results.rows), 'method')} at {budgets}, "
-        f"{counted(len(results.seeds), 'seed')}; {results.splits.classes} classes, images: "
-        f"{joined(splits)}.",
+        f"A replication {of}: {methods}, {counted(len(results.seeds), 'seed')}; {data}.",
         f"Of the paper's {len(judged)} claims, in these runs {joined(verdicts)}.",
     ]
 

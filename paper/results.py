@@ -7,7 +7,7 @@ it. Accuracies are in percent, costs in MACs for one image, times in seconds.
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,6 @@ INFLUENCE = {
     "observed": str,
     "distance": int,
     "movement": float,
-    "reference": float,
 }
 HISTORY = {"seed": int, "evaluation": int, "macs": int, "top1": float, "best": float}
 FINAL_TRAINING = {
@@ -64,6 +63,14 @@ FINAL_TRAINING = {
 }
 MAY_BE_EMPTY = {"top1_trained"}
 """Columns with an empty cell where there is no number: only some candidates are trained."""
+PRETRAINED = "pretrained"
+"""The study beside every other one: a network trained on ImageNet, whose layers are compared."""
+_NUMBER = (int, float)
+_ACCEPTED: dict[Any, tuple[type, ...]] = {
+    float: _NUMBER,
+    float | None: (*_NUMBER, type(None)),
+}
+"""What JSON may hold where a value of the kind is wanted."""
 
 _RUN = {
     "stage": str,
@@ -123,38 +130,34 @@ class Splits:
 
 
 @dataclass(frozen=True)
-class Layer:
-    """A node of the channel graph; `depth` is its longest path from the input, in layers."""
-
-    name: str
-    kind: str
-    width: int
-    macs: int
-    group: str
-    depth: int
-
-
-@dataclass(frozen=True)
 class Graph:
-    """The channel graph: layers in forward order, edges (source, target, shortcut).
+    """The channel graph: edges are (source, target, shortcut).
 
-    `groups` are the prunable ones, id to full width, in forward order.
+    `widths` are the full widths of layers, `groups` those of prunable groups, both in forward
+    order; `description` is the whole file, from which the graph is drawn.
     """
 
-    layers: tuple[Layer, ...]
+    widths: dict[str, int]
     edges: tuple[tuple[str, str, bool], ...]
     groups: dict[str, int]
+    description: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Base:
-    """The unpruned network of a model."""
+    """The unpruned network of a model.
+
+    `search_top1` is None without a search split. `weights` (`source`, `sha256`) are somebody
+    else's; None where the study trained its own, for `epochs`.
+    """
 
     macs: int
     params: int
     test_top1: float
-    search_top1: float
+    test_top5: float
+    search_top1: float | None
     epochs: int
+    weights: dict[str, str] | None
     curve: pd.DataFrame
     graph: Graph
     run: Run
@@ -173,11 +176,28 @@ class Heatmap:
 
 @dataclass(frozen=True)
 class Correlation:
-    """Per deeper channel the best match and R² of one pair of layers (columns `CHANNELS`)."""
+    """Per deeper channel the best match and R² of one pair of layers (columns `CHANNELS`).
 
+    `pairs` is 0, and all else empty, for a network without blocks with shortcuts.
+    """
+
+    pairs: int
     channels: pd.DataFrame
     heatmaps: list[Heatmap]
     run: Run
+
+
+@dataclass(frozen=True)
+class Network:
+    """A trained network whose layers were compared; of this study, or of the one beside it."""
+
+    label: str
+    study: str
+    model: str
+    data: str
+    images: int
+    base: Base
+    correlation: Correlation
 
 
 @dataclass(frozen=True)
@@ -230,6 +250,7 @@ class Trained:
     """A found network after final training."""
 
     test_top1: float
+    test_top5: float
     macs: int
     params: int
     epochs: int
@@ -251,7 +272,12 @@ Key = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class Results:
-    """Everything under results/STUDY that the tables, figures and report are made from."""
+    """Everything under results/STUDY that the tables, figures and report are made from.
+
+    `rows`, and all that follows from methods, is empty in a study that ends after the correlation.
+    `analysed` are the conditionings of the PruningNets that were analysed, some of the trained.
+    `pretrained` is the study beside this one, unless this is it.
+    """
 
     path: Path
     name: str
@@ -260,7 +286,7 @@ class Results:
     models: list[str]
     budgets: list[str]
     rows: dict[str, Row]
-    conditionings: list[str]
+    analysed: list[str]
     splits: Splits
     base: dict[str, Base]
     correlation: dict[str, Correlation]
@@ -268,6 +294,30 @@ class Results:
     generated: dict[str, Generated]
     search: dict[Key, Search]
     final: dict[Key, Final]
+    pretrained: "Results | None" = None
+
+    @property
+    def networks(self) -> list[Network]:
+        """The networks that claim 1 is tested with: this study's own, then the pretrained ones."""
+        own = [
+            Network(
+                label=model,
+                study=self.name,
+                model=model,
+                data=self.data,
+                images=self.splits.images["test"],
+                base=self.base[model],
+                correlation=self.correlation[model],
+            )
+            for model in self.models
+        ]
+        beside = self.pretrained.networks if self.pretrained else []
+        return own + [replace(one, label=f"{one.model} ({one.study})") for one in beside]
+
+    @property
+    def compared(self) -> list[Network]:
+        """Those of `networks` that have blocks with shortcuts, without which C1 says nothing."""
+        return [network for network in self.networks if network.correlation.pairs]
 
     @property
     def ours(self) -> Row:
@@ -295,7 +345,10 @@ class Results:
 
     @property
     def runs(self) -> list[Run]:
-        """The run behind every number, in the pipeline's order, each once."""
+        """The run behind every number, in the pipeline's order, each once.
+
+        Records of the study beside this one are named from this one's folder.
+        """
         runs = [self.splits.run]
         runs += [base.run for base in self.base.values()]
         runs += [correlation.run for correlation in self.correlation.values()]
@@ -303,12 +356,24 @@ class Results:
         runs += [generated.run for generated in self.generated.values()]
         runs += [run for search in self.search.values() for run in search.runs.values()]
         runs += [run for final in self.final.values() for run in final.runs.values()]
+        if self.pretrained:
+            name = self.pretrained.name
+            runs += [replace(r, record=f"../{name}/{r.record}") for r in self.pretrained.runs]
         return list({run.stage: run for run in runs}.values())
 
 
 def read(path: str | Path) -> Results:
-    """Read results/STUDY; `UserError` names the first file that is missing or not whole."""
-    path = Path(path)
+    """Read results/STUDY, and the pretrained network's results beside it.
+
+    `UserError` names the first file that is missing or not whole.
+    """
+    results = _read(Path(path))
+    if results.name == PRETRAINED:
+        return results
+    return replace(results, pretrained=_read(results.path.parent / PRETRAINED))
+
+
+def _read(path: Path) -> Results:
     prepare = _Files(path, f"prepare@{path.resolve().name}")
     study = prepare.json(
         "study.json",
@@ -320,6 +385,7 @@ def read(path: str | Path) -> Results:
         methods=list,
         seeds=list,
         pruningnet=dict,
+        analysis=dict,
         rows=dict,
     )
     name = study["study"]
@@ -327,8 +393,10 @@ def read(path: str | Path) -> Results:
     budgets = [str(budget) for budget in study["budgets"]]
     seeds = [str(seed) for seed in study["seeds"]]
     conditionings = [str(conditioning) for conditioning in study["pruningnet"]["conditionings"]]
+    judged = [str(joined) for joined in study["analysis"]["conditionings"]]
+    analysed = [conditioning for joined in judged for conditioning in joined.split("+")]
     rows = {method: prepare.row(study, method) for method in study["methods"]}
-    if all(row.kind != "ours" for row in rows.values()):
+    if rows and all(row.kind != "ours" for row in rows.values()):
         raise UserError(
             f"{path / 'study.json'}: no method is of kind 'ours', so there is nothing to compare; "
             "add one to the study's methods"
@@ -344,8 +412,9 @@ def read(path: str | Path) -> Results:
         for c in conditionings
     }
     generated = {
-        m: _Files(path, f"analyse_pruningnet@{name}-{m}").generated(m, base[m], conditionings)
+        m: _Files(path, f"analyse_pruningnet@{name}-{m}-{joined}").generated(m, base[m], analysed)
         for m in models
+        for joined in judged
     }
     keys = [(m, row.name, b) for m in models for row in rows.values() for b in budgets]
     search = {}
@@ -366,7 +435,7 @@ def read(path: str | Path) -> Results:
         models=models,
         budgets=budgets,
         rows=rows,
-        conditionings=conditionings,
+        analysed=analysed,
         splits=splits,
         base=base,
         correlation=correlation,
@@ -406,7 +475,7 @@ class _Files:
             f"the stage {maker} makes it anew (dvc repro {self.stage})"
         )
 
-    def json(self, name: str, **kinds: type) -> dict[str, Any]:
+    def json(self, name: str, **kinds: Any) -> dict[str, Any]:
         """Read an object and check that each key of `kinds` is there with its type."""
         text = self.text(name)
         try:
@@ -415,15 +484,15 @@ class _Files:
             raise self.damaged(name, f"not whole JSON: {error}") from None
         return self.checked(name, value, kinds)
 
-    def checked(self, name: str, value: Any, kinds: Mapping[str, type]) -> dict[str, Any]:
+    def checked(self, name: str, value: Any, kinds: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(value, dict):
             raise self.damaged(name, "not an object")
         for key, kind in kinds.items():
-            accepted = (int, float) if kind is float else kind
             if key not in value:
                 raise self.damaged(name, f"no {key!r}")
-            if not isinstance(value[key], accepted):
-                raise self.damaged(name, f"{key!r} is not a {kind.__name__}")
+            if not isinstance(value[key], _ACCEPTED.get(kind, (kind,))):
+                wanted = getattr(kind, "__name__", kind)
+                raise self.damaged(name, f"{key!r} is not of the kind {wanted}")
         return value
 
     def row(self, study: dict[str, Any], method: str) -> Row:
@@ -438,8 +507,11 @@ class _Files:
             int(seed): self.checked(name, entry, kinds) for seed, entry in value["seeds"].items()
         }
 
-    def csv(self, name: str, columns: Mapping[str, type]) -> pd.DataFrame:
-        """Read a table with exactly `columns`, every cell there and of its type."""
+    def csv(self, name: str, columns: Mapping[str, type], empty: bool = False) -> pd.DataFrame:
+        """Read a table with exactly `columns`, every cell there and of its type.
+
+        It has no rows only where it may be `empty`.
+        """
         text = self.text(name)
         if not text.endswith("\n"):
             raise self.damaged(name, "the last line has no end")
@@ -449,7 +521,7 @@ class _Files:
             raise self.damaged(name, str(error).strip().splitlines()[-1]) from None
         if list(frame.columns) != list(columns):
             raise self.damaged(name, f"columns {list(frame.columns)}, not {list(columns)}")
-        if frame.empty:
+        if frame.empty and not empty:
             raise self.damaged(name, "no rows")
         for column, kind in columns.items():
             if kind is not str:
@@ -468,7 +540,7 @@ class _Files:
 
     def curve(self, name: str, columns: Mapping[str, type], epochs: int) -> pd.DataFrame:
         """A table with one row an epoch, all of them."""
-        frame = self.csv(name, columns)
+        frame = self.csv(name, columns, empty=epochs == 0)
         if len(frame) != epochs:
             raise self.damaged(name, f"{len(frame)} epochs, not {epochs}")
         return frame
@@ -489,10 +561,16 @@ class _Files:
 
     def base(self, model: str) -> Base:
         folder = f"base/{model}"
-        kinds = dict(macs=int, params=int, test_top1=float, search_top1=float, epochs=int)
-        value = self.json(f"{folder}/metrics.json", **kinds)
+        name = f"{folder}/metrics.json"
+        kinds = dict(macs=int, params=int, test_top1=float, test_top5=float, epochs=int)
+        value = self.json(name, **kinds, search_top1=float | None)
+        weights = value.get("weights")
+        if weights is not None:
+            weights = self.checked(name, weights, {"source": str, "sha256": str})
         return Base(
             **{key: value[key] for key in kinds},
+            search_top1=value["search_top1"],
+            weights=weights,
             curve=self.curve(f"{folder}/curve.csv", BASE_TRAINING, value["epochs"]),
             graph=self.graph(f"{folder}/graph.json"),
             run=self.run(folder),
@@ -500,27 +578,13 @@ class _Files:
 
     def graph(self, name: str) -> Graph:
         value = self.json(name, layers=list, edges=list, groups=list)
-        edges = tuple((source, target, shortcut) for source, target, shortcut in value["edges"])
-        depth: dict[str, int] = {}
-        layers = []
-        for entry in value["layers"]:
-            kinds = {"name": str, "kind": str, "out": int, "macs": int, "group": str}
-            layer = self.checked(name, entry, kinds)
-            # Layers stand in forward order, so the depth of every source is known by now.
-            sources = [depth[source] for source, target, _ in edges if target == layer["name"]]
-            depth[layer["name"]] = 1 + max(sources, default=0)
-            layers.append(
-                Layer(
-                    name=layer["name"],
-                    kind=layer["kind"],
-                    width=layer["out"],
-                    macs=layer["macs"],
-                    group=layer["group"],
-                    depth=depth[layer["name"]],
-                )
-            )
-        groups = {group["id"]: group["width"] for group in value["groups"] if group["prunable"]}
-        return Graph(tuple(layers), edges, groups)
+        layers = [self.checked(name, layer, {"name": str, "out": int}) for layer in value["layers"]]
+        return Graph(
+            widths={layer["name"]: layer["out"] for layer in layers},
+            edges=tuple((source, target, shortcut) for source, target, shortcut in value["edges"]),
+            groups={group["id"]: group["width"] for group in value["groups"] if group["prunable"]},
+            description=value,
+        )
 
     def correlation(self, model: str, base: Base) -> Correlation:
         folder = f"correlation/{model}"
@@ -531,12 +595,12 @@ class _Files:
             raise self.damaged(name, str(error)) from None
         pairs = self.json(f"{folder}/metrics.json", pairs=int)["pairs"]
         name = f"{folder}/channels.csv"
-        channels = self.csv(name, CHANNELS)
-        width = {layer.name: layer.width for layer in base.graph.layers}
+        channels = self.csv(name, CHANNELS, empty=pairs == 0)
+        width = base.graph.widths
         found = channels.groupby(["network", "pair", "former", "deeper"], as_index=False).size()
         if len(found) != 2 * pairs or any(found["size"] != found["deeper"].map(width)):
             raise self.damaged(name, f"not every channel of {pairs} pairs in two networks")
-        return Correlation(channels, heatmaps, self.run(folder))
+        return Correlation(pairs, channels, heatmaps, self.run(folder))
 
     def pruningnet(self, model: str, conditioning: str) -> PruningNet:
         folder = f"pruningnet/{model}/{conditioning}"
@@ -598,7 +662,7 @@ class _Files:
         folder = f"final/{'/'.join(key)}/{seeds}"
         name = f"{folder}/metrics.json"
         value = self.json(name, initial=str, seeds=dict)
-        kinds = dict(test_top1=float, macs=int, params=int, epochs=int)
+        kinds = dict(test_top1=float, test_top5=float, macs=int, params=int, epochs=int)
         entries = self.by_seed(name, value, **kinds)
         self.expect_seeds(name, seeds, entries)
         curve = self.csv(f"{folder}/curve.csv", FINAL_TRAINING)

@@ -80,8 +80,18 @@ def means(groups: list[Values], draws: Draws) -> Values:
 
 def medians(groups: list[Values], draws: Draws) -> Values:
     """Median over all values of the groups drawn; NaN where they have none."""
-    pooled = (np.concatenate([groups[i] for i in draw]) for draw in draws)
-    return np.array([np.median(values) if values.size else math.nan for values in pooled])
+    values = np.concatenate([*groups, np.empty(0)])
+    order = np.argsort(values)
+    values = values[order]
+    owner = np.repeat(np.arange(len(groups)), [group.size for group in groups])[order]
+    found = np.full(len(draws), math.nan)
+    for position, draw in enumerate(draws if values.size else ()):
+        # How many of the values drawn stand up to each place: no resample needs sorting.
+        below = np.cumsum(np.bincount(draw, minlength=len(groups))[owner])
+        if count := below[-1]:
+            middle = np.searchsorted(below, [(count + 1) // 2, count // 2 + 1])
+            found[position] = values[middle].mean()
+    return found
 
 
 class Clusters:

@@ -14,7 +14,7 @@ import pandas as pd
 
 from graphpruning.files import write_text
 from paper import command, measures
-from paper.captions import CONDITIONINGS, Caption, budget_amount, budget_name, captions
+from paper.captions import CONDITIONINGS, Caption, budget_amount, budget_name, captions, origin
 from paper.results import Results, Row, read_published
 from paper.statistics import Estimate, mean, means, medians
 from paper.wording import ABSENT, fixed, interval, number, plus_minus
@@ -46,14 +46,16 @@ class Table:
 
 
 def tables(results: Results) -> list[Table]:
-    """All five, in their order."""
-    return [
-        correlation(results),
-        generated_weights(results),
-        main_results(results),
-        ablations(results),
-        imagenet(results),
-    ]
+    """All five, in their order; of a study without methods the first, if that can be made."""
+    made = [correlation(results)] if results.compared else []
+    if results.rows:
+        made += [
+            generated_weights(results),
+            main_results(results),
+            ablations(results),
+            imagenet(results),
+        ]
+    return made
 
 
 def _table(name: str, rows: list[tuple[Cells, Cells]], *notes: str) -> Table:
@@ -75,23 +77,25 @@ def _spread(name: str, estimate: Estimate, digits: int) -> Cells:
 def correlation(results: Results) -> Table:
     """Table 1: how much of a deeper channel the former layer explains."""
     rows = []
-    for model in results.models:
-        kinds = results.correlation[model].channels[["network", "pair"]].drop_duplicates()
+    names = [network.model for network in results.compared]
+    for judged in results.compared:
+        kinds = judged.correlation.channels[["network", "pair"]].drop_duplicates()
         for network, pair in kinds.itertuples(index=False):
-            frame = measures.channels(results, model, network, pair)
+            frame = measures.channels(judged.correlation, network, pair)
             r2 = measures.clusters(frame)
             shares = {t: measures.share_over(frame, t) for t in measures.THRESHOLDS}
             middle = r2.estimate(medians)
             match = measures.clusters(frame, "best_match").estimate(medians)
             csv = {
-                "model": model,
+                "study": judged.study,
+                "model": judged.model,
                 "network": network,
                 "pair": pair,
                 "layers": str(middle.n),
                 "channels": str(len(frame)),
             }
             shown = {
-                "Model": model,
+                "Model": judged.model if names.count(judged.model) == 1 else judged.label,
                 "Network": network,
                 "Layers of": measures.PAIRS[pair],
                 "Channels": f"{len(frame):,}",
@@ -102,14 +106,15 @@ def correlation(results: Results) -> Table:
             csv |= _spread("r2_median", middle, 4) | _spread("best_match_median", match, 4)
             shown |= {"Median R²": interval(middle, 2), "Best match": interval(match, 2)}
             rows.append((csv, shown))
-    return _table("table1_correlation", rows)
+    notes = [f"{network.label}: {origin(network)}." for network in results.networks]
+    return _table("table1_correlation", rows, *notes)
 
 
 def generated_weights(results: Results) -> Table:
     """Table 2: accuracy with generated weights, and whether it ranks candidates."""
     rows = []
     for model in results.models:
-        for conditioning in results.conditionings:
+        for conditioning in results.analysed:
             net = results.pruningnet[model, conditioning]
             tau = measures.rank_correlation(results, model, conditioning)
             csv = {
@@ -182,7 +187,7 @@ def main_results(results: Results) -> Table:
             shown = {
                 "Model": model,
                 "Method": label,
-                "Budget": ABSENT if method == "base" else budget_amount(budget),
+                "Budget": (ABSENT if method == "base" else budget_amount(results, budget, model)),
                 "Top-1 (%)": interval(top1, 2),
                 "Seeds": str(top1.n),
                 "MACs (M)": number(macs / 1e6, 2),
@@ -234,7 +239,7 @@ def differences(results: Results) -> Table:
             for budget in results.budgets:
                 found = measures.test_difference(results, model, row.name, [budget])
                 csv |= _spread(f"difference_{budget}", found, 3)
-                shown[budget_name(budget)] = interval(found, 2, sign=True)
+                shown[budget_name(results, budget)] = interval(found, 2, sign=True)
             overall = measures.test_difference(results, model, row.name, results.budgets)
             csv |= _spread("difference", overall, 3) | {"seeds": str(overall.n)}
             shown |= {"All budgets": interval(overall, 2, sign=True), "Seeds": str(overall.n)}
@@ -283,7 +288,7 @@ def _influence(results: Results, model: str) -> list[tuple[Cells, Cells]]:
 def _accuracies(results: Results, model: str, row: Row, budget: str) -> list[tuple[Cells, Cells]]:
     """Search and final accuracy of a method; the difference is ours minus its own."""
     own = row.name == results.ours.name
-    where = (f"budget {budget}", budget_name(budget))
+    where = (f"budget {budget}", budget_name(results, budget, model))
     variant = ("accuracy", row.name, row.label)
     found = mean(list(results.search_top1(model, row.name, budget).values()))
     final = mean(list(results.test_top1(model, row.name, budget).values()))
@@ -382,16 +387,20 @@ def _own(results: Results) -> list[tuple[Cells, Cells]]:
     main = main_results(results)
     rows = []
     for csv, shown in zip(main.csv.to_dict("records"), main.shown.to_dict("records"), strict=True):
-        source = f"measured here, results/{results.name}"
+        if csv["method"] == "base":
+            top5 = results.base[csv["model"]].test_top5
+        else:
+            final = results.final[csv["model"], csv["method"], csv["budget"]]
+            top5 = _mean([trained.test_top5 for trained in final.seeds.values()])
         machine = {
             "model": csv["model"],
             "dataset": results.data,
             "method": csv["method"],
             "setting": csv["budget"],
             "top1": csv["top1_mean"],
-            "top5": "",
+            "top5": fixed(top5, 3),
             "macs_m": fixed(float(csv["macs"]) / 1e6, 1),
-            "source": source,
+            "source": f"measured here, results/{results.name}",
             "note": "",
         }
         people = {
@@ -400,7 +409,7 @@ def _own(results: Results) -> list[tuple[Cells, Cells]]:
             "Method": shown["Method"],
             "Setting": shown["Budget"],
             "Top-1 (%)": number(float(csv["top1_mean"]), 2),
-            "Top-5 (%)": ABSENT,
+            "Top-5 (%)": number(top5, 2),
             "MACs (M)": machine["macs_m"],
             "Source": "here",
         }

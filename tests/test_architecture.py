@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from graphpruning import (
     SearchSpace,
@@ -16,6 +17,7 @@ from graphpruning import (
     save_architecture,
     trace,
 )
+from graphpruning.builder import builder
 from tests.networks import SIZE, network
 
 
@@ -55,6 +57,36 @@ def test_the_description_is_data(saved: tuple[Path, torch.nn.Module]) -> None:
     assert description["preprocessing"] == {"mean": [0.5]}
 
 
+def test_files_of_the_first_format_are_read(saved: tuple[Path, torch.nn.Module]) -> None:
+    path, narrowed = saved
+    _rewrite(path, format=1)
+    images = torch.randn(1, *SIZE)
+    torch.testing.assert_close(load_architecture(path)(images), narrowed(images))
+
+
+def plain(num_classes: int) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, num_classes, 8))
+
+
+def test_a_users_own_function_is_called_only_when_it_is_given(tmp_path: Path) -> None:
+    make = builder(plain, num_classes=5)
+    model, path = make(), tmp_path / "own.json"
+    narrowed = narrow(model, trace(model, (3, 10, 10)), {"0": 7})
+    save_architecture(
+        path, tmp_path / "own.safetensors", narrowed,
+        network=make, input_size=(3, 10, 10), widths={"0": 7}, preprocessing={},
+    )  # fmt: skip
+    described = json.loads(path.read_text())["network"]
+    assert described == {"function": f"{__name__}:plain", "num_classes": 5}
+    with pytest.raises(UserError, match="is built by your function"):
+        load_architecture(path)
+    images = torch.randn(2, 3, 10, 10)
+    loaded = load_architecture(path, build=plain)
+    torch.testing.assert_close(loaded(images), narrowed(images))
+    with pytest.raises(UserError, match="not a torch"):
+        load_architecture(path, build=lambda num_classes: num_classes)  # type: ignore[arg-type]
+
+
 def _rewrite(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
@@ -78,11 +110,12 @@ def test_bad_files_are_refused_in_one_line(saved: tuple[Path, torch.nn.Module]) 
     _rewrite(path, widths={**widths, "conv1": 99})
     with pytest.raises(UserError, match="99 of 16"):
         load_architecture(path)
-    _rewrite(path, format=2)
-    with pytest.raises(UserError, match="format 1"):
+    _rewrite(path, widths=widths, format=3)
+    with pytest.raises(UserError, match="format 1 to 2"):
         load_architecture(path)
+    _rewrite(path, format=2)
     weights.unlink()
-    with pytest.raises(UserError, match=r"format 1|missing"):
+    with pytest.raises(UserError, match="is missing"):
         load_architecture(path)
     with pytest.raises(UserError, match="missing"):
         load_architecture(path.with_name("other.json"))

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from graphpruning import trace
-from graphpruning.correlation import correlation, pairs, representations, ridge_r2
+from graphpruning.correlation import Pair, correlation, pairs, representations, ridge_r2
 from tests.networks import network
 
 
@@ -68,7 +68,7 @@ def test_a_deeper_layer_that_repeats_the_former_is_fully_represented() -> None:
     wanted = [p for p in pairs(graph, generator) if p.deeper == "layer1.0.conv2"][:1]
     images = torch.randn(64, 3, 16, 16, generator=generator)
     model.train()
-    (found,) = representations(model, graph, wanted, images.split(32), 4, generator)
+    (found,) = representations(model, wanted, images.split(32), 4, generator)
     assert model.training
     assert found.best_match.min() > 0.999 and found.r2.min() > 0.99
     torch.testing.assert_close(found.matrix.diagonal(), torch.ones(16).double(), atol=1e-3, rtol=0)
@@ -82,7 +82,7 @@ def test_the_same_seed_gives_the_same_numbers() -> None:
     for _ in range(2):
         generator = torch.Generator().manual_seed(0)
         wanted = pairs(graph, generator)
-        runs.append(representations(model, graph, wanted, [images], 4, generator))
+        runs.append(representations(model, wanted, [images], 4, generator))
     for one, two in zip(*runs, strict=True):
         assert one.pair == two.pair and torch.equal(one.r2, two.r2)
         assert one.r2.shape == (graph.layer(one.pair.deeper).out_channels,)
@@ -93,7 +93,46 @@ def test_maps_of_other_sizes_are_averaged_to_the_smaller(kind: str) -> None:
     graph = trace(network("resnet18"), (3, 64, 64))
     found = pairs(graph, torch.Generator().manual_seed(0))
     judged = representations(
-        network("resnet18"), graph, [p for p in found if p.kind == kind][:4],
+        network("resnet18"), [p for p in found if p.kind == kind][:4],
         [torch.randn(8, 3, 64, 64)], 2, torch.Generator().manual_seed(0),
     )  # fmt: skip
     assert all(torch.isfinite(j.r2).all() for j in judged)
+
+
+def test_the_size_of_a_batch_changes_nothing() -> None:
+    model = network("resnet8")
+    wanted = pairs(trace(model, (3, 16, 16)), torch.Generator().manual_seed(0))
+    images = torch.randn(20, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    whole, parted = (
+        representations(model, wanted, images.split(size), 4, torch.Generator().manual_seed(0))
+        for size in (20, 7)
+    )
+    for one, two in zip(whole, parted, strict=True):
+        torch.testing.assert_close(one.r2, two.r2, atol=1e-3, rtol=0)
+        torch.testing.assert_close(one.matrix, two.matrix, atol=1e-4, rtol=0)
+
+
+class Everywhere(nn.Module):
+    """Linear layers that work on every position of a map [N, H, W, C], as in ConvNeXt."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 6, 3, padding=1)
+        self.wide = nn.Linear(6, 8)
+        self.same = nn.Conv2d(8, 8, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        wide = self.wide(self.stem(x).permute(0, 2, 3, 1))
+        return self.same(wide.permute(0, 3, 1, 2))
+
+
+def test_a_linear_layer_over_positions_is_a_map() -> None:
+    model = Everywhere()
+    nn.init.dirac_(model.same.weight)
+    images = torch.randn(40, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    wanted = [Pair("in_block", "wide", "same"), Pair("in_block", "stem", "wide")]
+    repeated, mapped = representations(
+        model, wanted, images.split(20), 8, torch.Generator().manual_seed(0)
+    )
+    assert repeated.matrix.shape == (8, 8) and repeated.matrix.diagonal().min() > 0.999
+    assert mapped.matrix.shape == (8, 6) and mapped.r2.min() > 0.99

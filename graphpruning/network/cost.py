@@ -7,7 +7,7 @@ normalisation, activation or pooling): exactly half of what `FlopCounterMode` co
 import numpy as np
 from numpy.typing import NDArray
 
-from graphpruning.network.graph import ChannelGraph, Segment, Widths
+from graphpruning.network.graph import FIXED, ChannelGraph, Channels, Group, Widths
 
 Counts = NDArray[np.int64]
 
@@ -15,43 +15,59 @@ Counts = NDArray[np.int64]
 class CostTable:
     """The layers of a graph as a few matrices, so that costs are products.
 
-    Every width is linear in the width vector `w` [groups]: a layer reads `reads @ w + read_fixed`
-    channels and writes `writes @ w + write_fixed`.
+    Every count of channels is linear in the number of units that each group keeps, and so in the
+    width vector `w` [groups]: a layer's filters have `columns @ u + fixed` columns for the units
+    `u = w // unit`, and so on.
     """
 
     def __init__(self, graph: ChannelGraph) -> None:
-        self.groups = list(graph.full_widths)
+        self.graph = graph
+        self.groups = list(graph.prunable)
+        self.unit = np.array([group.unit for group in graph.prunable.values()], dtype=np.int64)
         layers = graph.layers
-        self.reads, self.read_fixed = self._linear([layer.inputs for layer in layers])
-        self.writes, self.write_fixed = self._linear([layer.outputs for layer in layers])
-        self.norms, self.norm_fixed = self._linear(list(graph.norms.values()))
-        self.depthwise = np.array([layer.kind == "depthwise" for layer in layers])
+        self.columns = self._linear([layer.columns for layer in layers])
+        self.reads = self._linear([layer.inputs for layer in layers])
+        self.writes = self._linear([layer.outputs for layer in layers])
+        self.norms = self._linear(list(graph.norms.values()))
+        self.scales = self._linear(list(graph.scales.values()))
         self.kernel = np.array([layer.kernel[0] * layer.kernel[1] for layer in layers])
         self.positions = np.array([layer.output_size[0] * layer.output_size[1] for layer in layers])
         self.bias = np.array([layer.bias for layer in layers], dtype=np.int64)
-        affine = [graph.module.get_submodule(name).weight is not None for name in graph.norms]
+        norms = [graph.module.get_submodule(name) for name in graph.norms]
+        affine = [(norm.weight is not None) + (norm.bias is not None) for norm in norms]
         self.affine = np.array(affine, dtype=np.int64)
 
-    def _linear(self, channels: list[tuple[Segment, ...]]) -> tuple[Counts, Counts]:
-        matrix = np.zeros((len(channels), len(self.groups)), dtype=np.int64)
+    def _linear(self, channels: list[Channels]) -> tuple[Counts, Counts]:
+        """Per tensor the channels that each unit of each group has in it, and those that stay."""
+        groups = list(self.graph.prunable.values())
+        of_unit = np.repeat(np.arange(len(groups)), [group.width // group.unit for group in groups])
+        matrix = np.zeros((len(channels), len(groups)), dtype=np.int64)
         fixed = np.zeros(len(channels), dtype=np.int64)
-        for row, segments in enumerate(channels):
-            for segment in segments:
-                if segment.group in self.groups:
-                    matrix[row, self.groups.index(str(segment.group))] += segment.repeat
-                else:
-                    fixed[row] += segment.size * segment.repeat
-        return matrix, fixed
+        for row, units in enumerate(channels):
+            prunable = units[units != FIXED].numpy()
+            fixed[row] = len(units) - len(prunable)
+            np.add.at(matrix[row], of_unit[prunable], 1)
+        return matrix // self.unit_counts(groups), fixed
+
+    @staticmethod
+    def unit_counts(groups: list[Group]) -> Counts:
+        """How many units each group has at full width [groups]."""
+        return np.array([group.width // group.unit for group in groups], dtype=np.int64)
 
     def vector(self, widths: Widths) -> Counts:
         """Return `widths` as a row [groups] in the table's order."""
         return np.array([widths[group] for group in self.groups], dtype=np.int64)
 
+    def count(self, tensors: tuple[Counts, Counts], matrix: Counts) -> Counts:
+        """Channels [vectors, tensors] that stay at width vectors `matrix` [vectors, groups]."""
+        per_unit, fixed = tensors
+        result: Counts = (matrix // self.unit) @ per_unit.T + fixed
+        return result
+
     def layer_macs(self, matrix: Counts) -> Counts:
         """MACs of each layer [vectors, layers] for width vectors `matrix` [vectors, groups]."""
-        read = matrix @ self.reads.T + self.read_fixed
-        write = matrix @ self.writes.T + self.write_fixed
-        return np.where(self.depthwise, 1, read) * write * (self.kernel * self.positions)
+        columns, filters = self.count(self.columns, matrix), self.count(self.writes, matrix)
+        return columns * filters * (self.kernel * self.positions)
 
     def macs(self, matrix: Counts) -> Counts:
         """MACs [vectors] for width vectors `matrix` [vectors, groups]."""
@@ -59,12 +75,12 @@ class CostTable:
         return result
 
     def params(self, matrix: Counts) -> Counts:
-        """Parameters [vectors]: weights, biases and batch normalisation's scale and shift."""
-        read = matrix @ self.reads.T + self.read_fixed
-        write = matrix @ self.writes.T + self.write_fixed
-        layers = (np.where(self.depthwise, 1, read) * self.kernel + self.bias) * write
-        norms = 2 * self.affine * (matrix @ self.norms.T + self.norm_fixed)
-        result: Counts = layers.sum(axis=1) + norms.sum(axis=1)
+        """Parameters [vectors]: weights, biases, what normalisations learn, per-channel scales."""
+        columns, filters = self.count(self.columns, matrix), self.count(self.writes, matrix)
+        layers = (columns * self.kernel + self.bias) * filters
+        norms = self.affine * self.count(self.norms, matrix)
+        scales = self.count(self.scales, matrix)
+        result: Counts = layers.sum(axis=1) + norms.sum(axis=1) + scales.sum(axis=1)
         return result
 
 

@@ -5,21 +5,29 @@ it uses those of the batch; before it is evaluated, `recalibrate` collects them 
 images. Forgetting this gives accuracies near chance, the commonest complaint about MetaPruning.
 """
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sized
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from graphpruning.network.graph import ChannelGraph
+from graphpruning import distributed
+from graphpruning.network.graph import ChannelGraph, channel_axis
+
+Batch = tuple[Tensor, Tensor]
+"""Images [batch, channels, height, width] and labels [batch]."""
 
 LayerWeights = dict[str, tuple[Tensor, Tensor | None]]
-"""Per layer (weight, bias) at the widths in question; per batch normalisation, where it has
-them, (scale, shift)."""
+"""Per layer (weight, bias) at the widths in question; per normalisation, where it has them,
+(scale, shift); per scale parameter, where it is not 1, (scale, None)."""
 
 Statistics = dict[str, tuple[Tensor, Tensor]]
 """Per batch normalisation the mean and variance of its channels."""
+
+
+class Batches(Sized, Iterable[Batch], Protocol):
+    """Batches that can be gone through again and again: in a list, or made anew each time."""
 
 
 class Subnet:
@@ -27,7 +35,7 @@ class Subnet:
 
     def __init__(self, graph: ChannelGraph) -> None:
         self.graph = graph
-        self.kinds = {layer.name: layer.kind for layer in graph.layers}
+        self.layers = {layer.name for layer in graph.layers}
 
     def logits(
         self, images: Tensor, weights: LayerWeights, statistics: Statistics | None = None
@@ -40,29 +48,46 @@ class Subnet:
         return result
 
     @torch.no_grad()
-    def recalibrate(self, weights: LayerWeights, batches: Iterable[Tensor]) -> Statistics:
-        """Return the statistics of every batch normalisation, averaged over `batches` of images.
+    def recalibrate(self, weights: LayerWeights, batches: Batches) -> Statistics:
+        """Return the statistics of every batch normalisation, averaged over `batches`.
 
         Each batch runs with its own statistics, as in training; variances are unbiased, as those
-        that a batch normalisation layer keeps.
+        that a batch normalisation layer keeps. Several processes share the batches, and all add
+        up in the order of the batches: not a bit depends on the number of processes.
         """
-        sums: Statistics = {}
-        count = 0
-        for images in batches:
-            of_batch: Statistics = {}
-            _Run(self, weights, None, collect=of_batch).run(images)
-            for name, (mean, variance) in of_batch.items():
-                before = sums.get(name)
-                sums[name] = (
-                    (mean, variance)
-                    if before is None
-                    else (
-                        before[0] + mean,
-                        before[1] + variance,
-                    )
-                )
-            count += 1
-        return {name: (mean / count, variance / count) for name, (mean, variance) in sums.items()}
+        if not self._has_batch_norm():
+            return {}
+        of_batches = {}
+        for position, (images, _) in distributed.share(batches):
+            of_batches[position] = self._statistics(weights, images)
+        if of_batches:
+            example = next(iter(of_batches.values()))
+        else:  # more processes than batches: only to know names and sizes
+            example = self._statistics(weights, next(iter(batches))[0])
+        values = _flat(example)
+        rows = values.new_zeros(len(batches), len(values))
+        for position, of_batch in of_batches.items():
+            rows[position] = _flat(of_batch)
+        first, *others = distributed.sum_over_ranks(rows)  # a row is zero in all but one process
+        average = sum(others, start=first) / len(rows)
+        sizes = [2 * len(mean) for mean, _ in example.values()]
+        return {
+            name: tuple(part.chunk(2))
+            for name, part in zip(example, average.split(sizes), strict=True)
+        }
+
+    def _has_batch_norm(self) -> bool:
+        norms = (self.graph.module.get_submodule(name) for name in self.graph.norms)
+        return any(isinstance(norm, nn.BatchNorm2d | nn.BatchNorm1d) for norm in norms)
+
+    def _statistics(self, weights: LayerWeights, images: Tensor) -> Statistics:
+        of_batch: Statistics = {}
+        _Run(self, weights, None, collect=of_batch).run(images)
+        return of_batch
+
+
+def _flat(statistics: Statistics) -> Tensor:
+    return torch.cat([part for pair in statistics.values() for part in pair])
 
 
 class _Run(fx.Interpreter):
@@ -76,17 +101,26 @@ class _Run(fx.Interpreter):
         collect: Statistics | None,
     ) -> None:
         super().__init__(subnet.graph.module)
-        self.kinds = subnet.kinds
+        self.layers = subnet.layers
         self.weights = weights
         self.statistics = statistics
         self.collect = collect
 
+    def get_attr(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        value = super().get_attr(target, args, kwargs)
+        if value.numel() == 1:
+            return value
+        scale, _ = self.weights.get(target, (None, None))
+        return 1.0 if scale is None else scale
+
     def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         module = self.submodules[target]
-        if target in self.kinds:
+        if target in self.layers:
             return self._layer(target, module, args[0])
-        if isinstance(module, nn.BatchNorm2d):
-            return self._norm(target, module, args[0])
+        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
+            return self._batch_norm(target, module, args[0])
+        if isinstance(module, nn.LayerNorm):
+            return self._layer_norm(target, module, args[0])
         if isinstance(module, nn.Dropout):  # in training alone, whatever the module's own mode
             training = self.statistics is None and self.collect is None
             return F.dropout(args[0], module.p, training)
@@ -97,17 +131,25 @@ class _Run(fx.Interpreter):
         if isinstance(module, nn.Linear):
             return F.linear(x, weight, bias)
         assert isinstance(module, nn.Conv2d)
-        groups = x.shape[1] if self.kinds[name] == "depthwise" else 1
+        groups = x.shape[1] // weight.shape[1]
         padding: Any = module.padding
         return F.conv2d(x, weight, bias, module.stride, padding, module.dilation, groups)
 
-    def _norm(self, name: str, module: nn.BatchNorm2d, x: Tensor) -> Tensor:
+    def _layer_norm(self, name: str, module: nn.LayerNorm, x: Tensor) -> Tensor:
+        scale, shift = self.weights.get(name, (None, None))
+        if channel_axis(module) == -1:
+            return F.layer_norm(x, x.shape[-1:], scale, shift, module.eps)
+        last = x.permute(0, 2, 3, 1)
+        y = F.layer_norm(last, last.shape[-1:], scale, shift, module.eps)
+        return y.permute(0, 3, 1, 2)
+
+    def _batch_norm(self, name: str, module: nn.BatchNorm2d | nn.BatchNorm1d, x: Tensor) -> Tensor:
         scale, shift = self.weights.get(name, (None, None))
         if self.statistics is not None:
             mean, variance = self.statistics[name]
             return F.batch_norm(x, mean, variance, scale, shift, False, 0.0, module.eps)
         if self.collect is None:
-            return F.batch_norm(x, None, None, scale, shift, True, 0.0, module.eps)
+            return distributed.batch_norm(x, None, None, scale, shift, True, 0.0, module.eps)
         mean = torch.zeros(x.shape[1], device=x.device)
         variance = torch.ones(x.shape[1], device=x.device)
         y = F.batch_norm(x, mean, variance, scale, shift, True, 1.0, module.eps)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from graphpruning.network.graph import ChannelGraph, Layer, Widths, kept
+from graphpruning.network.graph import ChannelGraph, Layer, UnitMask, Widths, kept
 from graphpruning.network.subnet import LayerWeights, Statistics
 
 
@@ -18,48 +18,66 @@ def narrow(
 ) -> nn.Module:
     """Return a copy of `model` whose layers have the channels of `widths` only.
 
-    `keep` chooses the channels of each group (index tensors, ascending, as many as `widths`
-    says); without it the first ones stay. At full width the copy computes bit for bit what
+    `keep` chooses the units of each group (their numbers within it, ascending, as many as `widths`
+    asks for); without it the first ones stay. At full width the copy computes bit for bit what
     `model` computes. Raises `UserError` when the widths do not fit the graph.
     """
     graph.check(widths)
-    if keep is None:
-        keep = {group: torch.arange(width) for group, width in widths.items()}
-    if wrong := [group for group, width in widths.items() if len(keep[group]) != width]:
-        raise ValueError(f"keep[{wrong[0]!r}] has another length than widths says")
+    mask = graph.first_units(widths)
+    if keep is not None:
+        for name, width in widths.items():
+            if len(keep[name]) * graph.prunable[name].unit != width:
+                raise ValueError(f"keep[{name!r}] has another length than widths says")
+        mask = graph.these_units(keep)
     result = copy.deepcopy(model)
     with torch.no_grad():
         for layer in graph.layers:
-            _narrow_layer(result.get_submodule(layer.name), layer, keep)
+            _narrow_layer(result.get_submodule(layer.name), layer, mask)
         for name, channels in graph.norms.items():
-            _narrow_norm(result.get_submodule(name), kept(channels, keep))
+            _narrow_norm(result.get_submodule(name), kept(channels, mask))
+        for name, channels in graph.scales.items():
+            _narrow_scale(result, name, kept(channels, mask))
     return result
 
 
-def _narrow_layer(module: nn.Module, layer: Layer, keep: Mapping[str, Tensor]) -> None:
+def _narrow_layer(module: nn.Module, layer: Layer, mask: UnitMask) -> None:
     assert isinstance(module, nn.Conv2d | nn.Linear)
-    outputs = kept(layer.outputs, keep)
-    inputs = torch.arange(1) if layer.kind == "depthwise" else kept(layer.inputs, keep)
-    module.weight = _cut(module.weight, outputs, inputs)
+    outputs, columns = kept(layer.outputs, mask), kept(layer.columns, mask)
+    inputs = len(kept(layer.inputs, mask))
+    module.weight = _cut(module.weight, outputs, columns)
     if module.bias is not None:
         module.bias = _cut(module.bias, outputs)
     if isinstance(module, nn.Linear):
-        module.in_features, module.out_features = len(inputs), len(outputs)
+        module.in_features, module.out_features = inputs, len(outputs)
     else:
-        module.out_channels = len(outputs)
-        module.in_channels = len(outputs) if layer.kind == "depthwise" else len(inputs)
-        module.groups = len(outputs) if layer.kind == "depthwise" else 1
+        module.in_channels, module.out_channels = inputs, len(outputs)
+        module.groups = inputs // len(columns)
 
 
 def _narrow_norm(module: nn.Module, index: Tensor) -> None:
-    assert isinstance(module, nn.BatchNorm2d)
-    module.num_features = len(index)
-    if module.affine:
-        module.weight, module.bias = _cut(module.weight, index), _cut(module.bias, index)
-    if module.track_running_stats:
-        assert module.running_mean is not None and module.running_var is not None
-        module.running_mean = module.running_mean[index.to(module.running_mean.device)].clone()
-        module.running_var = module.running_var[index.to(module.running_var.device)].clone()
+    if isinstance(module, nn.LayerNorm):
+        module.normalized_shape = (len(index),)
+    else:
+        assert isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d)
+        module.num_features = len(index)
+        for name in ("running_mean", "running_var"):
+            if (statistic := getattr(module, name)) is not None:
+                setattr(module, name, statistic[index.to(statistic.device)].clone())
+    for name in ("weight", "bias"):
+        if (parameter := getattr(module, name)) is not None:
+            setattr(module, name, _cut(parameter, index))
+
+
+def _narrow_scale(model: nn.Module, name: str, index: Tensor) -> None:
+    """Cut a parameter such as [channels, 1, 1] along its only axis."""
+    owner, _, attribute = name.rpartition(".")
+    module = model.get_submodule(owner)
+    value = getattr(module, attribute)
+    shape = [len(index) if size > 1 else 1 for size in value.shape]
+    cut = value.detach().flatten()[index.to(value.device)].view(shape).clone()
+    if isinstance(value, nn.Parameter):
+        cut = nn.Parameter(cut, requires_grad=value.requires_grad)
+    setattr(module, attribute, cut)
 
 
 def _cut(parameter: Tensor, outputs: Tensor, inputs: Tensor | None = None) -> nn.Parameter:
@@ -76,8 +94,8 @@ def install(
 ) -> None:
     """Put the weights and statistics that a `Subnet` ran with into the narrowed `model`, in place.
 
-    Batch normalisations without scale and shift in `weights` get 1 and 0. In evaluation mode the
-    model then computes what the `Subnet` computed.
+    Normalisations without scale and shift in `weights` get 1 and 0, per-channel scales get 1. In
+    evaluation mode the model then computes what the `Subnet` computed.
     """
     with torch.no_grad():
         for layer in graph.layers:
@@ -88,12 +106,15 @@ def install(
                 module.bias.copy_(bias)  # type: ignore[operator]
         for name in graph.norms:
             norm = model.get_submodule(name)
-            assert isinstance(norm, nn.BatchNorm2d)
-            assert norm.running_mean is not None and norm.running_var is not None
-            mean, variance = statistics[name]
-            norm.running_mean.copy_(mean)
-            norm.running_var.copy_(variance)
+            if name in statistics:
+                norm.running_mean.copy_(statistics[name][0])  # type: ignore[operator]
+                norm.running_var.copy_(statistics[name][1])  # type: ignore[operator]
             scale, shift = weights.get(name, (None, None))
-            if norm.affine:
-                nn.init.ones_(norm.weight) if scale is None else norm.weight.copy_(scale)
-                nn.init.zeros_(norm.bias) if shift is None else norm.bias.copy_(shift)
+            for parameter, value, default in ((norm.weight, scale, 1.0), (norm.bias, shift, 0.0)):
+                if isinstance(parameter, Tensor):
+                    parameter.copy_(torch.full_like(parameter, default) if value is None else value)
+        for name in graph.scales:
+            owner, _, attribute = name.rpartition(".")
+            scale, _ = weights.get(name, (None, None))
+            parameter = getattr(model.get_submodule(owner), attribute)
+            parameter.copy_(torch.ones_like(parameter) if scale is None else scale)

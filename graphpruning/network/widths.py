@@ -1,12 +1,13 @@
 """The search space: which widths each group may have, and what a budget still allows."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 
 from graphpruning.errors import UserError
-from graphpruning.network.cost import CostTable
+from graphpruning.network.cost import CostTable, Counts
 from graphpruning.network.graph import ChannelGraph, Widths
 
 FILLED = 0.98
@@ -17,7 +18,8 @@ class SearchSpace:
     """Levels for each prunable group: multiples of `divisor` from `smallest` x full width on, or
     the given `ratios` of the full width, rounded down (MetaPruning's 31: (10+3i)/100).
 
-    The full width is always a level. Raises `UserError` for values that leave no levels.
+    Levels are multiples of the group's unit as well. The full width is always a level.
+    Raises `UserError` for values that leave no levels.
     """
 
     def __init__(
@@ -38,13 +40,16 @@ class SearchSpace:
         self.cost = CostTable(graph)
         self.groups = list(graph.full_widths)
         self.levels: dict[str, list[int]] = {}
-        for group, full in graph.full_widths.items():
+        for name, group in graph.prunable.items():
+            full, unit = group.width, group.unit
             if ratios is not None:
-                steps = {max(1, int(full * ratio + 1e-9)) for ratio in ratios}
+                kept = (int(full * ratio + 1e-9) for ratio in ratios)
+                steps = {max(unit, width - width % unit) for width in kept}
             else:
                 assert divisor is not None
-                steps = {w for w in range(divisor, full, divisor) if w >= smallest * full}
-            self.levels[group] = sorted(steps | {full})
+                step = math.lcm(divisor, unit)
+                steps = {w for w in range(step, full, step) if w >= smallest * full}
+            self.levels[name] = sorted(steps | {full})
 
     @property
     def full(self) -> dict[str, int]:
@@ -122,34 +127,33 @@ class SearchSpace:
             row = better
         return self.widths([int(width) for width in row])
 
-    def _best_move(
-        self, row: np.ndarray[tuple[int], np.dtype[np.int64]], macs: int, budget: int
-    ) -> np.ndarray[tuple[int], np.dtype[np.int64]] | None:
-        """The raise, else the exchange, with the most MACs in (macs, budget]; None without one."""
-        raises = [
-            (column, level)
-            for column, group in enumerate(self.groups)
-            for level in self.levels[group]
-        ]
-        singles = np.repeat(row[None], len(raises), axis=0)
-        for index, (column, level) in enumerate(raises):
-            singles[index, column] = level
-        for moves in (singles, None):
-            if moves is None:
-                columns = np.array([column for column, _ in raises])
-                levels = np.array([level for _, level in raises])
-                moves = np.repeat(singles, len(raises), axis=0)
-                moves[np.arange(len(moves)), np.tile(columns, len(raises))] = np.tile(
-                    levels, len(raises)
-                )
-            costs = self.cost.macs(moves)
-            fitting = np.flatnonzero((costs > macs) & (costs <= budget))
-            if len(fitting):
-                best: np.ndarray[tuple[int], np.dtype[np.int64]] = moves[
-                    fitting[np.argmax(costs[fitting])]
-                ]
-                return best
-        return None
+    def _best_move(self, row: Counts, macs: int, budget: int) -> Counts | None:
+        """The raise, else the exchange, with the most MACs in (macs, budget]; None without one.
+
+        An exchange sets two groups at once. There are as many as pairs of levels (1.2 million in
+        ResNet-50 with 31 ratios), so they are tried one first level at a time.
+        """
+        moves = [(i, level) for i, group in enumerate(self.groups) for level in self.levels[group]]
+        columns, levels = (np.array(side) for side in zip(*moves, strict=True))
+        singles = _with(np.repeat(row[None], len(moves), axis=0), columns, levels)
+        best, best_macs = self._most(singles, macs, budget)
+        if best is None:
+            for first in singles:
+                pairs = _with(np.repeat(first[None], len(moves), axis=0), columns, levels)
+                found, found_macs = self._most(pairs, best_macs, budget)
+                if found is not None:
+                    best, best_macs = found, found_macs
+        return best
+
+    def _most(self, rows: Counts, above: int, budget: int) -> tuple[Counts | None, int]:
+        """The first of `rows` with the most MACs in (above, budget], and its MACs."""
+        costs = self.cost.macs(rows)
+        costs[(costs <= above) | (costs > budget)] = 0
+        index = int(costs.argmax())
+        if not costs[index]:
+            return None, above
+        best: Counts = rows[index]
+        return best, int(costs[index])
 
     def sample_within(self, budget: int, generator: torch.Generator) -> dict[str, int]:
         """Draw random widths within `budget` that use at least 98 % of it.
@@ -168,3 +172,9 @@ class SearchSpace:
         matrix = np.repeat(self.cost.vector(widths)[None], len(levels), axis=0)
         matrix[:, self.groups.index(group)] = levels
         return [int(macs) for macs in self.cost.macs(matrix)]
+
+
+def _with(rows: Counts, columns: Counts, values: Counts) -> Counts:
+    """`rows` with one entry changed in each."""
+    rows[np.arange(len(rows)), columns] = values
+    return rows

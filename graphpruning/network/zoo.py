@@ -141,6 +141,9 @@ ZOO: dict[str, Callable[..., nn.Module]] = {
 }
 
 
+AUXILIARY = ("googlenet", "inception_v3")
+
+
 def build(name: str, num_classes: int = 10, in_channels: int = 3, **options: Any) -> nn.Module:
     """Build a network by name: ours (`ZOO`), else torchvision's, with fresh weights.
 
@@ -163,6 +166,8 @@ def build(name: str, num_classes: int = 10, in_channels: int = 3, **options: Any
         raise UserError(f"there is no network {name!r}; did you mean {near[0]!r}?")
     if in_channels != 3:
         raise UserError(f"{name} is torchvision's and reads 3 channels, not {in_channels}")
+    if name in AUXILIARY:  # heads for training alone: they are no part of what is pruned
+        options = {"aux_logits": False, "init_weights": False, **options}
     try:
         model: nn.Module = models.get_model(name, weights=None, num_classes=num_classes, **options)
     except (TypeError, ValueError) as error:

@@ -6,7 +6,7 @@ from torch import Tensor
 from graphpruning.network.cost import CostTable
 from graphpruning.network.graph import ChannelGraph, Layer, Widths
 
-KINDS = ("convolution", "depthwise", "pointwise", "linear")
+KINDS = ("convolution", "grouped", "depthwise", "pointwise", "linear")
 FEATURES = (*KINDS, "kernel", "stride", "in", "out", "output size", "depth", "MACs", "ratio in",
             "ratio out")  # fmt: skip
 
@@ -21,15 +21,15 @@ class NodeFeatures:
     def __init__(self, graph: ChannelGraph) -> None:
         self.table = CostTable(graph)
         self.fixed = _describe(graph)
-        full = self.table.vector(graph.full_widths)
-        self.full_reads = self.table.reads @ full + self.table.read_fixed
-        self.full_writes = self.table.writes @ full + self.table.write_fixed
+        full = self.table.vector(graph.full_widths)[None]
+        self.full_reads = self.table.count(self.table.reads, full)[0]
+        self.full_writes = self.table.count(self.table.writes, full)[0]
 
     def __call__(self, widths: Widths) -> Tensor:
         """Return the features [layers, len(FEATURES)], float32 on the CPU."""
-        row = self.table.vector(widths)
-        read = (self.table.reads @ row + self.table.read_fixed) / self.full_reads
-        write = (self.table.writes @ row + self.table.write_fixed) / self.full_writes
+        row = self.table.vector(widths)[None]
+        read = self.table.count(self.table.reads, row)[0] / self.full_reads
+        write = self.table.count(self.table.writes, row)[0] / self.full_writes
         ratios = torch.tensor([read.tolist(), write.tolist()], dtype=torch.float32).T
         return torch.cat([self.fixed, ratios], dim=1)
 
@@ -56,11 +56,11 @@ def block_ratios(graph: ChannelGraph) -> list[list[str]]:
     a plain layer or a depthwise-separable block, three (in, mid, out) for a residual block
     (liuzechun/MetaPruning, `models/resnet.py`, `models/mobilenet_v1.py`).
     """
-    prunable = graph.full_widths
+    prunable = graph.prunable
     of_block: dict[str, list[str]] = {}
     for layer in graph.layers:
         groups = of_block.setdefault(layer.block, [])
-        for segment in (*layer.inputs, *layer.outputs):
-            if segment.group in prunable and segment.group not in groups:
-                groups.append(str(segment.group))
+        for group in (*layer.reads, *layer.writes):
+            if group in prunable and group not in groups:
+                groups.append(group)
     return [of_block[layer.block] for layer in graph.layers]

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from graphpruning.network.graph import Layer, Segment, Widths, kept, kept_count
+from graphpruning.network.graph import Channels, Layer, UnitMask, kept
 
 
 class WeightGenerator(nn.Module):
@@ -17,8 +17,8 @@ class WeightGenerator(nn.Module):
     def __init__(self, layer: Layer, size: int) -> None:
         super().__init__()
         self.layer = layer
-        inputs = 1 if layer.kind == "depthwise" else layer.in_channels
-        shape = (layer.out_channels, inputs, *(layer.kernel if layer.kind != "linear" else ()))
+        kernel = layer.kernel if layer.kind != "linear" else ()
+        shape = (layer.out_channels, layer.fan_in, *kernel)
         self.constant = nn.Parameter(torch.empty(shape))
         self.map = nn.Parameter(torch.empty(*shape, size))
         nn.init.kaiming_normal_(self.constant, nonlinearity="relu")
@@ -27,25 +27,19 @@ class WeightGenerator(nn.Module):
         self.bias_constant = nn.Parameter(torch.zeros(layer.out_channels)) if layer.bias else None
         self.bias_map = nn.Parameter(torch.zeros(layer.out_channels, size)) if layer.bias else None
 
-    def forward(self, feature: Tensor, widths: Widths) -> tuple[Tensor, Tensor | None]:
-        """Return (weight [out, in / groups, k, k], bias [out] or None) at `widths`."""
-        constant, linear = self._crop(self.constant, widths), self._crop(self.map, widths)
+    def forward(self, feature: Tensor, mask: UnitMask) -> tuple[Tensor, Tensor | None]:
+        """Return (weight [out, in / groups, k, k], bias [out] or None) of the units in `mask`."""
+        outputs, columns = _kept(self.layer.outputs, mask), _kept(self.layer.columns, mask)
+        constant, linear = self.constant[outputs][:, columns], self.map[outputs][:, columns]
         weight = torch.addmv(constant.flatten(), linear.flatten(0, -2), feature)
         if self.bias_constant is None or self.bias_map is None:
             return weight.view(constant.shape), None
-        outputs = _positions(self.layer.outputs, widths)
         bias = self.bias_constant[outputs] + self.bias_map[outputs] @ feature
         return weight.view(constant.shape), bias
 
-    def _crop(self, parameter: Tensor, widths: Widths) -> Tensor:
-        outputs = parameter[_positions(self.layer.outputs, widths)]
-        if self.layer.kind == "depthwise":
-            return outputs
-        return outputs[:, _positions(self.layer.inputs, widths)]
 
-
-def _positions(segments: tuple[Segment, ...], widths: Widths) -> slice | Tensor:
-    """The first channels of each segment; a slice (no copy) where there is one segment only."""
-    if len(segments) == 1:
-        return slice(kept_count(segments, widths))
-    return kept(segments, {group: torch.arange(width) for group, width in widths.items()})
+def _kept(channels: Channels, mask: UnitMask) -> slice | Tensor:
+    """The channels that stay; a slice (no copy) where they are the first ones."""
+    index = kept(channels, mask)
+    is_prefix = int(index[-1]) == len(index) - 1
+    return slice(len(index)) if is_prefix else index

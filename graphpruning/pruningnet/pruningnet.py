@@ -37,9 +37,9 @@ class PruningNet(nn.Module):
         """
         device = next(self.parameters()).device.type
         with torch.autocast(device, enabled=False):
-            rows = self.features(widths)
+            rows, mask = self.features(widths), self.subnet.graph.first_units(widths)
             generators = zip(self.names, self.generators, rows, strict=True)
-            return {name: generator(row, widths) for name, generator, row in generators}
+            return {name: generator(row, mask) for name, generator, row in generators}
 
     def forward(self, images: Tensor, widths: Widths) -> Tensor:
         """Return [batch, classes]; batch normalisation uses this batch's statistics."""

@@ -1,15 +1,15 @@
 """How accurate a candidate is on the search split."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
+from itertools import chain
 
 import torch
-from torch import Tensor
 
+from graphpruning.distributed import require_same, share, sum_over_ranks
 from graphpruning.network.graph import ChannelGraph, Widths
-from graphpruning.network.subnet import LayerWeights, Statistics, Subnet
-
-Batch = tuple[Tensor, Tensor]
+from graphpruning.network.subnet import Batches, LayerWeights, Statistics, Subnet
 
 
 class Evaluator:
@@ -19,14 +19,17 @@ class Evaluator:
     candidate; accuracy is that on `search`, the search split. Batches are (images [batch,
     channels, height, width], labels [batch]) on the device of the weights; `autocast` opens the
     precision to run in. `images_seen` counts all images that went through a candidate.
+
+    Several processes all ask for the same candidate and are given the same batches. Each runs its
+    share of them, and all get the accuracy that a single process would find, to the last bit.
     """
 
     def __init__(
         self,
         graph: ChannelGraph,
         weights_of: Callable[[Widths], LayerWeights],
-        calibration: Sequence[Batch],
-        search: Sequence[Batch],
+        calibration: Batches,
+        search: Batches,
         autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
         self.subnet = Subnet(graph)
@@ -34,8 +37,16 @@ class Evaluator:
         self.calibration = calibration
         self.search = search
         self.autocast = autocast
-        self.images_per_candidate = sum(len(labels) for _, labels in (*calibration, *search))
-        self.images_seen = 0
+        self.candidates = 0
+
+    @cached_property
+    def images_per_candidate(self) -> int:
+        """Images that one candidate takes; counted by a pass over the batches, when asked for."""
+        return sum(len(labels) for _, labels in chain(self.calibration, self.search))
+
+    @property
+    def images_seen(self) -> int:
+        return self.candidates * self.images_per_candidate
 
     @torch.no_grad()
     def __call__(self, widths: Widths, recalibrated: bool = True) -> float:
@@ -43,7 +54,14 @@ class Evaluator:
 
         Without recalibration every mean is 0 and every variance 1, as in a fresh network: the
         accuracy is then near chance, which is shown beside the real one.
+
+        Raises `UserError` when the processes ask for different widths.
         """
+        require_same(
+            widths.values(),
+            "the processes no longer search the same widths: "
+            "let machines of one kind, with the same versions, work together",
+        )
         weights = self.weights_of(widths)
         statistics = self.statistics(weights)
         if not recalibrated:
@@ -51,16 +69,18 @@ class Evaluator:
                 name: (torch.zeros_like(mean), torch.ones_like(variance))
                 for name, (mean, variance) in statistics.items()
             }
+        counts = torch.zeros(2, dtype=torch.int64, device=next(iter(weights.values()))[0].device)
         with self.autocast():
-            hits = [
-                (self.subnet.logits(images, weights, statistics).argmax(dim=1) == labels).sum()
-                for images, labels in self.search
-            ]
-        self.images_seen += self.images_per_candidate
-        return 100 * int(torch.stack(hits).sum()) / sum(len(labels) for _, labels in self.search)
+            for _, (images, labels) in share(self.search):
+                logits = self.subnet.logits(images, weights, statistics)
+                counts[0] += (logits.argmax(dim=1) == labels).sum()
+                counts[1] += len(labels)
+        self.candidates += 1
+        hits, count = sum_over_ranks(counts).tolist()
+        return float(100 * hits / count)
 
     @torch.no_grad()
     def statistics(self, weights: LayerWeights) -> Statistics:
         """Return the recalibrated statistics of the network that has `weights`."""
         with self.autocast():
-            return self.subnet.recalibrate(weights, (images for images, _ in self.calibration))
+            return self.subnet.recalibrate(weights, self.calibration)

@@ -2,12 +2,14 @@
 
 import json
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from graphpruning.distributed import is_writer, require_shared
 from graphpruning.files import write_text
 from graphpruning.network.graph import Widths
 from graphpruning.network.widths import SearchSpace
@@ -47,6 +49,15 @@ class History:
         return max(self.candidates, key=lambda candidate: candidate.accuracy)
 
 
+@dataclass(frozen=True)
+class _Answer:
+    """One line of a journal; `seconds` is 0 when the answer was already known."""
+
+    asked: tuple[int, ...]
+    accuracy: float
+    seconds: float
+
+
 class Journal:
     """Passes at most `evaluations` questions on to `evaluate` and writes every answer to `path`.
 
@@ -56,8 +67,10 @@ class Journal:
     twice count as two evaluations but are computed once.
 
     The file has one JSON value a line: `fingerprint` (whatever decides the answers), then
-    `{"widths": ..., "accuracy": ...}`. A journal with another fingerprint is started anew, a
-    half-written line is dropped with all that follows, and so are answers to other questions.
+    `{"widths": ..., "accuracy": ..., "seconds": ...}`. A journal with another fingerprint is
+    started anew, a half-written line is dropped with all that follows, and so are answers to
+    other questions. Several processes read one file, which the first of them writes; `UserError`
+    when they do not find the same.
     """
 
     def __init__(
@@ -75,9 +88,11 @@ class Journal:
         self._space = space
         self._path = Path(path)
         self._header = json.dumps(fingerprint, sort_keys=True)
+        self._given: list[_Answer] = []
         self._known: dict[tuple[int, ...], float] = {}
         self._replay = deque(self._read())
         self.resumed = bool(self._replay)
+        require_shared(self._path, len(self._replay))
         self._rewrite(list(self._replay))
 
     @property
@@ -85,43 +100,52 @@ class Journal:
         """How many different candidates were computed, in this run or in the one it resumes."""
         return len(self._known)
 
+    @property
+    def seconds(self) -> float:
+        """How long computing them took, in this run and in those it resumes."""
+        return sum(answer.seconds for answer in self._given)
+
     def __call__(self, widths: Widths) -> float:
         """Return the accuracy of `widths` in percent; RuntimeError when none is left to ask."""
         if len(self.history) == self.evaluations:
             raise RuntimeError(f"the search has used its {self.evaluations} evaluations")
         asked = self._space.vector(widths)
-        if self._replay and self._replay[0][0] != asked:
+        if self._replay and self._replay[0].asked != asked:
             print(f"{self._path}: answer {len(self.history) + 1} is to other widths, asked anew")
             self._replay.clear()
-            self._rewrite([self._entry(past) for past in self.history.candidates])
+            self._rewrite(self._given)
         replayed = bool(self._replay)
-        if replayed:
-            accuracy = self._replay.popleft()[1]
-        elif asked in self._known:
-            accuracy = self._known[asked]
-        else:
-            accuracy = float(self._evaluate(widths))
+        answer = self._replay.popleft() if replayed else self._compute(asked, widths)
+        accuracy = answer.accuracy
         self.history.append(Candidate(dict(widths), self._space.macs(widths), accuracy))
+        self._given.append(answer)
         self._known[asked] = accuracy
-        if not replayed:
+        if not replayed and is_writer():
             with open(self._path, "a", encoding="utf-8", newline="\n") as file:
-                file.write(self._line(asked, accuracy))
+                file.write(self._line(answer))
                 file.flush()
                 os.fsync(file.fileno())
         return accuracy
 
-    def _entry(self, candidate: Candidate) -> tuple[tuple[int, ...], float]:
-        return self._space.vector(candidate.widths), candidate.accuracy
+    def _compute(self, asked: tuple[int, ...], widths: Widths) -> _Answer:
+        if asked in self._known:
+            return _Answer(asked, self._known[asked], 0.0)
+        clock = time.perf_counter()
+        accuracy = float(self._evaluate(widths))
+        return _Answer(asked, accuracy, round(time.perf_counter() - clock, 3))
 
-    def _line(self, vector: tuple[int, ...], accuracy: float) -> str:
-        answer = {"widths": self._space.widths(vector), "accuracy": accuracy}
-        return json.dumps(answer, allow_nan=False) + "\n"
+    def _line(self, answer: _Answer) -> str:
+        values = {
+            "widths": self._space.widths(answer.asked),
+            "accuracy": answer.accuracy,
+            "seconds": answer.seconds,
+        }
+        return json.dumps(values, allow_nan=False) + "\n"
 
-    def _rewrite(self, entries: list[tuple[tuple[int, ...], float]]) -> None:
-        lines = [self._header + "\n", *(self._line(*entry) for entry in entries)]
-        write_text(self._path, "".join(lines))
+    def _rewrite(self, answers: list[_Answer]) -> None:
+        write_text(self._path, "".join([self._header + "\n", *map(self._line, answers)]))
 
-    def _read(self) -> list[tuple[tuple[int, ...], float]]:
+    def _read(self) -> list[_Answer]:
         """The answers in the file up to its first line that is not whole."""
         if not self._path.exists():
             return []
@@ -129,11 +153,12 @@ class Journal:
         if header != self._header:
             print(f"{self._path} is the journal of another search, started anew")
             return []
-        entries = []
+        answers = []
         for line in lines[:-1]:  # what follows the last line feed is half a line, or nothing
             try:
-                answer = json.loads(line)
-                entries.append((self._space.vector(answer["widths"]), float(answer["accuracy"])))
+                held = json.loads(line)
+                asked, accuracy = self._space.vector(held["widths"]), float(held["accuracy"])
+                answers.append(_Answer(asked, accuracy, float(held["seconds"])))
             except (ValueError, KeyError, TypeError):
                 break
-        return entries
+        return answers

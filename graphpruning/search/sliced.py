@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from graphpruning.network.graph import ChannelGraph, Layer, Widths, kept
+from graphpruning.network.graph import FIXED, ChannelGraph, Layer, UnitMask, Widths, kept
 from graphpruning.network.subnet import LayerWeights
 
 RIDGE = 1e-10
@@ -26,7 +26,8 @@ class SlicedWeights:
     `points` random output positions of every image of `batches` (AMC: 10; a linear layer has one
     only). As in AMC, X comes from the base network however the layers before are pruned.
 
-    Depthwise layers are sliced only. `model` runs in evaluation mode and is left as it was.
+    Depthwise and grouped layers are sliced only. `model` runs in evaluation mode and is left as it
+    was.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class SlicedWeights:
         self.graph = graph
         self.layers = {layer.name: _weights(model, layer.name) for layer in graph.layers}
         self.norms = {name: _weights(model, name) for name in graph.norms}
+        self.scales = {name: _parameter(model, name) for name in graph.scales}
         self.order = {
             group: importance.argsort(descending=True, stable=True).cpu()
             for group, importance in self._importance().items()
@@ -50,39 +52,50 @@ class SlicedWeights:
             self.grams = self._collect(model, batches, points, generator)
 
     def kept(self, widths: Widths) -> dict[str, Tensor]:
-        """Return each group's kept channels, ascending: those with the largest L1 norm.
+        """Return each group's kept units, ascending: those with the largest L1 norm.
 
         The norm of a channel is that of the weights by which it is read, summed over all layers
-        that read it but the depthwise ones, which only pass it on.
+        that read it but the depthwise ones, which only pass it on. A unit's is that of its
+        channels.
         """
-        return {group: self.order[group][:width].sort().values for group, width in widths.items()}
+        units = {name: group.unit for name, group in self.graph.prunable.items()}
+        return {
+            group: self.order[group][: width // units[group]].sort().values
+            for group, width in widths.items()
+        }
 
     @torch.no_grad()
     def __call__(self, widths: Widths) -> LayerWeights:
-        """Return weights, and batch normalisation's scale and shift, cropped to `widths`."""
-        keep = self.kept(widths)
+        """Return weights, and what normalisations and scales have learnt, cropped to `widths`."""
+        mask = self.graph.these_units(self.kept(widths))
         result: LayerWeights = {}
         for layer in self.graph.layers:
             weight, bias = self.layers[layer.name]
             assert weight is not None
-            outputs = kept(layer.outputs, keep).to(weight.device)
-            weight = weight[outputs]
-            if layer.kind != "depthwise":
-                weight = self._read(layer, weight, kept(layer.inputs, keep).to(weight.device))
+            outputs = kept(layer.outputs, mask).to(weight.device)
+            weight = self._read(layer, weight[outputs], mask)
             result[layer.name] = (weight, None if bias is None else bias[outputs])
         for name, channels in self.graph.norms.items():
-            scale, shift = self.norms[name]
-            if scale is not None and shift is not None:
-                index = kept(channels, keep).to(scale.device)
-                result[name] = (scale[index], shift[index])
+            index = kept(channels, mask)
+            scale, shift = (
+                None if value is None else value[index.to(value.device)]
+                for value in self.norms[name]
+            )
+            if scale is not None:
+                result[name] = (scale, shift)
+        for name, channels in self.graph.scales.items():
+            value, index = self.scales[name], kept(channels, mask)
+            shape = [len(index) if size > 1 else 1 for size in value.shape]
+            result[name] = (value.flatten()[index.to(value.device)].view(shape), None)
         return result
 
-    def _read(self, layer: Layer, weight: Tensor, inputs: Tensor) -> Tensor:
-        """`weight` [out, in, ...] with only the columns of `inputs`, fitted again.
+    def _read(self, layer: Layer, weight: Tensor, mask: UnitMask) -> Tensor:
+        """`weight` [out, in, ...] with only the columns of `mask`, fitted again.
 
         Written as a correction of the slice: V = W_S + (X_S' X_S)^-1 X_S' X_D W_D, where D are
         the dropped columns, so that the ridge shrinks the correction and not the weights.
         """
+        inputs = kept(layer.columns, mask).to(weight.device)
         sliced = weight[:, inputs]
         if layer.name not in self.grams or len(inputs) == weight.shape[1]:
             return sliced
@@ -98,26 +111,26 @@ class SlicedWeights:
         return sliced + correction.reshape(sliced.shape).to(sliced.dtype)
 
     def _importance(self) -> dict[str, Tensor]:
-        result: dict[str, Tensor] = {}
+        """The norm of every group's units."""
+        norms = torch.zeros(len(self.graph.first_units(self.graph.full_widths)))
         for layer in self.graph.layers:
             weight, _ = self.layers[layer.name]
             assert weight is not None
-            if layer.kind == "depthwise":
-                continue
-            columns = weight.abs().flatten(2).sum(dim=2) if weight.ndim > 2 else weight.abs()
-            norms = columns.sum(dim=0).split([s.size * s.repeat for s in layer.inputs])
-            for segment, norm in zip(layer.inputs, norms, strict=True):
-                if segment.group is not None:
-                    norm = norm.view(segment.size, segment.repeat).sum(dim=1)
-                    result[segment.group] = result.get(segment.group, 0) + norm
-        return result
+            if layer.kind != "depthwise":
+                # [parts of a grouped convolution, filters, columns, kernel]
+                parts = weight.abs().flatten(2) if weight.ndim > 2 else weight.abs()[..., None]
+                columns = parts.view(layer.groups, -1, *parts.shape[1:]).sum(dim=(1, 3))
+                norms.index_add_(0, layer.inputs % len(norms), columns.flatten().cpu().float())
+        return {
+            name: norms[group.first : group.first + group.width // group.unit]
+            for name, group in self.graph.prunable.items()
+        }
 
     @torch.no_grad()
     def _collect(
         self, model: nn.Module, batches: Iterable[Tensor], points: int, generator: Generator
     ) -> dict[str, Tensor]:
         """Gram matrices [in x kernel, in x kernel] in float64 of layers whose inputs can go."""
-        prunable = self.graph.full_widths
         grams: dict[str, Tensor] = {}
 
         def hook(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
@@ -130,7 +143,7 @@ class SlicedWeights:
         hooks = [
             model.get_submodule(layer.name).register_forward_hook(hook(layer.name))
             for layer in self.graph.layers
-            if layer.kind != "depthwise" and any(s.group in prunable for s in layer.inputs)
+            if layer.groups == 1 and (layer.inputs != FIXED).any()
         ]
         was_training = model.training
         model.eval()
@@ -153,11 +166,21 @@ def _weights(model: nn.Module, name: str) -> tuple[Tensor | None, Tensor | None]
     )
 
 
+def _parameter(model: nn.Module, name: str) -> Tensor:
+    owner, _, attribute = name.rpartition(".")
+    value: Tensor = getattr(model.get_submodule(owner), attribute)
+    return value.detach()
+
+
 def _patches(
     module: nn.Module, x: Tensor, output: Tensor, points: int, generator: Generator
 ) -> Tensor:
     """Inputs [batch x points, in x kernel] of random output positions, other ones per image."""
     if not isinstance(module, nn.Conv2d):
+        if x.ndim > 2:  # a linear layer over positions
+            rows = x.flatten(1, -2)
+            chosen = torch.randint(rows.shape[1], (len(x), points, 1), generator=generator)
+            x = torch.take_along_dim(rows, chosen.to(x.device), 1).flatten(0, 1)
         return x
     x = F.pad(x, module._reversed_padding_repeated_twice)
     starts, offsets = [], []

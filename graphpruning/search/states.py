@@ -90,8 +90,7 @@ class HandCraftedState:
         for index, layers in enumerate(groups):
             first = layers[0]
             linear = first.kind == "linear"
-            inputs = 1 if first.kind == "depthwise" else first.in_channels
-            weights = inputs * first.out_channels * first.kernel[0] * first.kernel[1]
+            weights = first.fan_in * first.out_channels * first.kernel[0] * first.kernel[1]
             stride, kernel = (0 if linear else first.stride[0]), first.kernel[0]
             sizes = [first.in_channels, first.out_channels, stride, kernel, weights]
             rows.append([index, linear, *sizes])

@@ -1,17 +1,21 @@
-"""Where and in which precision to compute, as a Lightning Fabric."""
+"""Where, in how many processes and in which precision to compute, as a Lightning Fabric."""
 
+import os
 import time
 from copy import deepcopy
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import nn
 
+from graphpruning.distributed import sum_over_ranks
 from graphpruning.errors import UserError
 from graphpruning.files import read_json, write_json
-from graphpruning.machine import processor
+from graphpruning.machine import launched, processor
 
 PRECISIONS = ("auto", "32-true", "bf16-mixed")
 WORTHWHILE = 1.2  # bf16 must be this many times faster than fp32 to be chosen on a CPU
@@ -20,14 +24,16 @@ WORTHWHILE = 1.2  # bf16 must be this many times faster than fp32 to be chosen o
 def make_fabric(
     precision: str = "auto",
     accelerator: str = "auto",
-    devices: str | int = 1,
     cache: str | Path = "checkpoints/precision.json",
 ) -> Fabric:
-    """Return a launched Fabric; one GPU if there is any, else the CPU.
+    """Return a launched Fabric: all of torchrun's processes, or else one device.
 
-    Precision "auto" is bf16-mixed on GPUs that have it. On a CPU a short timing decides, once: its
-    answer is kept in `cache` for this processor, thread count and torch version, so that a machine
-    always computes alike. Several CPU processes, which might differ in opinion, use fp32.
+    Every process has a GPU of its own, or shares the CPU where there is none. They train together
+    by DDP (`DistributedDataParallel`) over NCCL, on CPUs over gloo.
+
+    Precision "auto" is bf16-mixed on GPUs that all have it. On a CPU a short timing decides, once:
+    its answer is kept in `cache` for this processor, thread count and torch version, so that a
+    machine always computes alike. Several CPU processes, which might differ in opinion, use fp32.
 
     Raises `UserError` for an unknown precision and for devices that are not there.
     """
@@ -37,20 +43,44 @@ def make_fabric(
             f"unknown precision {precision!r}: did you mean {nearest!r}? "
             f"(known: {', '.join(PRECISIONS)})"
         )
+    where: dict[str, Any] = {"accelerator": accelerator, **_processes()}
     try:
-        plain = Fabric(accelerator=accelerator, devices=devices)
-    except (RuntimeError, TypeError, ValueError) as error:
-        raise UserError(f"accelerator {accelerator!r}, devices {devices!r}: {error}") from None
+        plain = Fabric(**where)
+    except (MisconfigurationException, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"accelerator {accelerator!r}, devices {where['devices']}: {reason}"
+        ) from None
+    plain.launch()
     if precision == "auto":
-        if plain.device.type == "cuda" and torch.cuda.is_bf16_supported():
-            precision = "bf16-mixed"
-        elif plain.device.type == "cpu" and plain.world_size == 1:
-            precision = cpu_precision(Path(cache))
-        else:
-            precision = "32-true"
-    fabric = Fabric(accelerator=accelerator, devices=devices, precision=precision)  # type: ignore[arg-type]
+        precision = _auto_precision(plain, Path(cache))
+    fabric = Fabric(**where, precision=precision)  # type: ignore[arg-type]
     fabric.launch()
     return fabric
+
+
+def _processes() -> dict[str, Any]:
+    """What Fabric must know of the processes that torchrun has started, if it has."""
+    total, here = (
+        int(os.environ[name]) if launched() else 1 for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE")
+    )
+    if total == 1:
+        return {"devices": 1}
+    if total % here:
+        raise UserError(
+            f"torchrun: {here} of {total} processes here: start as many on each machine"
+        )
+    return {"devices": here, "num_nodes": total // here, "strategy": "ddp"}
+
+
+def _auto_precision(plain: Fabric, cache: Path) -> str:
+    """The same answer in every process."""
+    if plain.device.type == "cuda":
+        able = int(sum_over_ranks(torch.tensor(int(torch.cuda.is_bf16_supported()))))
+        return "bf16-mixed" if able == plain.world_size else "32-true"
+    if plain.device.type == "cpu" and plain.world_size == 1:
+        return cpu_precision(cache)
+    return "32-true"
 
 
 def cpu_precision(cache: Path) -> str:

@@ -1,11 +1,15 @@
-"""Training and evaluation on Lightning Fabric: one code for a CPU, a GPU and many."""
+"""Training and evaluation on Lightning Fabric: one code for a CPU, a GPU and many.
+
+Several processes train as one would: each takes its share of every batch, batch normalisation
+uses the statistics of all shares, and gradients are averaged. Dropout alone draws differently.
+"""
 
 import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,9 +18,10 @@ from torch import Generator, Tensor, nn
 from torch.optim import SGD, Optimizer
 from tqdm import tqdm
 
+from graphpruning.distributed import barrier, require_shared, share, sum_over_ranks, synchronised
 from graphpruning.errors import UserError
 from graphpruning.training.checkpoint import Checkpoint
-from graphpruning.training.data import Batch, ImageSet, Preprocessing, batches
+from graphpruning.training.data import Batch, Images, Preprocessing
 from graphpruning.training.recipe import Recipe, learning_rate
 
 if TYPE_CHECKING:
@@ -26,6 +31,13 @@ Step = Callable[[nn.Module, Tensor, Tensor, Generator], Tensor]
 Record = dict[str, float]
 
 LOOK_AT_LOSS = 50  # steps between two looks: each one makes a GPU wait
+
+
+class Accuracy(NamedTuple):
+    """Percent of images whose label has the best score, and one of the five best."""
+
+    top1: float
+    top5: float
 
 
 def epoch_generator(seed: int, epoch: int) -> Generator:
@@ -59,13 +71,12 @@ def sgd(model: nn.Module, recipe: Recipe) -> SGD:
 def fit(
     fabric: "Fabric",
     model: nn.Module,
-    data: ImageSet,
+    data: Images,
     preprocessing: Preprocessing,
     recipe: Recipe,
     seed: int,
     *,
     name: str,
-    optimizer: Optimizer | None = None,
     step: Step | None = None,
     on_epoch: Callable[[int], Record] | None = None,
     checkpoint: Checkpoint | None = None,
@@ -77,22 +88,23 @@ def fit(
 
     `step(model, images, labels, generator)` returns a batch's loss in place of the cross-entropy
     with the recipe's label smoothing. It must call the model that it is given, and may draw from
-    the epoch's generator. `optimizer` is the recipe's SGD unless given.
+    the epoch's generator, which is the same in every process.
 
     With a `checkpoint`, the state is saved after every epoch, and a run that finds one goes on
     from there to exactly the result of an undisturbed run.
 
-    Raises `UserError` when the loss is not finite; such an epoch is never saved.
+    Raises `UserError` when the loss is not finite (such an epoch is never saved), when a batch
+    cannot be shared evenly by all processes, and when they do not find the same checkpoint.
     """
     if recipe.batch_size % fabric.world_size:
         raise UserError(
             f"{name}: batch_size {recipe.batch_size} is not a multiple of the "
-            f"{fabric.world_size} devices"
+            f"{fabric.world_size} processes"
         )
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             module.to(memory_format=torch.channels_last)
-    optimizer = optimizer or sgd(model, recipe)
+    optimizer = sgd(model, recipe)
     net, stepper = fabric.setup(model, optimizer)
     data = data.to(fabric.device)
     run = _Run(fabric, net, stepper, data, preprocessing, recipe, seed, name, step)
@@ -103,6 +115,8 @@ def fit(
         model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         records = saved["records"]
+    if checkpoint:
+        require_shared(checkpoint.path, len(records))
 
     epochs = math.ceil(run.steps / run.steps_per_epoch)
     bar = tqdm(
@@ -127,6 +141,7 @@ def fit(
                     "records": records,
                 }
             )
+        barrier()  # what is saved may now be loaded by all
         values = ", ".join(f"{key} {value:.4g}" for key, value in record.items() if key != "epoch")
         if bar.disable:
             seconds = time.perf_counter() - started
@@ -142,7 +157,7 @@ class _Run:
     fabric: "Fabric"
     net: nn.Module
     stepper: Optimizer
-    data: ImageSet
+    data: Images
     preprocessing: Preprocessing
     recipe: Recipe
     seed: int
@@ -162,8 +177,7 @@ class _Run:
         generator = epoch_generator(self.seed, epoch)
         first = (epoch - 1) * self.steps_per_epoch
         end = min(first + self.steps_per_epoch, self.steps)
-        epoch_batches = batches(
-            self.data,
+        epoch_batches = self.data.batches(
             self.preprocessing,
             recipe.batch_size,
             generator,
@@ -177,7 +191,8 @@ class _Run:
         correct = torch.zeros((), dtype=torch.int64, device=fabric.device)
         self.net.train()
         # Dropout knows only torch's own generator: in a fork, it too starts anew every epoch.
-        with torch.random.fork_rng([fabric.device] if fabric.device.type == "cuda" else []):
+        devices = [fabric.device] if fabric.device.type == "cuda" else []
+        with torch.random.fork_rng(devices), synchronised(self.net):
             torch.manual_seed(generator.initial_seed() + fabric.global_rank)
             for number, (images, labels) in enumerate(islice(epoch_batches, end - first), first):
                 lr = learning_rate(recipe, number, self.steps, self.steps_per_epoch)
@@ -200,8 +215,7 @@ class _Run:
         record: Record = {"epoch": epoch, "lr": lr, "train_loss": loss_sum / (end - first)}
         if self.step is None:
             images_seen = (end - first) * recipe.batch_size
-            right = int(_over_ranks(fabric, correct, "sum"))
-            record["train_top1"] = 100 * right / images_seen
+            record["train_top1"] = 100 * int(sum_over_ranks(correct)) / images_seen
         return record
 
     def descend(self, loss: Tensor) -> None:
@@ -215,7 +229,8 @@ class _Run:
 
     def look_at(self, losses: list[Tensor], epoch: int, seen: int) -> float:
         """Return the sum of the losses, meant over ranks, that follow the first `seen` steps."""
-        values: list[float] = _over_ranks(self.fabric, torch.stack(losses).float(), "mean").tolist()
+        total = sum_over_ranks(torch.stack(losses).float())
+        values: list[float] = (total / self.fabric.world_size).tolist()
         for step, value in enumerate(values, start=seen + 1):
             if not math.isfinite(value):
                 raise UserError(
@@ -225,23 +240,25 @@ class _Run:
         return sum(values)
 
 
-def evaluate(fabric: "Fabric", model: nn.Module, batches: Iterable[Batch]) -> float:
-    """Return the top-1 accuracy in percent over the batches of all ranks.
+def evaluate(fabric: "Fabric", model: nn.Module, batches: Iterable[Batch]) -> Accuracy:
+    """Return the accuracy over `batches`, which are those of all images in every process.
 
-    Moves `model` to `fabric`'s device, runs it in evaluation mode and puts the mode back.
+    A process runs every `world_size`-th batch, whole, so that each image meets the same
+    arithmetic however many processes there are: the counts are exact. With five classes or fewer
+    top-5 is 100. Moves `model` to `fabric`'s device, runs it in evaluation mode and puts the mode
+    back.
     """
     was_training = model.training
     model.to(fabric.device).eval()
-    counts = torch.zeros(2, dtype=torch.int64, device=fabric.device)  # right, all
+    counts = torch.zeros(3, dtype=torch.int64, device=fabric.device)
     with torch.no_grad(), fabric.autocast():
-        for images, labels in batches:
+        for _, (images, labels) in share(batches):
             images, labels = images.to(fabric.device), labels.to(fabric.device)
-            counts[0] += (model(images).argmax(1) == labels).sum()
-            counts[1] += len(labels)
+            logits = model(images)
+            best = logits.topk(min(5, logits.shape[1])).indices
+            counts[0] += (logits.argmax(1) == labels).sum()
+            counts[1] += (best == labels[:, None]).sum()
+            counts[2] += len(labels)
     model.train(was_training)
-    right, images_seen = _over_ranks(fabric, counts, "sum").tolist()
-    return float(100 * right / images_seen)
-
-
-def _over_ranks(fabric: "Fabric", values: Tensor, how: str) -> Tensor:
-    return cast(Tensor, fabric.all_reduce(values, reduce_op=how))
+    right, among_five, count = sum_over_ranks(counts).tolist()
+    return Accuracy(100 * right / count, 100 * among_five / count)

@@ -71,8 +71,8 @@ def test_every_stage_has_its_own_outputs_below_the_study() -> None:
     ]
     searches = [o for o in outputs if "/search" in o]  # four stages share one pattern
     assert len(set(outputs)) == len(outputs) - len(searches) * 3 // 4
-    places = ("results/${item.study}/", "models/${item.study}/", "data/manifests/${item.study}.")
-    assert all(output.startswith(places) for output in outputs)
+    below = ("results/${item.study}/", "models/${item.study}/", "data/manifests/${item.study}.")
+    assert all(output.startswith(below) for output in outputs)
 
 
 def test_what_goes_to_git_is_not_in_dvcs_cache_and_the_reverse() -> None:

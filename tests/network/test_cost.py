@@ -7,9 +7,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from graphpruning import SearchSpace, macs, narrow, params, trace
 from graphpruning.network.cost import CostTable
-from graphpruning.network.graph import kept_count
+from graphpruning.network.graph import kept
 from graphpruning.network.zoo import build
-from tests.networks import NETWORKS, SIZE, network
+from tests.networks import CONVOLUTIONAL, NETWORKS, SIZE, network, on_meta
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,8 @@ def test_metaprunings_published_resnet50_of_1g() -> None:
         else:
             widths[group] = int(full * scale[outputs[stage]]) if stage in outputs else full
     assert macs(graph, widths) / 1e6 == pytest.approx(1027.6, abs=0.05)
-    norms = sum(2 * kept_count(channels, widths) for channels in graph.norms.values())
+    mask = graph.first_units(widths)
+    norms = sum(2 * len(kept(channels, mask)) for channels in graph.norms.values())
     assert (params(graph, widths) - norms) / 1e6 == pytest.approx(10.53, abs=0.005)
 
 
@@ -74,6 +75,24 @@ def test_random_widths_cost_what_the_narrowed_network_costs(name: str) -> None:
             narrowed(torch.zeros(1, *SIZE))
         assert 2 * macs(graph, widths) == counter.get_total_flops()
         assert params(graph, widths) == sum(p.numel() for p in narrowed.parameters())
+
+
+def test_torchvision_has_68_convolutional_networks() -> None:
+    assert len(CONVOLUTIONAL) == 68
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONAL)
+def test_every_network_of_torchvision_is_narrowed_and_counted_exactly(name: str) -> None:
+    size = (3, 96, 96)
+    model = on_meta(name)
+    graph = trace(model, size)
+    widths = SearchSpace(graph, divisor=1, smallest=0.05).sample(torch.Generator().manual_seed(0))
+    narrowed = narrow(model, graph, widths)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        narrowed(torch.zeros(1, *size, device="meta"))
+    assert 2 * macs(graph, widths) == counter.get_total_flops()
+    assert params(graph, widths) == sum(p.numel() for p in narrowed.parameters())
+    assert macs(graph, widths) < macs(graph, graph.full_widths)
 
 
 def test_many_width_vectors_cost_what_each_costs_alone() -> None:

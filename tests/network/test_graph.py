@@ -1,10 +1,12 @@
 """The graph has the layers, edges and groups that the network really has."""
 
 import re
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import nn
+from torchvision import models
 
 from graphpruning import UnsupportedNetwork, UserError, trace
 from graphpruning.network.zoo import build
@@ -41,13 +43,44 @@ def test_depthwise_filters_share_the_group_of_their_input() -> None:
 
 def test_a_flattened_map_repeats_each_channel() -> None:
     graph = trace(Dense(), (3, 8, 8))
-    assert [(s.group, s.size, s.repeat) for s in graph.layer("fc").inputs] == [
-        ("one", 4, 16),
-        ("two", 6, 16),
-    ]
+    assert graph.layer("fc").reads == ("one", "two")
+    assert graph.layer("fc").inputs.tolist() == [unit for unit in range(10) for _ in range(16)]
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+def test_parts_of_a_grouped_convolution_keep_the_same_channels() -> None:
+    graph = trace(network("resnext50_32x4d"), SIZE)
+    group = graph.prunable["layer1.0.conv2"]
+    assert (group.width, group.unit) == (128, 32) and "32 convolution groups" in group.reason
+    units = graph.layer("layer1.0.conv2").outputs
+    assert torch.equal(units.view(32, 4), units[:4].expand(32, 4))
+    with pytest.raises(UserError, match="keeps 40 channels, but they only go 32 at a time"):
+        graph.check({**graph.full_widths, group.id: 40})
+
+
+def test_a_channel_shuffle_ties_what_must_stay_in_step() -> None:
+    """Two halves, shuffled and split again: a channel, its partner, and both of the other half."""
+
+    class Shuffled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 1)
+            self.left, self.right = nn.Conv2d(4, 2, 1), nn.Conv2d(4, 2, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = torch.cat((self.one(x), self.two(x)), 1)
+            count, channels, height, width = y.size()
+            y = y.view(count, 2, channels // 2, height, width).transpose(1, 2).contiguous()
+            left, right = y.view(count, channels, height, width).chunk(2, dim=1)
+            return self.left(left) + self.right(right)
+
+    graph = trace(Shuffled(), (3, 4, 4))
+    group = graph.prunable["one"]
+    assert (group.width, group.unit, group.layers) == (4, 2, ("one", "two"))
+    assert graph.layer("one").outputs.tolist() == [0, 1, 0, 1]
+    assert graph.layer("left").inputs.tolist() == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize("name", [*NETWORKS, "resnext50_32x4d", "densenet121", "regnet_y_400mf"])
 def test_groups_equal_those_of_torch_pruning(name: str) -> None:
     """Torch-Pruning asks which layers lose channels with a layer: the same as ours."""
     import torch_pruning as tp
@@ -78,28 +111,81 @@ def test_tracing_leaves_the_network_as_it_was() -> None:
     assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
 
 
-class _Shuffled(nn.Module):
-    def __init__(self) -> None:
+class _Odd(nn.Module):
+    """A convolution, then `operation` on its four channels."""
+
+    def __init__(self, operation: Callable[[torch.Tensor], torch.Tensor]) -> None:
         super().__init__()
         self.conv = nn.Conv2d(3, 4, 1)
+        self.last = nn.Conv2d(4, 4, 1)
+        self.operation = operation
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.conv(x).transpose(1, 2)
+        return self.last(self.operation(self.conv(x)))
 
 
 @pytest.mark.parametrize(
-    ("model", "says"),
+    ("operation", "says"),
     [
-        (_Shuffled(), "transpose"),
-        (nn.Sequential(nn.Conv2d(4, 4, 1, groups=2)), "2 groups"),
-        (nn.Sequential(nn.Conv2d(4, 4, 1), nn.LayerNorm((4, 8, 8))), "LayerNorm"),
+        (lambda x: x.transpose(1, 2).softmax(1), "softmax"),
+        (lambda x: x.cumsum(1), "cumsum"),
+        (lambda x: x.transpose(1, 2), "another axis"),
+        (lambda x: x + x.mean(1, keepdim=True), "a mean over channels"),
+        (lambda x: x.flip(1), "flip"),
+        (lambda x: x.roll(1, 1), "roll"),
+        (nn.GroupNorm(2, 4), "GroupNorm"),
+        (nn.LayerNorm((4, 4, 4)), "over positions"),
+        (lambda x: torch.cat((x[:, :, :2], x.transpose(1, 2)[:, :, 2:]), 2), "not over channels"),
+        (nn.PReLU(4), "PReLU"),
+        (nn.ConvTranspose2d(4, 4, 1), "ConvTranspose2d"),
+        (nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"), "reflect padding"),
+        (lambda x: nn.functional.pad(x, (0, 0, 0, 0, 1, 1))[:, 1:-1], "new channels"),
+        (lambda x: x.reshape(1, x.shape[1] // 2, x.shape[1] // 2, 4, 4).flatten(1, 2), "several"),
     ],
 )
-def test_what_is_not_understood_is_refused_by_name(model: nn.Module, says: str) -> None:
-    channels = 3 if isinstance(model, _Shuffled) else 4
+def test_what_is_not_understood_is_refused_by_name(
+    operation: Callable[[torch.Tensor], torch.Tensor], says: str
+) -> None:
     with pytest.raises(UnsupportedNetwork, match=says) as refusal:
-        trace(model, (channels, 8, 8))
+        trace(_Odd(operation), (3, 4, 4))
     assert "\n" not in str(refusal.value)
+    assert "supported are" in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("operation", "reason"),
+    [
+        (lambda x: torch.cat(x.split(2, 1), 1), "splits at constant places"),
+        (lambda x: x.reshape(-1, 4, 8, 8), "constant size"),
+        (lambda x: torch.cat((x[:, :1], x[:, 1:]), 1), "constant places"),
+    ],
+)
+def test_channels_at_constant_places_are_not_prunable(
+    operation: Callable[[torch.Tensor], torch.Tensor], reason: str
+) -> None:
+    graph = trace(_Odd(operation), (3, 8, 8))
+    assert not graph.full_widths
+    assert reason in graph.groups[0].reason
+
+
+def test_one_channel_that_meets_all_stays() -> None:
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.mask = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 1, 1)
+            self.last = nn.Conv2d(4, 2, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.last(self.conv(x) * torch.sigmoid(self.mask(x)))
+
+    graph = trace(Attention(), (3, 4, 4))
+    assert list(graph.full_widths) == ["conv"]
+
+
+def test_a_layer_that_evaluation_does_not_run_is_refused() -> None:
+    model = models.googlenet(weights=None, aux_logits=True, init_weights=False)
+    with pytest.raises(UnsupportedNetwork, match=r"aux1\S* is not used in evaluation.*aux_logits"):
+        trace(model, (3, 64, 64))
 
 
 def test_an_input_that_does_not_fit_is_one_line() -> None:

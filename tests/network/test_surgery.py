@@ -2,49 +2,85 @@
 
 import pytest
 import torch
-from torch import nn
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from graphpruning import SearchSpace, narrow, trace
-from graphpruning.network.subnet import LayerWeights, Subnet
+from graphpruning import ChannelGraph, SearchSpace, macs, narrow, params, trace
+from graphpruning.network.subnet import LayerWeights, Statistics, Subnet
 from graphpruning.network.surgery import install
-from tests.networks import NETWORKS, SIZE, Dense, network
+from tests.networks import ANY_KIND, NETWORKS, SIZE, Dense, Random, network
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+def input_size(name: str) -> tuple[int, ...]:
+    return (3, 64, 64) if name in ANY_KIND else SIZE
+
+
+@pytest.mark.parametrize("name", [*NETWORKS, *ANY_KIND])
 def test_full_width_is_bit_equal(name: str) -> None:
-    model = network(name)
-    graph = trace(model, SIZE)
-    images = torch.randn(2, *SIZE, generator=torch.Generator().manual_seed(1))
+    model, size = network(name), input_size(name)
+    graph = trace(model, size)
+    images = torch.randn(2, *size, generator=torch.Generator().manual_seed(1))
     narrowed = narrow(model, graph, graph.full_widths)
     assert torch.equal(model(images), narrowed(images))
     assert not {id(p) for p in model.parameters()} & {id(p) for p in narrowed.parameters()}
 
 
-@pytest.mark.parametrize("name", ["resnet8", "mobilenet_v1", "vgg11_bn"])
-def test_removed_channels_are_those_whose_weights_are_zero(name: str) -> None:
+def random_units(graph: ChannelGraph, seed: int) -> dict[str, Tensor]:
+    """About half of each group's units."""
+    generator = torch.Generator().manual_seed(seed)
+    keep = {}
+    for name, group in graph.prunable.items():
+        units = group.width // group.unit
+        chosen = torch.randperm(units, generator=generator)[: max(1, units // 2)]
+        keep[name] = chosen.sort().values
+    return keep
+
+
+def widths_of(graph: ChannelGraph, keep: dict[str, Tensor]) -> dict[str, int]:
+    return {name: len(units) * graph.prunable[name].unit for name, units in keep.items()}
+
+
+def check_removal(model: nn.Module, size: tuple[int, ...], keep: dict[str, Tensor]) -> None:
     """Zeroing what reads a channel must equal removing the channel."""
-    model = network(name)
-    graph = trace(model, SIZE)
-    generator = torch.Generator().manual_seed(2)
-    keep = {
-        group: torch.randperm(full, generator=generator)[: max(1, full // 2)].sort().values
-        for group, full in graph.full_widths.items()
-    }
-    narrowed = narrow(model, graph, {g: len(index) for g, index in keep.items()}, keep)
+    graph = trace(model, size)
+    narrowed = narrow(model, graph, widths_of(graph, keep), keep)
+    mask = graph.these_units(keep)
     with torch.no_grad():
         for layer in graph.layers:
-            if layer.kind == "depthwise":
-                continue
-            weight, offset = model.get_submodule(layer.name).weight, 0
-            for segment in layer.inputs:
-                if segment.group in keep:
-                    gone = torch.ones(segment.size, dtype=torch.bool)
-                    gone[keep[segment.group]] = False
-                    columns = offset + gone.repeat_interleave(segment.repeat).nonzero().flatten()
-                    weight[:, columns] = 0  # type: ignore[index, operator]
-                offset += segment.size * segment.repeat
-    images = torch.randn(2, *SIZE, generator=generator)
+            if layer.kind != "depthwise":
+                gone = ~mask[layer.columns]
+                model.get_submodule(layer.name).weight[:, gone] = 0  # type: ignore[index, operator]
+    images = torch.randn(2, *size, generator=torch.Generator().manual_seed(2))
     torch.testing.assert_close(narrowed(images), model(images), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["resnet8", "mobilenet_v1", "vgg11_bn", *(set(ANY_KIND) - {"convnext_tiny"})],
+)
+def test_removed_channels_are_those_whose_weights_are_zero(name: str) -> None:
+    """Not ConvNeXt: a layer norm without some channels has other statistics."""
+    model, size = network(name), input_size(name)
+    check_removal(model, size, random_units(trace(model, size), 2))
+
+
+@given(seed=st.integers(0, 10**6))
+@settings(max_examples=30, deadline=None)
+def test_any_small_network_loses_the_right_channels_and_costs_what_it_should(seed: int) -> None:
+    model, size = Random(seed), (3, 6, 6)
+    graph = trace(model, size)
+    images = torch.randn(2, *size, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(narrow(model, graph, graph.full_widths)(images), model(images))
+    keep = random_units(graph, seed)
+    widths = widths_of(graph, keep)
+    narrowed = narrow(model, graph, widths, keep)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        narrowed(images[:1])
+    assert 2 * macs(graph, widths) == counter.get_total_flops()
+    assert params(graph, widths) == sum(p.numel() for p in narrowed.parameters())
+    check_removal(model, size, keep)
 
 
 def test_concatenation_and_flatten_are_cut_at_the_right_places() -> None:
@@ -57,28 +93,35 @@ def test_concatenation_and_flatten_are_cut_at_the_right_places() -> None:
     assert narrowed(torch.zeros(1, 3, 8, 8)).shape == (1, 5)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+def weights_of(model: nn.Module, graph: ChannelGraph) -> tuple[LayerWeights, Statistics]:
+    """What a `Subnet` needs to compute what `model` computes."""
+    weights: LayerWeights = {}
+    statistics: Statistics = {}
+    for name in [*(layer.name for layer in graph.layers), *graph.norms]:
+        module = model.get_submodule(name)
+        weights[name] = (module.weight.detach(), module.bias)  # type: ignore[assignment, operator]
+        if isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean is not None and module.running_var is not None
+            statistics[name] = (module.running_mean, module.running_var)
+    parameters = dict(model.named_parameters())
+    weights |= {name: (parameters[name].detach(), None) for name in graph.scales}
+    return weights, statistics
+
+
+@pytest.mark.parametrize("name", [*NETWORKS, *ANY_KIND])
 def test_subnet_computes_what_the_narrowed_network_computes(name: str) -> None:
-    model = network(name)
-    graph = trace(model, SIZE)
+    model, size = network(name), input_size(name)
+    graph = trace(model, size)
     generator = torch.Generator().manual_seed(3)
     widths = SearchSpace(graph).sample(generator)
     narrowed = narrow(model, graph, widths)
-    weights: LayerWeights = {}
-    for name_ in [*(layer.name for layer in graph.layers), *graph.norms]:
-        module = narrowed.get_submodule(name_)
-        weights[name_] = (module.weight.detach(), module.bias)  # type: ignore[assignment, operator]
-    statistics = {
-        norm: (module.running_mean, module.running_var)
-        for norm in graph.norms
-        for module in [narrowed.get_submodule(norm)]
-    }
-    images = torch.randn(2, *SIZE, generator=generator)
+    weights, statistics = weights_of(narrowed, graph)
+    images = torch.randn(2, *size, generator=generator)
     expected = narrowed(images)
-    found = Subnet(graph).logits(images, weights, statistics)  # type: ignore[arg-type]
+    found = Subnet(graph).logits(images, weights, statistics)
     assert torch.equal(found, expected)
     other = narrow(network(name, seed=9), graph, widths)
-    install(other, graph, weights, statistics)  # type: ignore[arg-type]
+    install(other, graph, weights, statistics)
     assert torch.equal(other(images), expected)
 
 
@@ -91,7 +134,7 @@ def test_recalibration_equals_a_batch_normalisation_layer_on_the_same_batches() 
     }
     generator = torch.Generator().manual_seed(4)
     batches = [torch.randn(8, *SIZE, generator=generator) for _ in range(3)]
-    found = Subnet(graph).recalibrate(weights, batches)
+    found = Subnet(graph).recalibrate(weights, [(images, images) for images in batches])
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = None  # a cumulative average

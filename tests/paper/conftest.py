@@ -28,7 +28,10 @@ EVALUATIONS = 60
 
 
 class Study:
-    """Writes results/STUDY for ResNet-like networks; every number comes from one generator."""
+    """Writes results/STUDY for ResNet-like networks; every number comes from one generator.
+
+    Beside it goes results/pretrained, of a ready-made network and without methods.
+    """
 
     def __init__(
         self,
@@ -39,12 +42,17 @@ class Study:
         seeds: Sequence[str] = ("0+1+2",),
         blocks: int = 3,
         candidates: int = 24,
+        shortcuts: bool = True,
     ) -> None:
         self.path = path
         self.name = path.name
+        self.ready_made = self.name == "pretrained"
+        conditionings = CONDITIONINGS if methods else ()
         self.rng = np.random.default_rng(7)
         self.blocks = blocks
         self.candidates = candidates
+        self.shortcuts = shortcuts
+        self.labels: dict[str, dict[str, int]] = {}
         rows = {
             name: dict(
                 zip(
@@ -59,22 +67,27 @@ class Study:
             "title": "A made-up study with invented numbers",
             "models": list(models),
             "data": {"name": "fashion_mnist"},
-            "pruningnet": {"conditionings": list(CONDITIONINGS)},
-            "budgets": [str(budget) for budget in budgets],
+            "pruningnet": {"conditionings": list(conditionings)},
+            "analysis": {"conditionings": ["+".join(conditionings)] if methods else []},
+            "budgets": [str(budget) for budget in budgets] if methods else [],
             "methods": list(methods),
-            "seeds": list(seeds),
+            "seeds": list(seeds) if methods else [],
             "rows": rows,
         }
 
     def write(self) -> Path:
+        if not self.ready_made:
+            beside = self.path.with_name("pretrained")
+            Study(beside, models=("mobilenet_v2",), methods=()).write()
         self.json("study.json", self.study)
         self.splits()
         for model in self.study["models"]:
             self.base(model)
             self.correlation(model)
-            for conditioning in CONDITIONINGS:
+            for conditioning in self.study["pruningnet"]["conditionings"]:
                 self.pruningnet(model, conditioning)
-            self.generated(model)
+            for joined in self.study["analysis"]["conditionings"]:
+                self.generated(model, joined)
             for method in self.study["methods"]:
                 for budget in self.study["budgets"]:
                     for seeds in self.study["seeds"]:
@@ -120,6 +133,8 @@ class Study:
 
     def splits(self) -> None:
         images = {"train": 3000, "search": 500, "calibration": 200, "test": 1000}
+        if self.ready_made:
+            images = {"train": 250, "search": 0, "calibration": 250, "test": 250}
         for split in ("train", "search", "calibration"):
             path = self.path / f"splits/{split}.txt"
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -182,13 +197,17 @@ class Study:
         layers = self.layers()
         self.macs = sum(layer["macs"] for layer in layers)
         self.params = 68_000
-        metrics = {"macs": self.macs, "params": self.params, "epochs": 5}
-        accuracies = {"test_top1": 91.37, "search_top1": 91.8}
-        self.json(f"{folder}/metrics.json", {"model": model, **metrics, **accuracies})
+        epochs = 0 if self.ready_made else 5
+        metrics = {"model": model, "macs": self.macs, "params": self.params, "epochs": epochs}
+        metrics |= {"test_top1": 91.37, "test_top5": 99.25, "search_top1": 91.8}
+        if self.ready_made:
+            metrics |= {"test_top1": 81.6, "test_top5": 97.2, "search_top1": None}
+            metrics["weights"] = {"source": "torchvision:SOME", "sha256": 64 * "0"}
+        self.json(f"{folder}/metrics.json", metrics)
         self.csv(
             f"{folder}/curve.csv",
             "epoch,lr,train_loss,train_top1,search_top1",
-            [(epoch, 0.1, 1 / epoch, 80 + epoch, 85 + epoch) for epoch in range(1, 6)],
+            [(epoch, 0.1, 1 / epoch, 80 + epoch, 85 + epoch) for epoch in range(1, 1 + epochs)],
         )
         groups, edges = self.groups(), self.edges()
         graph = {"model": model, "layers": layers, "edges": edges, "groups": groups}
@@ -198,7 +217,7 @@ class Study:
     def correlation(self, model: str) -> None:
         folder = f"correlation/{model}"
         layers = [layer for layer in self.layers() if ".conv" in layer["name"]]
-        pairs = list(zip(layers[::2], layers[1::2], strict=True))
+        pairs = list(zip(layers[::2], layers[1::2], strict=True)) if self.shortcuts else []
         channels, heatmaps = [], []
         for network, pair, level in (
             ("trained", "in_block", 0.75),
@@ -249,7 +268,7 @@ class Study:
         stage = f"train_pruningnet@{self.name}-{model}-{conditioning}"
         self.run(folder, stage, 165_000, 90.0)
 
-    def generated(self, model: str) -> None:
+    def generated(self, model: str, joined: str) -> None:
         folder = f"generated/{model}"
         rows = []
         for candidate in range(self.candidates):
@@ -272,19 +291,24 @@ class Study:
                     level = 0.3 / distance if 0 < distance <= reach else 0.0
                     moved = abs(level * (1 + self.rng.normal(0, 0.2)))
                     if distance:
-                        moves.append((conditioning, changed, observed, distance, moved, 0.5))
-        header = "conditioning,changed,observed,distance,movement,reference"
+                        moves.append((conditioning, changed, observed, distance, moved))
+        header = "conditioning,changed,observed,distance,movement"
         self.csv(f"{folder}/influence.csv", header, moves)
         self.json(f"{folder}/metrics.json", {"candidates": self.candidates})
-        self.run(folder, f"analyse_pruningnet@{self.name}-{model}", 600_000, 120.0)
+        self.run(folder, f"analyse_pruningnet@{self.name}-{model}-{joined}", 600_000, 120.0)
+
+    def limit(self, model: str, budget: str) -> int:
+        if budget in self.labels.get(model, {}):
+            return self.labels[model][budget]
+        absolute = budget[-1] == "M"
+        return int(float(budget[:-1]) * 1e6) if absolute else int(self.macs * float(budget))
 
     def search(self, model: str, method: str, budget: float | str, seeds: str) -> None:
         _, source, _, searcher, _, _ = METHODS[method]
         level = self.levels[method]
         key = f"{model}/{method}/{budget}/{seeds}"
-        absolute = str(budget)[-1] == "M"
-        limit = int(float(budget[:-1]) * 1e6) if absolute else int(self.macs * float(budget))
-        share = limit / self.macs
+        limit = self.limit(model, str(budget))
+        share = min(1.0, limit / self.macs)
         found, trained, history, curve = {}, {}, [], []
         for seed in map(int, seeds.split("+")):
             evaluations = 1 if searcher == "uniform" else EVALUATIONS
@@ -303,7 +327,7 @@ class Study:
             cost = {"evaluations": evaluations, "images_seen": 2000 * evaluations}
             found[str(seed)] = {"top1_search": best[-1], **size, **cost, "widths": widths}
             accuracy = round(85 + 4 * share**0.5 + level + self.rng.normal(0, 0.15), 2)
-            trained[str(seed)] = {"test_top1": accuracy, **size, "epochs": 4}
+            trained[str(seed)] = {"test_top1": accuracy, "test_top5": 99.0, **size, "epochs": 4}
             curve += [(seed, e, 0.1, 1 / e, 80 + e) for e in range(1, 5)]
             self.json(f"final/{key}/architectures/seed-{seed}.json", {"widths": widths})
         item = f"{self.name}-{model}-{method}-{budget}-{seeds}"
@@ -317,16 +341,26 @@ class Study:
         self.run(f"final/{key}", f"finetune@{item}", 660_000, 70.0)
 
 
+def copied_study(results: Path, into: Path, without: str = "") -> Path:
+    """A copy of results/STUDY, and of results/pretrained beside it."""
+    shutil.copytree(results.with_name("pretrained"), into / "pretrained", dirs_exist_ok=True)
+    ignored = shutil.ignore_patterns(without) if without else None
+    return shutil.copytree(results, into / results.name, ignore=ignored)
+
+
 @pytest.fixture(scope="session")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """results/made: all methods, two budgets, three seeds; a test that changes it copies it."""
+    """results/made: all methods, two budgets, three seeds; a test that changes it copies it.
+
+    results/pretrained stands beside it.
+    """
     return Study(tmp_path_factory.mktemp("results") / "made").write()
 
 
 @pytest.fixture(scope="session")
 def made(results: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of `results` with its tables, figures and report."""
-    folder = shutil.copytree(results, tmp_path_factory.mktemp("made") / results.name)
+    folder = copied_study(results, tmp_path_factory.mktemp("made"))
     for program in (tables, figures, report):
         assert program.main([str(folder)]) == 0
     return folder

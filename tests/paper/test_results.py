@@ -1,7 +1,6 @@
 """Every file that a study promises is missed by name, with the stage that makes it."""
 
 import json
-import shutil
 import subprocess
 import sys
 
@@ -10,6 +9,7 @@ import pytest
 from graphpruning.errors import UserError
 from paper.results import read
 from paper.tables import main
+from tests.paper.conftest import Study, copied_study
 
 PROMISED = {
     "study.json": "prepare@made",
@@ -21,8 +21,8 @@ PROMISED = {
     "correlation/resnet20/channels.csv": "correlation@made-resnet20",
     "correlation/resnet20/heatmaps.json": "correlation@made-resnet20",
     "pruningnet/resnet20/block/metrics.json": "train_pruningnet@made-resnet20-block",
-    "generated/resnet20/candidates.csv": "analyse_pruningnet@made-resnet20",
-    "generated/resnet20/influence.csv": "analyse_pruningnet@made-resnet20",
+    "generated/resnet20/candidates.csv": "analyse_pruningnet@made-resnet20-graph+block+none",
+    "generated/resnet20/influence.csv": "analyse_pruningnet@made-resnet20-graph+block+none",
     "search/resnet20/amc/0.5/0+1+2/metrics.json": "search_base@made-resnet20-amc-0.5-0+1+2",
     "search/resnet20/random/0.25/0+1+2/history.csv": (
         "search_graph@made-resnet20-random-0.25-0+1+2"
@@ -40,7 +40,7 @@ PROMISED = {
 
 @pytest.fixture
 def copied(results, tmp_path):
-    return shutil.copytree(results, tmp_path / "made")
+    return copied_study(results, tmp_path)
 
 
 def refusal(folder, capsys):
@@ -119,20 +119,11 @@ def test_a_seed_that_is_not_there(copied):
 
 
 def test_seeds_of_several_stages_are_joined(results, tmp_path):
-    from tests.paper.conftest import Study
-
     study = Study(tmp_path / "split", methods=("graphpruning",), seeds=("0", "1+2"))
     found = read(study.write())
     key = ("resnet20", "graphpruning", "0.5")
     assert sorted(found.test_top1(*key)) == sorted(found.search[key].seeds) == [0, 1, 2]
     assert {run.stage.rpartition("-")[2] for run in found.final[key].runs.values()} == {"0", "1+2"}
-
-
-def test_depth_is_the_longest_path(results):
-    layers = {layer.name: layer.depth for layer in read(results).base["resnet20"].graph.layers}
-    assert layers["conv1"] == 1
-    assert layers["layer2.0.shortcut.0"] == layers["layer2.0.conv1"] == 8
-    assert layers["fc"] == 20
 
 
 def test_no_argument_is_argparses_refusal(capsys):

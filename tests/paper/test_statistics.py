@@ -40,6 +40,15 @@ def test_mean_and_median_of_all_channels_by_hand():
     assert found.estimate(means).n == 2
 
 
+def test_medians_of_resamples_are_numpys():
+    rng = np.random.default_rng(0)
+    groups = [rng.random(size) for size in (3, 4, 1, 0, 7)]
+    draws = rng.integers(5, size=(300, 5))
+    expected = [np.median(np.concatenate([groups[i] for i in draw])) for draw in draws]
+    assert np.array_equal(medians(groups, draws), expected)
+    assert np.isnan(medians([np.empty(0)], draws[:, :1] * 0)).all()
+
+
 @pytest.mark.parametrize("statistic", [means, medians])
 def test_whole_layers_are_resampled(statistic):
     """Two layers of many equal channels: a resample is all, half or none of them."""

@@ -79,8 +79,8 @@ def test_cropping_first_gives_the_crop_of_the_full_weight(graph: ChannelGraph, n
     layer, space = graph.layer(name), SearchSpace(graph)
     generator = WeightGenerator(layer, SIZE)
     feature = torch.randn(SIZE)
-    full, full_bias = generator(feature, space.full)
-    small, small_bias = generator(feature, space.smallest)
+    full, full_bias = generator(feature, graph.first_units(space.full))
+    small, small_bias = generator(feature, graph.first_units(space.smallest))
     torch.testing.assert_close(small, full[: small.shape[0], : small.shape[1]])
     assert (full_bias is None) == (small_bias is None) == (not layer.bias)
     if full_bias is not None and small_bias is not None:
@@ -95,8 +95,8 @@ def test_weights_of_concatenated_inputs_come_from_each_part() -> None:
     feature = torch.randn(SIZE)
     generator = net.generators[[layer.name for layer in graph.layers].index("fc")]
     columns = torch.cat([torch.arange(32), 64 + torch.arange(48)])
-    expected = generator(feature, full)[0][:, columns]
-    torch.testing.assert_close(generator(feature, small)[0], expected)
+    expected = generator(feature, graph.first_units(full))[0][:, columns]
+    torch.testing.assert_close(generator(feature, graph.first_units(small))[0], expected)
     assert net(torch.zeros(2, 3, 8, 8), small).shape == (2, 5)
 
 

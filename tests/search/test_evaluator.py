@@ -3,8 +3,8 @@ from functools import partial
 import pytest
 import torch
 
-from graphpruning.network.graph import trace
 from graphpruning.network.surgery import install, narrow
+from graphpruning.network.trace import trace
 from graphpruning.network.zoo import build
 from graphpruning.search.evaluator import Evaluator
 from graphpruning.search.sliced import SlicedWeights

@@ -1,4 +1,5 @@
 import json
+import time
 
 import pytest
 import torch
@@ -74,6 +75,38 @@ def test_answers_are_replayed_and_not_computed_again(journal, questions, file, s
     assert file.read_text().count("\n") == 5
 
 
+def test_seconds_of_a_killed_search_count(journal, questions):
+    def slow(widths):
+        time.sleep(0.02)
+        return 50.0
+
+    first = journal(slow, 4)
+    for widths in [*questions[:2], questions[0]]:  # the third is known
+        first(widths)
+    assert 0.04 <= first.seconds < 1
+    second = journal(slow, 4)
+    assert second.seconds == 0
+    for widths in [*questions[:2], questions[0]]:
+        second(widths)
+    assert second.seconds == first.seconds
+    second(questions[2])
+    assert second.seconds >= first.seconds + 0.02
+
+
+def test_only_the_first_process_writes(journal, questions, file, monkeypatch):
+    first = journal(Judge(), 4)
+    first(questions[0])
+    written = file.read_bytes()
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    monkeypatch.setenv("RANK", "1")
+    judge = Judge()
+    second = journal(judge, 4)
+    for widths in questions[:2]:
+        second(widths)
+    assert judge.asked == questions[1:2]
+    assert file.read_bytes() == written and list(file.parent.iterdir()) == [file]
+
+
 def test_half_written_line_is_dropped(journal, questions, file):
     first = journal(Judge(), 4)
     for widths in questions[:2]:
@@ -91,7 +124,7 @@ def test_half_written_line_is_dropped(journal, questions, file):
 
 
 @pytest.mark.parametrize(
-    "damage", ["{", '{"widths": 3, "accuracy": 1}', '{"accuracy": 1}', "\udcff"]
+    "damage", ["{", '{"widths": 3, "accuracy": 1, "seconds": 1}', '{"accuracy": 1}', "\udcff"]
 )
 def test_what_follows_a_damaged_line_is_dropped(journal, questions, file, damage):
     first = journal(Judge(), 4)

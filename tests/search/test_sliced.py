@@ -3,9 +3,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from graphpruning.network.graph import trace
 from graphpruning.network.subnet import Subnet
 from graphpruning.network.surgery import narrow
+from graphpruning.network.trace import trace
 from graphpruning.search.sliced import SlicedWeights, _patches
 
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from graphpruning.network.graph import trace
+from graphpruning.network.trace import trace
 from graphpruning.network.widths import SearchSpace
 from graphpruning.search.states import AggregatedState, HandCraftedState
 

@@ -37,6 +37,14 @@ def test_the_timing_times_and_draws_nothing() -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_torchrun_must_start_as_many_processes_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"TORCHELASTIC_RUN_ID": "x", "RANK": "0", "WORLD_SIZE": "5", "LOCAL_WORLD_SIZE": "2"}
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match="2 of 5 processes here"):
+        make_fabric("32-true", accelerator="cpu")
+
+
 def test_unknown_settings_are_refused() -> None:
     with pytest.raises(UserError, match="did you mean 'bf16-mixed'"):
         make_fabric("bf16")

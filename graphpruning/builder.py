@@ -1,0 +1,104 @@
+"""A network by name, or by a function of the user's: `package.module:function`."""
+
+import importlib
+import inspect
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from graphpruning.errors import UserError
+from graphpruning.network import zoo
+
+Build = Callable[..., nn.Module]
+"""A function without arguments, or taking `num_classes`, that returns a network."""
+
+
+@dataclass(frozen=True)
+class Builder:
+    """Makes a network as often as it is asked to; `description` is what a file keeps of it.
+
+    A description has `name` and the options of `zoo.build`, or `function` (the function's
+    `package.module:function`) and the arguments that it is called with.
+    """
+
+    build: Build
+    description: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The network's name, or its function's."""
+        return str(self.description.get("name") or self.description["function"])
+
+    def __call__(self) -> nn.Module:
+        """Return the network, its weights drawn from PyTorch's global generator.
+
+        Raises `UserError` when a user's function returns something else.
+        """
+        key = "name" if "name" in self.description else "function"
+        arguments = {name: value for name, value in self.description.items() if name != key}
+        if key == "name":
+            return self.build(self.description["name"], **arguments)
+        model = self.build(**arguments)
+        if not isinstance(model, nn.Module):
+            raise UserError(
+                f"{self.description['function']} returned a {type(model).__name__}, "
+                "not a torch.nn.Module"
+            )
+        return model
+
+
+def builder(
+    model: str | Build | nn.Module, num_classes: int = 1000, in_channels: int = 3
+) -> Builder:
+    """Return what builds `model`: a name of ours or torchvision's, a user's function or its name.
+
+    A function that takes `num_classes` gets it; a network is copied as it is. The name
+    `package.module:function` is imported, which runs the user's code. Raises `UserError` for a
+    module or function that is not there.
+    """
+    if isinstance(model, nn.Module):
+        return Builder(lambda: deepcopy(model), {"function": _place(type(model))})
+    if isinstance(model, str) and ":" not in model:
+        named = {"name": model, "num_classes": num_classes, "in_channels": in_channels}
+        return Builder(zoo.build, named)
+    function = imported(model) if isinstance(model, str) else model
+    description: dict[str, Any] = {
+        "function": model if isinstance(model, str) else _place(function)
+    }
+    if "num_classes" in _parameters(function):
+        return Builder(function, {**description, "num_classes": num_classes})
+    return Builder(function, description)
+
+
+def imported(place: str) -> Build:
+    """Import `package.module:function`."""
+    module_name, _, function_name = place.partition(":")
+    try:
+        found = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"{place}: there is no module {error.name!r}; run from the folder that holds it, "
+            "or put that folder on PYTHONPATH"
+        ) from None
+    except (ImportError, SyntaxError, ValueError) as error:
+        raise UserError(f"{place}: {' '.join(str(error).split())}") from None
+    function = getattr(found, function_name, None)
+    if not callable(function):
+        raise UserError(f"{place}: {module_name} has no function {function_name!r}")
+    result: Build = function
+    return result
+
+
+def _place(function: Build) -> str:
+    named = function if hasattr(function, "__qualname__") else type(function)
+    return f"{named.__module__}:{named.__qualname__}"
+
+
+def _parameters(function: Build) -> Any:
+    try:
+        return inspect.signature(function).parameters
+    except (TypeError, ValueError):  # some callables written in C do not tell
+        return {}

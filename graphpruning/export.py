@@ -1,0 +1,61 @@
+"""A network as ONNX, checked under onnxruntime before the file gets its name."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from graphpruning.errors import UserError
+from graphpruning.files import atomic
+
+TOLERANCE = 1e-4
+"""Outputs may differ by this share of the largest one: fp32 sums in another order."""
+_EXTRA = ("onnx", "onnxscript", "onnxruntime")
+
+
+def export_onnx(model: nn.Module, input_size: tuple[int, ...], path: str | Path) -> float:
+    """Write `model` to `path` for batches of any size; return the largest share outputs differ by.
+
+    Its input is `images` [batch, channels, height, width], its output `logits` [batch, classes].
+    Both runtimes see the same random images. Raises `UserError` when the extra `onnx` is not
+    installed, when PyTorch cannot export the network, and when the outputs differ by more than
+    `TOLERANCE`; there is then no file.
+    """
+    if missing := [name for name in _EXTRA if find_spec(name) is None]:
+        raise UserError(f"ONNX needs {', '.join(missing)}: pip install 'graphpruning[onnx]'")
+    import onnxruntime
+
+    was_training = model.training
+    model.eval()
+    images = torch.randn(3, *input_size, generator=torch.Generator().manual_seed(0))
+    try:
+        with atomic(path) as beside:
+            _export(model, images[:2], beside)
+            session = onnxruntime.InferenceSession(beside, providers=["CPUExecutionProvider"])
+            worst = 0.0
+            for batch in (images[:1], images):
+                (found,) = session.run(["logits"], {"images": batch.numpy()})
+                with torch.no_grad():
+                    expected = model(batch)
+                difference = float((torch.from_numpy(found) - expected).abs().max())
+                worst = max(worst, difference / max(1e-30, float(expected.abs().max())))
+            if not worst <= TOLERANCE:
+                raise UserError(
+                    f"{path}: under onnxruntime the outputs differ by {worst:.1e} of the largest, "
+                    f"more than {TOLERANCE:.0e}; the file is not kept"
+                )
+    finally:
+        model.train(was_training)
+    return worst
+
+
+def _export(model: nn.Module, images: torch.Tensor, path: Path) -> None:
+    try:
+        torch.onnx.export(
+            model, (images,), path, input_names=["images"], output_names=["logits"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},), external_data=False, verbose=False,
+        )  # fmt: skip
+    except Exception as error:  # the exporter raises whatever its many parts raise
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{type(model).__name__} cannot be written as ONNX: {reason}") from error

@@ -1,0 +1,395 @@
+"""Prune a network for a folder of images: PruningNet, search, final training, and a report.
+
+Every part continues where a killed run stopped, to the same result. The images of DATA/train are
+trained on, but for a search split by which candidates are judged; DATA/val (or DATA/test) is read
+for the accuracies of the report alone.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import nn
+
+from graphpruning import methods
+from graphpruning.architecture import save_architecture
+from graphpruning.budget import budget_in_macs
+from graphpruning.builder import Build, Builder, builder
+from graphpruning.distributed import barrier, is_writer
+from graphpruning.errors import UserError
+from graphpruning.export import export_onnx
+from graphpruning.files import write_json, write_text
+from graphpruning.latency import latency
+from graphpruning.network.graph import ChannelGraph, Widths
+from graphpruning.network.subnet import LayerWeights
+from graphpruning.network.surgery import install, narrow
+from graphpruning.network.trace import trace
+from graphpruning.network.widths import SearchSpace
+from graphpruning.network.zoo import initialise
+from graphpruning.pruningnet.pruningnet import PruningNet, RandomWidthStep
+from graphpruning.report import markdown, report
+from graphpruning.search.evaluator import Evaluator
+from graphpruning.search.history import Candidate, Journal
+from graphpruning.search.sliced import SlicedWeights
+from graphpruning.training.checkpoint import Checkpoint
+from graphpruning.training.data import Images, Preprocessing, prepared, split
+from graphpruning.training.fabric import make_fabric
+from graphpruning.training.fabric import precision as precision_of
+from graphpruning.training.folder import open_images
+from graphpruning.training.listing import Listing, list_images
+from graphpruning.training.loop import evaluate, fit
+from graphpruning.training.pretrained import load_pretrained
+from graphpruning.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+Initial = Literal["base", "searched", "scratch"]
+CALIBRATION, SEARCH, RECONSTRUCTION = 1000, 5000, 500
+"""The most images that recalibrate a candidate, judge it, and re-fit the base's cut weights."""
+POINTS = 10
+"""Positions of an image from which cut weights are re-fitted, as in AMC."""
+BATCH = 250
+"""Images of an evaluation batch."""
+SMALL = 64
+"""Images up to this side are padded and cropped in training; of larger ones a part is cut out."""
+
+
+def prune(
+    model: str | Build | nn.Module,
+    data: str | Path,
+    *,
+    budget: float | str,
+    out: str | Path,
+    method: str = "graphpruning",
+    weights: str | Path | None = None,
+    input_size: tuple[int, ...] = (3, 224, 224),
+    epochs: float | None = None,
+    pruningnet_epochs: float | None = None,
+    evaluations: int = 100,
+    batch_size: int | None = None,
+    lr: float | None = None,
+    initial: Initial | None = None,
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406),
+    std: tuple[float, ...] = (0.229, 0.224, 0.225),
+    divisor: int = 8,
+    smallest: float = 0.1,
+    seed: int = 0,
+    workers: int = 0,
+    precision: str = "auto",
+) -> dict[str, Any]:
+    """Find, train and write a network within `budget`; return the report as in `report.json`
+    (under torchrun: in the first process, and nothing in the others).
+
+    `model` is a name (torchvision's, ours, `package.module:function`), a function that builds the
+    network, or a network with the weights it has. `weights` is a file of trained weights, or
+    "torchvision"; without them the base's accuracy is not known, and the final training starts
+    from scratch. `budget` is a share of the full network's MACs, or MACs such as "300M".
+
+    `out` gets `architecture.json`, `weights.safetensors`, `network.onnx` (with the extra `onnx`),
+    `report.md` and `report.json`. While it runs, `out/checkpoints` holds what a new start with the
+    same arguments goes on from. Raises `UserError` for whatever does not fit.
+    """
+    out, size = Path(out), tuple(input_size)
+    if (out / "report.json").exists():
+        raise UserError(f"{out} holds a finished run: choose another folder, or remove this one")
+    if evaluations < 2:
+        raise UserError(f"evaluations is {evaluations}; a search needs at least 2")
+    row = methods.method(method)
+    preprocessing = _preprocessing(size, tuple(mean), tuple(std))
+    listings = [list_images("folder", Path(data), train) for train in (True, False)]
+    classes = len(listings[0].classes)
+
+    make = builder(model, classes, size[0])
+    with _seeded(seed):
+        base = make()
+    source = {"source": "the network given"} if isinstance(model, nn.Module) else None
+    if weights is not None:
+        source = load_pretrained(base, make.name, str(weights))
+    _check_outputs(make.name, base, size, classes)
+    initial = initial or ("base" if source else "scratch")
+    if source is None and "base" in (initial, row.source):
+        raise UserError(f"{method}, initial {initial}: the trained network is cut; give --weights")
+    graph = trace(base, size)
+    space = SearchSpace(graph, divisor=divisor, smallest=smallest)
+    allowed = budget_in_macs(budget, space.macs(space.full))
+    space.require(allowed)
+
+    images = _images(listings, preprocessing, workers, seed)
+    fabric = make_fabric(precision, cache=out / "checkpoints" / "precision.json")
+    recipes = _recipes(len(images.train), batch_size, lr, pruningnet_epochs, epochs, initial)
+    judged = methods.evaluations_of(row, evaluations)
+    settings: dict[str, Any] = {
+        "network": make.description,
+        "weights": source,
+        "method": method,
+        "budget_macs": allowed,
+        "input_size": list(size),
+        "evaluations": judged,
+        "initial": initial,
+        "divisor": divisor,
+        "smallest": smallest,
+        "seed": seed,
+        "precision": precision_of(fabric),
+        "preprocessing": preprocessing.to_dict(),
+        "recipes": {part: asdict(recipe) for part, recipe in recipes.items()},
+        "data": str(data),
+        "images": images.counts(),
+    }
+    held = {
+        **settings,
+        "weights": _digest(base) if source else None,
+        "graph": hashlib.sha256(json.dumps(graph.describe()).encode()).hexdigest(),
+        "files": images.digest,
+        "torch": torch.__version__,
+    }
+    job = _Job(
+        row, make, base, graph, space, allowed, images, preprocessing, recipes, fabric,
+        out / "checkpoints", judged, seed, held,
+    )  # fmt: skip
+
+    test = prepared(images.test, preprocessing, BATCH)
+    before = None if source is None else evaluate(fabric, base, test)
+    if before is None:
+        fabric.print("base: no weights were given, so its accuracy is not known")
+    else:
+        fabric.print(f"base: top-1 {before.top1:.2f} %, {space.macs(space.full):,} MACs")
+    judge = job.judge()
+    found = job.search(judge)
+    fabric.print(f"search: {found.macs:,} MACs, {found.accuracy:.2f} % on the search split")
+    final = job.train(found.widths, initial, judge)
+    after = evaluate(fabric, final, test)
+    fabric.print(f"final: top-1 {after.top1:.2f} %, {found.macs:,} MACs")
+
+    result: dict[str, Any] = {}
+    if is_writer():
+        times = latency([base, final], size, fabric.device)
+        final = final.cpu().eval()
+        save_architecture(
+            out / "architecture.json", out / "weights.safetensors", final, network=make,
+            input_size=size, widths=found.widths, preprocessing=preprocessing.to_dict(),
+        )  # fmt: skip
+        result = report(
+            graph, settings, found, (before, after), times, fabric.device,
+            onnx=_onnx(final, size, out / "network.onnx"),
+        )  # fmt: skip
+        write_text(out / "report.md", markdown(result))
+        write_json(out / "report.json", result)
+        shutil.rmtree(out / "checkpoints")
+        print(f"{out}: report.md says what was found", flush=True)
+    barrier()
+    return result
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """The images by what they are for."""
+
+    train: Images
+    search: Images
+    calibration: Images
+    test: Images
+    digest: str
+
+    def counts(self) -> dict[str, int]:
+        names = ("train", "search", "calibration", "test")
+        return {
+            "classes": len(self.test.classes),
+            **{name: len(getattr(self, name)) for name in names},
+        }
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """Where candidates' weights come from, and how accurate they are."""
+
+    weights_of: Callable[[Widths], LayerWeights]
+    evaluator: Evaluator
+    features: methods.Features | None
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Everything that the steps share; `held` is what a checkpoint must agree with."""
+
+    row: methods.Method
+    make: Builder
+    base: nn.Module
+    graph: ChannelGraph
+    space: SearchSpace
+    budget: int
+    images: _Parts
+    preprocessing: Preprocessing
+    recipes: dict[str, Recipe]
+    fabric: "Fabric"
+    folder: Path
+    evaluations: int
+    seed: int
+    held: dict[str, Any]
+
+    def judge(self) -> _Judge:
+        """Train the PruningNet of the method, or cut the base."""
+        if self.row.source == "base":
+            return self._cutting_judge()
+        with _seeded(self.seed):
+            net = PruningNet(self.graph, self.row.source)
+        recipe = self.recipes["pruningnet"]
+        fit(
+            self.fabric, net, self.images.train, self.preprocessing, recipe, self.seed,
+            name="PruningNet", step=RandomWidthStep(self.space, recipe.label_smoothing),
+            checkpoint=Checkpoint(self.folder / "pruningnet.pt", self.held),
+        )  # fmt: skip
+        net.eval()
+        return _Judge(net.weights, self._evaluator(net.weights), net.features)
+
+    def search(self, judge: _Judge) -> Candidate:
+        """Return the most accurate candidate within the budget."""
+        journal = Journal(
+            judge.evaluator, self.space, self.budget, self.evaluations,
+            self.folder / "journal.jsonl", self.held,
+        )  # fmt: skip
+        methods.run(
+            self.row, self.space, self.budget, journal,
+            torch.Generator().manual_seed(self.seed), judge.features,
+            methods.SearchSettings.scaled(max(2, self.evaluations)),
+        )  # fmt: skip
+        return journal.history.best
+
+    def train(self, widths: Widths, initial: Initial, judge: _Judge) -> nn.Module:
+        """Return the network at `widths`, trained from what `initial` says."""
+        with _seeded(self.seed):
+            model = narrow(self.base if initial == "base" else self.make(), self.graph, widths)
+            initialise(model)
+        if initial != "scratch":
+            judge = self._cutting_judge() if initial == "base" else judge
+            with torch.no_grad():
+                weights = judge.weights_of(widths)
+            install(model, self.graph, weights, judge.evaluator.statistics(weights))
+        fit(
+            self.fabric, model, self.images.train, self.preprocessing, self.recipes["final"],
+            self.seed, name="final training",
+            checkpoint=Checkpoint(self.folder / "final.pt", {**self.held, "widths": dict(widths)}),
+        )  # fmt: skip
+        return model
+
+    def _cutting_judge(self) -> _Judge:
+        """Weights cut out of the base and fitted again, AMC's way."""
+        count = min(RECONSTRUCTION, len(self.images.calibration))
+        chosen = self.images.calibration.select(torch.arange(count))
+        device = self.fabric.device
+        batches = [images.to(device) for images, _ in prepared(chosen, self.preprocessing, BATCH)]
+        generator = torch.Generator().manual_seed(self.seed)
+        cut = SlicedWeights(self.base.to(device), self.graph, batches, POINTS, generator)
+        return _Judge(cut, self._evaluator(cut), None)
+
+    def _evaluator(self, weights_of: Callable[[Widths], LayerWeights]) -> Evaluator:
+        calibration, search = (
+            prepared(part.to(self.fabric.device), self.preprocessing, BATCH)
+            for part in (self.images.calibration, self.images.search)
+        )
+        return Evaluator(self.graph, weights_of, calibration, search, self.fabric.autocast)
+
+
+def _images(
+    listings: list[Listing], preprocessing: Preprocessing, workers: int, seed: int
+) -> _Parts:
+    """Split the training images, of which a tenth judges candidates."""
+    every, test = (
+        open_images(listing, train, preprocessing, workers)
+        for listing, train in zip(listings, (True, False), strict=True)
+    )
+    searching = min(SEARCH, max(len(every.classes), len(every) // 10))
+    splits = split(every.labels, searching, min(CALIBRATION, len(every) - searching), seed)
+    train, search, calibration = (
+        every.select(part) for part in (splits.train, splits.search, splits.calibration)
+    )
+    named = json.dumps([[listing.files, listing.sizes] for listing in listings])
+    return _Parts(train, search, calibration, test, hashlib.sha256(named.encode()).hexdigest())
+
+
+def _preprocessing(
+    size: tuple[int, ...], mean: tuple[float, ...], std: tuple[float, ...]
+) -> Preprocessing:
+    channels, height, width = size
+    if height != width:
+        raise UserError(f"input size {height} x {width}: images of a folder are cut square")
+    if len(mean) != channels or len(std) != channels:
+        raise UserError(f"mean and std need a value for each of the {channels} channels")
+    if width <= SMALL:
+        return Preprocessing(mean, std, pad=width // 8, flip=True, size=width, resize=width)
+    resize = round(width / 0.875)
+    return Preprocessing(mean, std, 0, True, size=width, resize=resize, smallest_area=0.2)
+
+
+def _recipes(
+    images: int,
+    batch_size: int | None,
+    lr: float | None,
+    pruningnet_epochs: float | None,
+    epochs: float | None,
+    initial: Initial,
+) -> dict[str, Recipe]:
+    """Recipes by the number of training images, where nothing else is asked for.
+
+    A batch is the power of two up to a fiftieth of the images, from 16 to 256; the final training
+    sees three million images, but each from 30 to 100 times, and the PruningNet half of that. The
+    learning rate is the usual 0.1 for 128 images of a batch; a fifth of it for trained weights.
+    """
+    batch = batch_size or max(16, min(256, 1 << max(0, images // 50).bit_length() - 1))
+    long = epochs or min(100, max(30, round(3_000_000 / images)))
+    short = pruningnet_epochs or long / 2
+    rate = lr or 0.1 * batch / 128
+    shared: dict[str, Any] = {"batch_size": batch, "label_smoothing": 0.1, "clip": 5.0}
+    decay = 1e-4 if images > 100_000 else 5e-4
+    return {
+        "pruningnet": Recipe(epochs=short, lr=rate, schedule="linear", **shared),
+        "final": Recipe(
+            epochs=long, lr=rate if initial == "scratch" else rate / 5, schedule="cosine",
+            warmup_epochs=min(5.0, long / 20), nesterov=True, weight_decay=decay, **shared,
+        ),
+    }  # fmt: skip
+
+
+def _check_outputs(name: str, model: nn.Module, size: tuple[int, ...], classes: int) -> None:
+    """A network that does not run is refused by `trace`, which says more."""
+    model.eval()
+    try:
+        with torch.no_grad():
+            outputs = model(torch.zeros(1, *size))
+    except (RuntimeError, ValueError):
+        return
+    if isinstance(outputs, torch.Tensor) and outputs.shape != (1, classes):
+        shape = " x ".join(str(side) for side in outputs.shape[1:])
+        raise UserError(f"{name} has {shape} outputs, but the data {classes} classes")
+
+
+def _onnx(model: nn.Module, size: tuple[int, ...], path: Path) -> dict[str, Any]:
+    """Write ONNX if it can be written; if not, say so and why."""
+    try:
+        return {"file": path.name, "difference": export_onnx(model, size, path)}
+    except UserError as refusal:
+        print(f"{path.name} is not written: {refusal}", flush=True)
+        return {"file": None, "reason": str(refusal)}
+
+
+def _digest(model: nn.Module) -> str:
+    """SHA-256 of all weights and buffers."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Initial weights come from PyTorch's global generator: seed it here, and only here."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield

@@ -1,0 +1,128 @@
+"""What `prune` found, before and after, and where each number comes from."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from graphpruning.export import TOLERANCE
+from graphpruning.latency import REPEATS
+from graphpruning.machine import processor
+from graphpruning.network.cost import params
+from graphpruning.network.graph import ChannelGraph
+from graphpruning.search.history import Candidate
+from graphpruning.training.loop import Accuracy
+
+
+def report(
+    graph: ChannelGraph,
+    settings: Mapping[str, Any],
+    found: Candidate,
+    accuracies: tuple[Accuracy | None, Accuracy],
+    milliseconds: list[float],
+    device: torch.device,
+    onnx: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return the report as plain data for JSON; pairs are the full network, then the found one."""
+    full = graph.full_widths
+    networks = {}
+    rows = zip(("before", "after"), (full, found.widths), accuracies, milliseconds, strict=True)
+    for name, widths, accuracy, latency in rows:
+        networks[name] = {
+            "top1": accuracy and accuracy.top1,
+            "top5": accuracy and accuracy.top5,
+            "macs": found.macs if name == "after" else sum(layer.macs for layer in graph.layers),
+            "params": params(graph, widths),
+            "latency_ms": round(latency, 3),
+        }
+    name = processor() if device.type == "cpu" else torch.cuda.get_device_name(device)
+    return {
+        **networks,
+        "search_top1": found.accuracy,
+        "widths": {group: [width, found.widths[group]] for group, width in full.items()},
+        "latency": {"device": name, "threads": torch.get_num_threads(), "repeats": REPEATS},
+        "onnx": dict(onnx),
+        "settings": dict(settings),
+    }
+
+
+def markdown(report: Mapping[str, Any]) -> str:
+    """Write the report for people."""
+    settings, before, after = report["settings"], report["before"], report["after"]
+    images, where, network = settings["images"], report["latency"], settings["network"]
+    lines = [
+        f"# {network.get('name') or network['function']}, pruned by {settings['method']}",
+        "",
+        "| | before | after | ratio |",
+        "| :-- | --: | --: | --: |",
+        *_accuracy(before, after, images["classes"]),
+        _row("MACs", before["macs"], after["macs"]),
+        _row("parameters", before["params"], after["params"]),
+        _row("latency (ms)", before["latency_ms"], after["latency_ms"]),
+        "",
+        f"The budget was {settings['budget_macs']:,} MACs.",
+        "",
+        "## Where the numbers come from",
+        "",
+        f"- Accuracy: all {images['test']:,} test images of `{settings['data']}`, which nothing "
+        "else has read." + _before(settings),
+        "- MACs and parameters: multiply-accumulates of convolution and linear layers for one "
+        f"image of {' x '.join(str(side) for side in settings['input_size'])}, counted from the "
+        "widths; all weights, biases and norms.",
+        f"- Latency: one image, fp32, median of {where['repeats']} repeats that alternate between "
+        f"both networks, {where['threads']} threads, on {where['device']}.",
+        f"- Search: {settings['evaluations']} candidates judged on {images['search']:,} images "
+        f"held out of training; the best had {report['search_top1']:.2f} % there, with the "
+        "weights of the search.",
+        f"- Final training: {settings['recipes']['final']['epochs']:g} epochs of "
+        f"{images['train']:,} images, from {_INITIAL[settings['initial']]}; seed "
+        f"{settings['seed']}.",
+        f"- ONNX: {_onnx(report['onnx'])}",
+        "",
+        "## Widths",
+        "",
+        "| group | before | after | kept |",
+        "| :-- | --: | --: | --: |",
+        *(_row(group, *widths) for group, widths in report["widths"].items()),
+        "",
+        "`report.json` has the same numbers and every setting. `architecture.json` and "
+        "`weights.safetensors` are the network: `graphpruning.load_architecture` reads them.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+_INITIAL = {
+    "base": "the trained network's weights, cut and fitted again",
+    "searched": "the weights that the search used",
+    "scratch": "fresh weights",
+}
+
+
+def _accuracy(before: Mapping[str, Any], after: Mapping[str, Any], classes: int) -> list[str]:
+    rows = []
+    for key in ("top1", "top5") if classes > 5 else ("top1",):
+        was = "—" if before[key] is None else f"{before[key]:.2f}"
+        change = "" if before[key] is None else f"{after[key] - before[key]:+.2f}"
+        rows.append(f"| {key[:3]}-{key[3]} (%) | {was} | {after[key]:.2f} | {change} |")
+    return rows
+
+
+def _row(name: str, before: float, after: float) -> str:
+    shown = (f"{value:,.2f}" if isinstance(value, float) else f"{value:,}" for value in
+             (before, after))  # fmt: skip
+    return f"| {name} | {' | '.join(shown)} | {after / before:.3f} |"
+
+
+def _before(settings: Mapping[str, Any]) -> str:
+    if settings["weights"] is None:
+        return " No trained weights were given, so there is none before."
+    return f" Before: {settings['weights']['source']}."
+
+
+def _onnx(onnx: Mapping[str, Any]) -> str:
+    if onnx["file"] is None:
+        return f"not written. {onnx['reason']}"
+    return (
+        f"`{onnx['file']}`; under onnxruntime its outputs differ from PyTorch's by "
+        f"{onnx['difference']:.1e} of the largest (allowed: {TOLERANCE:.0e})."
+    )

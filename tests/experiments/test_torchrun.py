@@ -1,0 +1,90 @@
+"""Stages under a real torchrun: two processes leave what one would leave."""
+
+import csv
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.experiments.test_pipeline import copy_repository, run
+from tests.test_distributed import torchrun
+
+RESULTS = Path("results/smoke")
+WEIGHTS = Path("models/smoke")
+# At this rate, rounding does not grow: see test_distributed.py.
+TRAIN = ["experiments.train_base", "with", "model=resnet8", "base.recipe.lr=0.003",
+         "base.recipe.epochs=2"]  # fmt: skip
+SEARCH = ["experiments.search", "with", "model=resnet8", "method=amc", "budget=0.5", "seeds=0+1"]
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the repository with a base that one process has trained."""
+    folder = copy_repository(tmp_path_factory.mktemp("smoke"))
+    for arguments in (["experiments.prepare"], TRAIN):
+        done = run(folder, sys.executable, "-m", *arguments)
+        assert done.returncode == 0, done.stderr
+    return folder
+
+
+def files(folder: Path) -> dict[Path, bytes]:
+    """What a stage has left, but for the times that it took."""
+    return {
+        path.relative_to(folder): path.read_bytes()
+        for top in (RESULTS, WEIGHTS, Path("checkpoints"))
+        for path in (folder / top).rglob("*")
+        if path.is_file() and path.name not in ("run.json", "cout.txt")
+    }
+
+
+def records(folder: Path) -> set[str]:
+    return {path.name for path in (folder / "runs").iterdir()}
+
+
+def run_by_two(folder: Path, *arguments: str) -> str:
+    """Run a stage under torchrun, and return what it says; it makes one Sacred run."""
+    before = records(folder)
+    done = torchrun("-m", *arguments, folder=folder)
+    assert done.returncode == 0, done.stderr
+    (new,) = records(folder) - before
+    assert json.loads((folder / "runs" / new / "run.json").read_text())["status"] == "COMPLETED"
+    return done.stdout
+
+
+def test_a_training_stage(smoke: Path) -> None:
+    base = RESULTS / "base/resnet8"
+    one = files(smoke)
+    said = run_by_two(smoke, *TRAIN)
+    two = files(smoke)
+    assert said.count("epoch 1/2") == said.count("epoch 2/2") == 1
+    assert set(one) == set(two)
+    for name in (base / "metrics.json", base / "graph.json"):
+        assert one[name] == two[name]
+    (rows, other) = (
+        list(csv.DictReader(held[base / "curve.csv"].decode().splitlines())) for held in (one, two)
+    )
+    for kind in ("train_loss", "train_top1", "search_top1"):
+        values = [float(row[kind]) for row in rows]
+        assert [float(row[kind]) for row in other] == pytest.approx(values, abs=1e-5)
+    assert json.loads((smoke / base / "run.json").read_text())["hardware"]["processes"] == 2
+
+
+def test_a_search_stage(smoke: Path) -> None:
+    done = run(smoke, sys.executable, "-m", *SEARCH)
+    assert done.returncode == 0, done.stderr
+    one = files(smoke)
+    run_by_two(smoke, *SEARCH)
+    assert files(smoke) == one
+    assert RESULTS / "search/resnet8/amc/0.5/0+1/metrics.json" in one
+    assert WEIGHTS / "searched/resnet8/amc/0.5/0+1/seed-1.safetensors" in one
+
+
+def test_a_refusal_is_one_line_and_ends_all(smoke: Path) -> None:
+    before = files(smoke)
+    done = torchrun("-m", *TRAIN, "base.recipe.batch_size=25", folder=smoke)
+    assert done.returncode != 0
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert "batch_size 25 is not a multiple of the 2 processes" in line
+    assert done.stderr.count("exitcode  : 2 ") == 2
+    assert files(smoke) == before

@@ -1,0 +1,144 @@
+"""The network beside a study's own, a study without methods, and networks without shortcuts."""
+
+import json
+import re
+import shutil
+
+import pandas as pd
+import pytest
+
+from graphpruning.errors import UserError
+from paper import figures, report, tables
+from paper.captions import budget_amount, budget_name, captions
+from paper.claims import HOLDS, UNDECIDED, claims, representable
+from paper.results import read
+from tests.paper.conftest import Study, copied_study
+
+OF_NETWORKS = ["figure1_correlation_heatmaps", "figure2_r2_distributions", "figure3_graph"]
+
+
+def make(folder):
+    for program in (tables, figures, report):
+        assert program.main([str(folder)]) == 0
+    return {path.stem for path in folder.glob("[tf]*s/*")}, (folder / "report.html").read_text()
+
+
+def test_table1_has_both_networks_with_both_controls(made):
+    table = pd.read_csv(made / "tables/table1_correlation.csv")
+    assert [*table.groupby(["study", "model"], sort=False).size().items()] == [
+        (("made", "resnet20"), 4),
+        (("pretrained", "mobilenet_v2"), 4),
+    ]
+    text = (made / "tables/table1_correlation.md").read_text()
+    assert "resnet20: trained here, top-1 91.4 %, top-5 99.2 % on 1,000 test images" in text
+    assert "weights torchvision:SOME, top-1 81.6 %, top-5 97.2 % on 250 test images" in text
+
+
+def test_a_sentence_says_for_each_network_whether_c1_holds(made, tmp_path):
+    found = read(made)
+    says = "C1 holds in resnet20 and mobilenet_v2 (pretrained)."
+    assert representable(found) == says
+    for name in ("table1_correlation", "figure1_correlation_heatmaps", "figure2_r2_distributions"):
+        assert captions(found)[name].text.endswith(says)
+    # A pretrained network whose untrained twin explains as much decides nothing.
+    other = copied_study(made, tmp_path).with_name("pretrained")
+    path = other / "correlation/mobilenet_v2/channels.csv"
+    frame = pd.read_csv(path)
+    trained = frame["network"] == "trained"
+    frame.loc[~trained, "r2"] = frame.loc[trained, "r2"].to_numpy()
+    frame.to_csv(path, index=False)
+    found = read(tmp_path / "made")
+    assert representable(found) == (
+        "C1 holds in resnet20 and is undecided in mobilenet_v2 (pretrained)."
+    )
+    first = claims(found)[0]
+    assert (first.id, first.verdict) == ("C1", UNDECIDED)
+    assert "In mobilenet_v2 (pretrained) the median R²" in first.evidence
+
+
+def test_without_the_pretrained_results_one_line_names_them(made, tmp_path, capsys):
+    copied = copied_study(made, tmp_path)
+    shutil.rmtree(tmp_path / "pretrained")
+    assert tables.main([str(copied)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{tmp_path}/pretrained/study.json is missing: the stage prepare")
+
+
+def test_runs_of_the_pretrained_network_stand_in_the_report(made):
+    text = (made / "report.html").read_text()
+    stage = "correlation@pretrained-mobilenet_v2"
+    assert f'href="../pretrained/records/{stage.replace("@", "%40")}/metrics.json"' in text
+    table3 = text[text.index('id="table3_main"') : text.index('id="paired_differences"')]
+    assert "train_base@made-resnet20" in table3
+    assert "@pretrained" not in table3
+
+
+def test_a_study_without_methods_has_its_networks_alone(results, tmp_path):
+    folder = copied_study(results, tmp_path).with_name("pretrained")
+    names, text = make(folder)
+    assert names == {"table1_correlation", *OF_NETWORKS}
+    assert re.findall(r'<article class="claim \S+" id="(C\d)">', text) == ["C1"]
+    assert "Main results" not in text
+    assert "mobilenet_v2: weights torchvision:SOME, top-1 81.6 %" in text
+    assert "0 search" not in text
+
+
+def test_a_network_without_shortcuts_is_said_and_not_drawn(tmp_path):
+    folder = Study(
+        tmp_path / "plain", methods=("graphpruning",), seeds=("0",), shortcuts=False
+    ).write()
+    found = read(folder)
+    assert representable(found) == (
+        "C1 holds in mobilenet_v2 (pretrained). "
+        "In resnet20 no block has a shortcut, so it is not tested."
+    )
+    assert claims(found)[0].verdict == HOLDS
+    names, text = make(folder)
+    assert {"table1_correlation", *OF_NETWORKS} < names
+    assert "In resnet20 no block has a shortcut" in text
+
+
+def test_without_any_shortcut_c1_is_not_tested(tmp_path):
+    plain = Study(tmp_path / "pretrained", models=("vgg",), methods=(), shortcuts=False).write()
+    assert claims(read(plain))[0].verdict == UNDECIDED
+    assert make(plain)[0] == {"figure3_graph"}
+
+
+def test_a_network_of_both_studies_is_told_apart(tmp_path):
+    folder = Study(tmp_path / "own", models=("mobilenet_v2",), methods=("graphpruning",)).write()
+    text = tables.to_markdown(tables.correlation(read(folder)), captions(read(folder))[
+        "table1_correlation"])  # fmt: skip
+    assert "| mobilenet_v2 | trained | same block |" in text
+    assert "| mobilenet_v2 (pretrained) | trained | same block |" in text
+
+
+def test_budgets_may_be_labels(tmp_path):
+    study = Study(
+        tmp_path / "labels",
+        models=("one", "other"),
+        methods=("graphpruning", "uniform"),
+        budgets=("large", 0.5, "2M"),
+        seeds=("0",),
+        candidates=3,
+    )
+    study.labels = {"one": {"large": 2_000_000_000}, "other": {"large": 316_000_000}}
+    found = read(study.write())
+    assert budget_amount(found, "large", "one") == "large (2G)"
+    assert budget_name(found, "large", "other") == "large (316M) budget"
+    assert budget_amount(found, "large") == "large"
+    assert budget_amount(found, "0.5") == "50 %"
+    assert budget_name(found, "2M") == "2M MACs"
+    shown = tables.main_results(found).shown
+    assert list(shown["Budget"].unique()) == [
+        "—", "large (2G)", "50 %", "2M", "large (316M)"
+    ]  # fmt: skip
+
+
+def test_weights_without_a_hash_are_damage(made, tmp_path):
+    folder = copied_study(made, tmp_path).with_name("pretrained")
+    path = folder / "base/mobilenet_v2/metrics.json"
+    value = json.loads(path.read_text())
+    del value["weights"]["sha256"]
+    path.write_text(json.dumps(value))
+    with pytest.raises(UserError, match="no 'sha256'"):
+        read(folder)

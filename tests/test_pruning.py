@@ -1,0 +1,261 @@
+"""`prune`, end to end on a small folder of images: results, resumption, refusals, ONNX."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from graphpruning import UserError, load_architecture, prune
+from graphpruning.__main__ import main
+from graphpruning.network.zoo import build
+from graphpruning.pruning import _recipes
+from graphpruning.training.data import Preprocessing, load, prepared
+
+SIZE = (3, 32, 32)
+ROOT = Path(__file__).parents[1]
+ARGUMENTS: dict[str, Any] = {
+    "budget": 0.5,
+    "input_size": SIZE,
+    "epochs": 2,
+    "pruningnet_epochs": 1,
+    "evaluations": 12,
+    "batch_size": 16,
+    "precision": "32-true",
+}
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three colours with noise: 24 training and 12 test images of each."""
+    root = tmp_path_factory.mktemp("images")
+    noise = np.random.default_rng(0)
+    for part, count in (("train", 24), ("val", 12)):
+        for channel, colour in enumerate(("red", "green", "blue")):
+            folder = root / part / colour
+            folder.mkdir(parents=True)
+            for number in range(count):
+                pixels = noise.integers(0, 160, (32, 32, 3), dtype=np.uint8)
+                pixels[..., channel] += 95
+                Image.fromarray(pixels).save(folder / f"{number}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of a base, as a user would have saved them."""
+    file = tmp_path_factory.mktemp("weights") / "base.pth"
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        torch.save(build("resnet8", 3).state_dict(), file)
+    return file
+
+
+@pytest.fixture(scope="module")
+def pruned(images: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("pruned") / "out"
+    prune("resnet8", images, out=out, weights=weights, **ARGUMENTS)
+    return out
+
+
+@pytest.fixture
+def no_onnx(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the extra were not installed; which also saves seconds."""
+    monkeypatch.setattr("graphpruning.export.find_spec", lambda name: None)
+
+
+def report_of(out: Path) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads((out / "report.json").read_text())
+    return result
+
+
+def test_the_folder_holds_what_is_promised(pruned: Path) -> None:
+    names = {"architecture.json", "weights.safetensors", "network.onnx", "report.md",
+             "report.json"}  # fmt: skip
+    assert {path.name for path in pruned.iterdir()} == names
+
+
+def test_the_network_has_the_accuracy_and_costs_of_the_report(pruned: Path, images: Path) -> None:
+    report = report_of(pruned)
+    model = load_architecture(pruned / "architecture.json")
+    described = json.loads((pruned / "architecture.json").read_text())
+    preprocessing = Preprocessing.from_dict(described["preprocessing"])
+    test = prepared(load("folder", images, False, preprocessing), preprocessing, 12)
+    hits = sum(int((model(batch).argmax(1) == labels).sum()) for batch, labels in test)
+    assert report["after"]["top1"] == pytest.approx(100 * hits / 36)
+    assert report["after"]["params"] == sum(p.numel() for p in model.parameters())
+    assert 0.49 * report["before"]["macs"] <= report["after"]["macs"]
+    assert report["after"]["macs"] <= report["settings"]["budget_macs"]
+    assert described["macs"] == report["after"]["macs"]
+    kept = {group: widths[1] for group, widths in report["widths"].items()}
+    assert kept == described["widths"]
+
+
+def test_before_is_the_base_with_its_weights(pruned: Path, images: Path, weights: Path) -> None:
+    report = report_of(pruned)
+    base = build("resnet8", 3)
+    base.load_state_dict(torch.load(weights, weights_only=True))
+    preprocessing = Preprocessing.from_dict(report["settings"]["preprocessing"])
+    test = prepared(load("folder", images, False, preprocessing), preprocessing, 12)
+    base.eval()
+    hits = sum(int((base(batch).argmax(1) == labels).sum()) for batch, labels in test)
+    assert report["before"]["top1"] == pytest.approx(100 * hits / 36)
+    assert report["settings"]["weights"]["source"] == "base.pth"
+
+
+def test_onnx_gives_the_outputs_of_pytorch(pruned: Path) -> None:
+    model = load_architecture(pruned / "architecture.json")
+    images = torch.randn(5, *SIZE)
+    session = onnxruntime.InferenceSession(pruned / "network.onnx")
+    (found,) = session.run(None, {"images": images.numpy()})
+    torch.testing.assert_close(torch.from_numpy(found), model(images), rtol=1e-4, atol=1e-4)
+    assert report_of(pruned)["onnx"]["difference"] <= 1e-4
+
+
+def test_the_report_for_people_has_the_same_numbers(pruned: Path) -> None:
+    report, text = report_of(pruned), (pruned / "report.md").read_text()
+    for part in ("before", "after"):
+        assert f"{report[part]['top1']:.2f}" in text
+        assert f"{report[part]['macs']:,}" in text
+    assert "12 candidates judged on 7 images" in text
+    assert "the trained network's weights, cut and fitted again" in text
+    assert "1e-04" in text
+
+
+@pytest.mark.usefixtures("no_onnx")
+def test_a_killed_run_continues_to_the_same_result(
+    pruned: Path, images: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    options = [
+        "prune", "--model", "resnet8", "--weights", str(weights), "--data", str(images),
+        "--out", str(out), "--budget", "0.5", "--input-size", "3", "32", "32", "--epochs", "2",
+        "--pruningnet-epochs", "1", "--evaluations", "12", "--batch-size", "16",
+        "--precision", "32-true",
+    ]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen([sys.executable, "-m", "graphpruning", *options], env=environment,
+                               cwd=tmp_path, stdout=subprocess.DEVNULL)  # fmt: skip
+    journal = out / "checkpoints" / "journal.jsonl"
+    deadline = time.monotonic() + 60
+    while not (journal.exists() and journal.read_bytes().count(b"\n") >= 4):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (out / "report.json").exists()
+
+    assert main(options) == 0
+    assert "PruningNet: epoch" not in capsys.readouterr().out
+    assert not (out / "checkpoints").exists()
+    same = ("architecture.json", "weights.safetensors")
+    assert [(out / f).read_bytes() for f in same] == [(pruned / f).read_bytes() for f in same]
+    found, expected = report_of(out), report_of(pruned)
+    for key in ("widths", "search_top1", "settings"):
+        assert found[key] == expected[key]
+    assert found["after"]["top1"] == expected["after"]["top1"]
+
+
+@pytest.mark.parametrize("method", ["metapruning", "amc"])
+@pytest.mark.usefixtures("no_onnx")
+def test_weights_from_elsewhere(method: str, images: Path, weights: Path, tmp_path: Path) -> None:
+    arguments = {**ARGUMENTS, "evaluations": 4, "epochs": 1}
+    report = prune("resnet8", images, out=tmp_path, method=method, weights=weights, **arguments)
+    assert report["settings"]["evaluations"] == 4
+    assert report["after"]["macs"] <= report["settings"]["budget_macs"]
+
+
+@pytest.mark.usefixtures("no_onnx")
+def test_without_weights_and_without_the_extra(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = prune("resnet8", images, out=tmp_path, method="uniform", **ARGUMENTS)
+    printed = capsys.readouterr().out
+    assert "no weights were given" in printed
+    assert "pip install 'graphpruning[onnx]'" in printed
+    assert report["settings"]["evaluations"] == 1
+    assert report["before"]["top1"] is None and report["settings"]["initial"] == "scratch"
+    assert "no" in (tmp_path / "report.md").read_text()
+    assert not (tmp_path / "network.onnx").exists()
+    load_architecture(tmp_path / "architecture.json")
+
+
+@pytest.mark.usefixtures("no_onnx")
+def test_a_users_own_trained_network(images: Path, tmp_path: Path) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        own = nn.Sequential(
+            nn.Conv2d(3, 16, 3, 2), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 16, 3, 2),
+            nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 3),
+        )  # fmt: skip
+    before = {name: tensor.clone() for name, tensor in own.state_dict().items()}
+    arguments = {**ARGUMENTS, "initial": "searched"}
+    report = prune(own, images, out=tmp_path, **arguments)
+    assert report["before"]["top1"] is not None
+    assert all(torch.equal(tensor, before[name]) for name, tensor in own.state_dict().items())
+    load_architecture(tmp_path / "architecture.json", build=lambda: own)
+
+
+def refusal(images: Path, out: Path, model: str = "resnet8", **changes: Any) -> str:
+    with pytest.raises(UserError) as refused:
+        prune(model, images, out=out, **{**ARGUMENTS, **changes})
+    assert "\n" not in str(refused.value)
+    return str(refused.value)
+
+
+def test_what_does_not_fit_is_refused_before_anything_is_written(
+    images: Path, weights: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    assert "did you mean 'amc'" in refusal(images, out, method="acm")
+    assert "give --weights" in refusal(images, out, method="amc")
+    assert "give --weights" in refusal(images, out, initial="base")
+    assert "cannot be reached" in refusal(images, out, budget=0.001)
+    assert "neither a share" in refusal(images, out, budget="half")
+    assert "at least 2" in refusal(images, out, evaluations=1)
+    assert "cut square" in refusal(images, out, input_size=(3, 32, 24))
+    assert "for each of the 3" in refusal(images, out, mean=(0.5,))
+    assert "does not fit" in refusal(images, out, model="resnet14", weights=weights)
+    assert "missing" in refusal(images / "train", out)
+    assert not out.exists()
+
+
+def test_a_finished_run_is_not_overwritten(pruned: Path, images: Path) -> None:
+    assert "holds a finished run" in refusal(images, pruned)
+
+
+def test_a_network_with_other_classes_than_the_folder(images: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="10 outputs, but the data 3 classes"):
+        prune(lambda: build("resnet8", 10), images, out=tmp_path, **ARGUMENTS)
+
+
+def test_export_writes_what_the_architecture_describes(pruned: Path, tmp_path: Path) -> None:
+    file = tmp_path / "again.onnx"
+    assert main(["export", str(pruned / "architecture.json"), "--onnx", str(file)]) == 0
+    images = np.zeros((1, *SIZE), np.float32)
+    outputs = [
+        onnxruntime.InferenceSession(path).run(None, {"images": images})[0]
+        for path in (file, pruned / "network.onnx")
+    ]
+    np.testing.assert_array_equal(*outputs)
+
+
+@pytest.mark.parametrize(
+    ("images", "batch", "epochs"), [(500, 16, 100), (5_000, 64, 100), (1_281_167, 256, 30)]
+)
+def test_recipes_follow_the_number_of_images(images: int, batch: int, epochs: int) -> None:
+    recipes = _recipes(images, None, None, None, None, "scratch")
+    assert recipes["final"].batch_size == recipes["pruningnet"].batch_size == batch
+    assert recipes["final"].epochs == 2 * recipes["pruningnet"].epochs == epochs
+    tuned = _recipes(images, None, None, None, None, "base")["final"]
+    assert tuned.lr == pytest.approx(recipes["final"].lr / 5)
