@@ -35,6 +35,7 @@ def test_found_networks_meet_and_use_their_budgets() -> None:
 
 def test_tables_from_the_committed_results_are_the_committed_tables(tmp_path: Path) -> None:
     copy = tmp_path / "results/desk"
+    shutil.copytree(ROOT / "results/pretrained", tmp_path / "results/pretrained")
     shutil.copytree(DESK, copy)
     shutil.rmtree(copy / "tables")
     assert tables.main([str(copy)]) == 0

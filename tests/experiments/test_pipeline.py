@@ -48,7 +48,8 @@ def copy_repository(target: Path) -> Path:
     listed = run(ROOT, "git", "ls-files", "-co", "--exclude-standard", "-z").stdout
     for name in listed.split("\0"):
         path = ROOT / name
-        if path.is_file() and not name.startswith("results/"):
+        mine = not name.startswith("results/") or name.startswith("results/pretrained/")
+        if path.is_file() and mine:
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, target / name)
     shutil.copy(target / "studies/smoke.yaml", target / "params.yaml")
