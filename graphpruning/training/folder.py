@@ -38,7 +38,8 @@ CPU = torch.device("cpu")
 CACHE = Path("checkpoints/decoded")
 DECODED_AT_ONCE = 64  # images
 RATIOS = (3 / 4, 4 / 3)  # aspect ratios of random crops
-FRAMES = (0xC0, 0xC1, 0xC2)  # JPEG markers: baseline, extended, progressive
+JPEG = b"\xff\xd8"  # how such a file begins
+FRAMES = (0xC0, 0xC1, 0xC2)  # markers: baseline, extended, progressive
 ROWS_BELOW = 16  # of which colours in the last wanted rows are interpolated; two would do
 ATTEMPTS = 10  # at a random crop, before the centre is taken
 
@@ -203,13 +204,11 @@ def decode(content: bytes, box: tuple[int, int, int, int] | None = None) -> Imag
 
     Raises `ValueError` for content that is no whole image.
     """
+    if box is not None and content.startswith(JPEG):
+        content = end_at_row(content, box[3])
     try:
         with Image.open(BytesIO(content)) as image:
-            whole = (0, 0, *image.size)
-        if box is not None and image.format == "JPEG":
-            content = end_at_row(content, box[3])
-        with Image.open(BytesIO(content)) as image:
-            part = image.crop(box or whole)
+            part = image.crop(box or (0, 0, *image.size))
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(str(error)) from None
     return part if part.mode == "RGB" else part.convert("RGB")
@@ -221,7 +220,7 @@ def end_at_row(content: bytes, row: int) -> bytes:
     Only the height in the frame's header is changed: pixels above `row` stay as they are. The
     rest of the file is skipped, so that a fault in it shows only when another crop needs it.
     """
-    place = 2
+    place = len(JPEG)
     while place + 8 < len(content) and content[place] == 0xFF:
         length = int.from_bytes(content[place + 2 : place + 4], "big")
         if content[place + 1] in FRAMES:

@@ -185,6 +185,16 @@ def test_sizes_that_do_not_fit_together_are_refused(values: dict[str, Any], says
         Preprocessing(**{"mean": (0.5,), "std": (0.2,), "pad": 0, "flip": True, **values})
 
 
+def test_normalising_in_parts_computes_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    preprocessing = Preprocessing((0.5, 0.4, 0.3), (0.2, 0.25, 0.3), pad=2, flip=True)
+    pixels = images(7).images.permute(0, 2, 3, 1)
+    whole = data.normalise(pixels, preprocessing)
+    for values in (1, 3 * 6 * 8 * 2):  # one image at a time, then two
+        monkeypatch.setattr(data, "IN_CACHE", values)
+        assert torch.equal(data.normalise(pixels, preprocessing), whole)
+    assert data.normalise(pixels[:0], preprocessing).shape == (0, 3, 6, 8)
+
+
 def test_splits_are_disjoint_stratified_and_deterministic() -> None:
     counts = [100, 100, 50]
     labels = torch.repeat_interleave(torch.arange(3), torch.tensor(counts))
