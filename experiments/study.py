@@ -30,8 +30,8 @@ class Network:
     """One model: how it is built, and where it differs from the rest of the study.
 
     `options` go to `zoo.build`. `budgets` says how many MACs a budget's label ("large") means for
-    this model. `recipes` replace the study's. `weights`, "torchvision" or a file, are those of a
-    base that is trained already.
+    this model. `recipes` replace the study's. `weights`, torchvision's or a file's as
+    `training.pretrained` takes them, are those of a base that is trained already.
     """
 
     options: dict[str, Any] = field(default_factory=dict)
