@@ -121,7 +121,7 @@ def prune(
     allowed = budget_in_macs(budget, space.macs(space.full))
     space.require(allowed)
 
-    images = _images(listings, preprocessing, workers, seed)
+    images = _images(listings, preprocessing, workers, seed, out / "checkpoints/decoded")
     fabric = make_fabric(precision, cache=out / "checkpoints" / "precision.json")
     recipes = _recipes(len(images.train), batch_size, lr, pruningnet_epochs, epochs, initial)
     judged = methods.evaluations_of(row, evaluations)
@@ -297,11 +297,11 @@ class _Job:
 
 
 def _images(
-    listings: list[Listing], preprocessing: Preprocessing, workers: int, seed: int
+    listings: list[Listing], preprocessing: Preprocessing, workers: int, seed: int, cache: Path
 ) -> _Parts:
     """Split the training images, of which a tenth judges candidates."""
     every, test = (
-        open_images(listing, train, preprocessing, workers)
+        open_images(listing, train, preprocessing, workers, cache)
         for listing, train in zip(listings, (True, False), strict=True)
     )
     searching = min(SEARCH, max(len(every.classes), len(every) // 10))

@@ -94,6 +94,8 @@ class Journal:
         self.resumed = bool(self._replay)
         require_shared(self._path, len(self._replay))
         self._rewrite(list(self._replay))
+        self._before = sum(answer.seconds for answer in self._replay)
+        self._started = time.perf_counter()
 
     @property
     def computed(self) -> int:
@@ -102,8 +104,9 @@ class Journal:
 
     @property
     def seconds(self) -> float:
-        """How long computing them took, in this run and in those it resumes."""
-        return sum(answer.seconds for answer in self._given)
+        """How long the search has taken: since this journal was opened, agent included, and what
+        the answers took that it found there."""
+        return self._before + time.perf_counter() - self._started
 
     def __call__(self, widths: Widths) -> float:
         """Return the accuracy of `widths` in percent; RuntimeError when none is left to ask."""

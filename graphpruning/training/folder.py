@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from graphpruning.errors import UserError
 from graphpruning.files import atomic
+from graphpruning.machine import is_writer
 from graphpruning.training.data import (
     Batch,
     Images,
@@ -95,7 +96,7 @@ class FolderSet:
             digest.update(np.ascontiguousarray(array).data)
         path = self.cache / f"{digest.hexdigest()[:32]}.bin"
         shape = (len(self), self.size, self.size, 3)
-        if os.environ.get("RANK", "0") != "0":  # of several processes (torchrun) the first writes
+        if not is_writer():  # of several processes (torchrun) the first writes
             while not path.exists():
                 time.sleep(0.2)
         if not path.exists():
@@ -151,11 +152,16 @@ class FolderSet:
 
 
 def open_images(
-    listing: Listing, train: bool, preprocessing: Preprocessing, workers: int = 0
+    listing: Listing,
+    train: bool,
+    preprocessing: Preprocessing,
+    workers: int = 0,
+    cache: Path = CACHE,
 ) -> Images:
     """Return listed images: decoded at once, but for training images that get random crops.
 
-    `preprocessing` must have a size. Raises `UserError` for a file that cannot be decoded.
+    `preprocessing` must have a size; what is decoded is kept under `cache`. Raises `UserError` for
+    a file that cannot be decoded.
     """
     if preprocessing.size is None:
         raise UserError("image folders need preprocessing with a size")
@@ -167,6 +173,7 @@ def open_images(
         listing.classes,
         preprocessing.size,
         workers,
+        cache=cache,
     )
     if train and preprocessing.smallest_area is not None:
         return images
