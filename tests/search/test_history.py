@@ -84,13 +84,13 @@ def test_seconds_of_a_killed_search_count(journal, questions):
     for widths in [*questions[:2], questions[0]]:  # the third is known
         first(widths)
     assert 0.04 <= first.seconds < 1
+    time.sleep(0.1)  # nobody searches: this does not count
     second = journal(slow, 4)
-    assert second.seconds == 0
+    assert 0.04 <= second.seconds < first.seconds
     for widths in [*questions[:2], questions[0]]:
         second(widths)
-    assert second.seconds == first.seconds
     second(questions[2])
-    assert second.seconds >= first.seconds + 0.02
+    assert 0.06 <= second.seconds < first.seconds
 
 
 def test_only_the_first_process_writes(journal, questions, file, monkeypatch):
