@@ -55,8 +55,6 @@ class Subnet:
         that a batch normalisation layer keeps. Several processes share the batches, and all add
         up in the order of the batches: not a bit depends on the number of processes.
         """
-        if not self._has_batch_norm():
-            return {}
         of_batches = {}
         for position, (images, _) in distributed.share(batches):
             of_batches[position] = self._statistics(weights, images)
@@ -64,6 +62,8 @@ class Subnet:
             example = next(iter(of_batches.values()))
         else:  # more processes than batches: only to know names and sizes
             example = self._statistics(weights, next(iter(batches))[0])
+        if not example:  # a network without batch normalisation
+            return {}
         values = _flat(example)
         rows = values.new_zeros(len(batches), len(values))
         for position, of_batch in of_batches.items():
@@ -75,10 +75,6 @@ class Subnet:
             name: tuple(part.chunk(2))
             for name, part in zip(example, average.split(sizes), strict=True)
         }
-
-    def _has_batch_norm(self) -> bool:
-        norms = (self.graph.module.get_submodule(name) for name in self.graph.norms)
-        return any(isinstance(norm, nn.BatchNorm2d | nn.BatchNorm1d) for norm in norms)
 
     def _statistics(self, weights: LayerWeights, images: Tensor) -> Statistics:
         of_batch: Statistics = {}

@@ -69,15 +69,15 @@ class Evaluator:
                 name: (torch.zeros_like(mean), torch.ones_like(variance))
                 for name, (mean, variance) in statistics.items()
             }
-        counts = torch.zeros(2, dtype=torch.int64, device=next(iter(weights.values()))[0].device)
+        hits, count = [], 0
         with self.autocast():
             for _, (images, labels) in share(self.search):
                 logits = self.subnet.logits(images, weights, statistics)
-                counts[0] += (logits.argmax(dim=1) == labels).sum()
-                counts[1] += len(labels)
+                hits.append((logits.argmax(dim=1) == labels).sum())
+                count += len(labels)
         self.candidates += 1
-        hits, count = sum_over_ranks(counts).tolist()
-        return float(100 * hits / count)
+        all_hits, all_images = sum_over_ranks(torch.tensor([int(sum(hits)), count])).tolist()
+        return float(100 * all_hits / all_images)
 
     @torch.no_grad()
     def statistics(self, weights: LayerWeights) -> Statistics:
