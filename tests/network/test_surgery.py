@@ -58,7 +58,7 @@ def check_removal(model: nn.Module, size: tuple[int, ...], keep: dict[str, Tenso
 
 @pytest.mark.parametrize(
     "name",
-    ["resnet8", "mobilenet_v1", "vgg11_bn", *(set(ANY_KIND) - {"convnext_tiny"})],
+    ["resnet8", "mobilenet_v1", "vgg11_bn", *(n for n in ANY_KIND if n != "convnext_tiny")],
 )
 def test_removed_channels_are_those_whose_weights_are_zero(name: str) -> None:
     """Not ConvNeXt: a layer norm without some channels has other statistics."""
