@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from graphpruning import distributed
 from graphpruning.errors import UserError
-from graphpruning.network.graph import trace
+from graphpruning.network.trace import trace
 from graphpruning.network.widths import SearchSpace
 from graphpruning.network.zoo import build
 from graphpruning.pruningnet.pruningnet import PruningNet, RandomWidthStep
