@@ -13,7 +13,6 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 
 from graphpruning import UserError, load_architecture, prune
@@ -21,6 +20,7 @@ from graphpruning.__main__ import main
 from graphpruning.network.zoo import build
 from graphpruning.pruning import _recipes
 from graphpruning.training.data import Preprocessing, load, prepared
+from tests.coloured_images import coloured_images
 
 SIZE = (3, 32, 32)
 ROOT = Path(__file__).parents[1]
@@ -37,18 +37,7 @@ ARGUMENTS: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three colours with noise: 24 training and 12 test images of each."""
-    root = tmp_path_factory.mktemp("images")
-    noise = np.random.default_rng(0)
-    for part, count in (("train", 24), ("val", 12)):
-        for channel, colour in enumerate(("red", "green", "blue")):
-            folder = root / part / colour
-            folder.mkdir(parents=True)
-            for number in range(count):
-                pixels = noise.integers(0, 160, (32, 32, 3), dtype=np.uint8)
-                pixels[..., channel] += 95
-                Image.fromarray(pixels).save(folder / f"{number}.png")
-    return root
+    return coloured_images(tmp_path_factory.mktemp("images"))
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,17 @@
 """What the README says can be done, can be done."""
 
+import importlib
 import re
+import shlex
 from pathlib import Path
 
 import pytest
+import torch
 
 from graphpruning import UserError
+from graphpruning.__main__ import main
+from graphpruning.network.zoo import build
+from tests.coloured_images import coloured_images
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -15,9 +21,71 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
-def test_the_example_prunes_a_torchvision_network(capsys: pytest.CaptureFixture[str]) -> None:
+def commands(program: str) -> list[list[str]]:
+    """The arguments of every command that starts with `program`."""
+    text = "\n".join(blocks("bash")).replace("\\\n", " ")
+    return [
+        shlex.split(line)[len(program.split()) :]
+        for line in text.splitlines()
+        if line.startswith(program)
+    ]
+
+
+@pytest.fixture
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the examples of `prune` need, in the current folder; their network is a small one."""
+    coloured_images(tmp_path / "photos")
+    torch.save(build("resnet8", 3).state_dict(), tmp_path / "resnet18.pth")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("graphpruning.export.find_spec", lambda name: None)  # seconds, tested apart
+
+
+QUICK = {"batch_size": 16, "epochs": 1, "pruningnet_epochs": 1, "evaluations": 4}
+
+
+def test_the_ten_lines_of_python_prune(photos: None, capsys: pytest.CaptureFixture[str]) -> None:
+    quick = ", ".join(f"{key}={value}" for key, value in QUICK.items())
+    code = blocks("python")[0].replace('"resnet18",', '"resnet8",')
+    code = code.replace('out="pruned",', f'out="pruned", input_size=(3, 32, 32), {quick},')
     names: dict[str, object] = {}
-    exec(blocks("python")[0], names)
+    exec(code, names)
+    last = capsys.readouterr().out.splitlines()[-2:]
+    assert [line.split()[0] for line in last] == ["before", "after"]
+    assert isinstance(names["model"], torch.nn.Module)
+
+
+def test_the_command_that_prunes(photos: None) -> None:
+    (arguments,) = [each for each in commands("python -m graphpruning") if each[0] == "prune"]
+    arguments[arguments.index("resnet18")] = "resnet8"
+    quick = [f"--{key.replace('_', '-')}={value}" for key, value in QUICK.items()]
+    assert main([*arguments, "--input-size", "3", "32", "32", *quick]) == 0
+    assert Path("pruned/report.md").exists()
+
+
+def test_the_commands_that_inspect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    inspections = [each for each in commands("python -m graphpruning") if each[0] == "inspect"]
+    assert len(inspections) == 3
+    for arguments in inspections:
+        assert main(arguments) == 0
+    assert Path("resnet50.pdf").exists()
+
+
+def test_the_stages_that_are_started_by_hand_exist() -> None:
+    """With the arguments that each stage has; test_torchrun.py runs two of them."""
+    text = "\n".join(blocks("bash"))
+    modules = re.findall(r"-m (experiments\.\w+)(?: with (.*))?", text)
+    assert len(modules) >= 4
+    for module, given in modules:
+        assert (ROOT / (module.replace(".", "/") + ".py")).exists()
+        names = [word.split("=")[0] for word in given.split() if "=" in word]
+        items = importlib.import_module(module).STAGE.items
+        assert tuple(names) == items, module
+
+
+def test_the_example_narrows_a_torchvision_network(capsys: pytest.CaptureFixture[str]) -> None:
+    names: dict[str, object] = {}
+    exec(blocks("python")[1], names)
     macs, params = map(int, capsys.readouterr().out.split())
     small = names["small"]
     assert params == sum(p.numel() for p in small.parameters())  # type: ignore[attr-defined]
@@ -25,7 +93,7 @@ def test_the_example_prunes_a_torchvision_network(capsys: pytest.CaptureFixture[
 
 
 def test_the_named_architecture_is_committed_and_asks_for_its_weights_only() -> None:
-    block = blocks("python")[1]
+    block = blocks("python")[2]
     (path,) = re.findall(r'"(results/.*?)"', block)
     assert (ROOT / path).exists()
     code = block.replace(path, str(ROOT / path))
