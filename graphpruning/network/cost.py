@@ -6,8 +6,16 @@ normalisation, activation or pooling): exactly half of what `FlopCounterMode` co
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
-from graphpruning.network.graph import FIXED, ChannelGraph, Channels, Group, Widths
+from graphpruning.network.graph import (
+    FIXED,
+    ChannelGraph,
+    Channels,
+    Group,
+    Widths,
+    direct_tensor,
+)
 
 Counts = NDArray[np.int64]
 
@@ -29,7 +37,12 @@ class CostTable:
         self.reads = self._linear([layer.inputs for layer in layers])
         self.writes = self._linear([layer.outputs for layer in layers])
         self.norms = self._linear(list(graph.norms.values()))
-        self.scales = self._linear(list(graph.scales.values()))
+        learnt = {
+            name: channels
+            for name, channels in (graph.scales | graph.constants).items()
+            if isinstance(direct_tensor(graph.module, name), nn.Parameter)
+        }
+        self.direct = self._linear(list(learnt.values()))
         self.kernel = np.array([layer.kernel[0] * layer.kernel[1] for layer in layers])
         self.positions = np.array([layer.output_size[0] * layer.output_size[1] for layer in layers])
         self.bias = np.array([layer.bias for layer in layers], dtype=np.int64)
@@ -75,12 +88,12 @@ class CostTable:
         return result
 
     def params(self, matrix: Counts) -> Counts:
-        """Parameters [vectors]: weights, biases, what normalisations learn, per-channel scales."""
+        """Parameters [vectors] of layers and normalisations, and those that are used directly."""
         columns, filters = self.count(self.columns, matrix), self.count(self.writes, matrix)
         layers = (columns * self.kernel + self.bias) * filters
         norms = self.affine * self.count(self.norms, matrix)
-        scales = self.count(self.scales, matrix)
-        result: Counts = layers.sum(axis=1) + norms.sum(axis=1) + scales.sum(axis=1)
+        direct = self.count(self.direct, matrix)
+        result: Counts = layers.sum(axis=1) + norms.sum(axis=1) + direct.sum(axis=1)
         return result
 
 

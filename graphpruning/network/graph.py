@@ -114,9 +114,10 @@ class Group:
 class ChannelGraph:
     """What `trace` found; layers and groups stand in forward order.
 
-    `norms` maps each normalisation, and `scales` each parameter that multiplies channels (such as
-    ConvNeXt's layer scale), to the units of its channels. `module` is the traced network, which
-    `Subnet` runs at other widths.
+    `norms` maps each normalisation to the units of its channels, `scales` each parameter that
+    multiplies channels (such as ConvNeXt's layer scale), and `constants` the buffers and other
+    parameters that are used directly. `module` is the traced network, which `Subnet` runs at other
+    widths.
     """
 
     layers: tuple[Layer, ...]
@@ -124,6 +125,7 @@ class ChannelGraph:
     groups: tuple[Group, ...]
     norms: dict[str, Channels]
     scales: dict[str, Channels]
+    constants: dict[str, Channels]
     input_size: tuple[int, ...]
     module: fx.GraphModule = field(repr=False)
 
@@ -212,6 +214,19 @@ class ChannelGraph:
                 for group in self.groups
             ],
         }
+
+
+def direct_tensor(model: nn.Module, name: str) -> Tensor:
+    """The parameter or buffer called `name`, which no layer or normalisation owns."""
+    owner, _, attribute = name.rpartition(".")
+    value: Tensor = getattr(model.get_submodule(owner), attribute)
+    return value
+
+
+def cut_direct(value: Tensor, index: Tensor) -> Tensor:
+    """A tensor such as [channels, 1, 1] with the channels of `index` along its only axis."""
+    shape = [len(index) if size > 1 else 1 for size in value.shape]
+    return value.flatten()[index.to(value.device)].view(shape)
 
 
 def kept(channels: Channels, mask: UnitMask) -> Tensor:

@@ -20,7 +20,8 @@ Batch = tuple[Tensor, Tensor]
 
 LayerWeights = dict[str, tuple[Tensor, Tensor | None]]
 """Per layer (weight, bias) at the widths in question; per normalisation, where it has them,
-(scale, shift); per scale parameter, where it is not 1, (scale, None)."""
+(scale, shift); per scale parameter, where it is not 1, and per constant of which channels went,
+(value, None)."""
 
 Statistics = dict[str, tuple[Tensor, Tensor]]
 """Per batch normalisation the mean and variance of its channels."""
@@ -98,16 +99,15 @@ class _Run(fx.Interpreter):
     ) -> None:
         super().__init__(subnet.graph.module)
         self.layers = subnet.layers
+        self.scales = subnet.graph.scales
         self.weights = weights
         self.statistics = statistics
         self.collect = collect
 
     def get_attr(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        value = super().get_attr(target, args, kwargs)
-        if value.numel() == 1:
-            return value
-        scale, _ = self.weights.get(target, (None, None))
-        return 1.0 if scale is None else scale
+        if target in self.weights:
+            return self.weights[target][0]
+        return 1.0 if target in self.scales else super().get_attr(target, args, kwargs)
 
     def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         module = self.submodules[target]
@@ -117,9 +117,11 @@ class _Run(fx.Interpreter):
             return self._batch_norm(target, module, args[0])
         if isinstance(module, nn.LayerNorm):
             return self._layer_norm(target, module, args[0])
-        if isinstance(module, nn.Dropout):  # in training alone, whatever the module's own mode
+        if isinstance(module, nn.Dropout | nn.Dropout2d):
+            # In training alone, whatever the module's own mode.
             training = self.statistics is None and self.collect is None
-            return F.dropout(args[0], module.p, training)
+            drop = F.dropout2d if isinstance(module, nn.Dropout2d) else F.dropout
+            return drop(args[0], module.p, training)
         return super().call_module(target, args, kwargs)
 
     def _layer(self, name: str, module: nn.Module, x: Tensor) -> Tensor:

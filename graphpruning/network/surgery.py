@@ -6,7 +6,15 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from graphpruning.network.graph import ChannelGraph, Layer, UnitMask, Widths, kept
+from graphpruning.network.graph import (
+    ChannelGraph,
+    Layer,
+    UnitMask,
+    Widths,
+    cut_direct,
+    direct_tensor,
+    kept,
+)
 from graphpruning.network.subnet import LayerWeights, Statistics
 
 
@@ -35,8 +43,8 @@ def narrow(
             _narrow_layer(result.get_submodule(layer.name), layer, mask)
         for name, channels in graph.norms.items():
             _narrow_norm(result.get_submodule(name), kept(channels, mask))
-        for name, channels in graph.scales.items():
-            _narrow_scale(result, name, kept(channels, mask))
+        for name, channels in (graph.scales | graph.constants).items():
+            _narrow_direct(result, name, kept(channels, mask))
     return result
 
 
@@ -68,16 +76,13 @@ def _narrow_norm(module: nn.Module, index: Tensor) -> None:
             setattr(module, name, _cut(parameter, index))
 
 
-def _narrow_scale(model: nn.Module, name: str, index: Tensor) -> None:
-    """Cut a parameter such as [channels, 1, 1] along its only axis."""
+def _narrow_direct(model: nn.Module, name: str, index: Tensor) -> None:
     owner, _, attribute = name.rpartition(".")
-    module = model.get_submodule(owner)
-    value = getattr(module, attribute)
-    shape = [len(index) if size > 1 else 1 for size in value.shape]
-    cut = value.detach().flatten()[index.to(value.device)].view(shape).clone()
+    value = direct_tensor(model, name)
+    cut = cut_direct(value.detach(), index).clone()
     if isinstance(value, nn.Parameter):
         cut = nn.Parameter(cut, requires_grad=value.requires_grad)
-    setattr(module, attribute, cut)
+    setattr(model.get_submodule(owner), attribute, cut)
 
 
 def _cut(parameter: Tensor, outputs: Tensor, inputs: Tensor | None = None) -> nn.Parameter:
@@ -94,8 +99,8 @@ def install(
 ) -> None:
     """Put the weights and statistics that a `Subnet` ran with into the narrowed `model`, in place.
 
-    Normalisations without scale and shift in `weights` get 1 and 0, per-channel scales get 1. In
-    evaluation mode the model then computes what the `Subnet` computed.
+    Normalisations without scale and shift in `weights` get 1 and 0, per-channel scales get 1, and
+    constants stay. In evaluation mode the model then computes what the `Subnet` computed.
     """
     with torch.no_grad():
         for layer in graph.layers:
@@ -114,7 +119,6 @@ def install(
                 if isinstance(parameter, Tensor):
                     parameter.copy_(torch.full_like(parameter, default) if value is None else value)
         for name in graph.scales:
-            owner, _, attribute = name.rpartition(".")
             scale, _ = weights.get(name, (None, None))
-            parameter = getattr(model.get_submodule(owner), attribute)
+            parameter = direct_tensor(model, name)
             parameter.copy_(torch.ones_like(parameter) if scale is None else scale)

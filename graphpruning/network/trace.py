@@ -7,6 +7,7 @@ second time, narrowed at random: if then any layer would read other channels tha
 the network is refused, so that a wrong graph never comes out.
 """
 
+import math
 import operator
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -15,7 +16,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.fx.passes.shape_prop import ShapeProp
 
 from graphpruning.errors import UnsupportedNetwork, UserError
 from graphpruning.network.edges import edges_and_depths
@@ -97,18 +97,30 @@ def _shaped_module(model: nn.Module, size: tuple[int, ...]) -> fx.GraphModule:
         module.eval()
         dtype = next((p.dtype for p in model.parameters()), torch.float32)
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
-        with FakeTensorMode(allow_non_fake_inputs=True) as mode:
-            blank = torch.zeros(1, *size, dtype=dtype, device=device)
-        ShapeProp(module, fake_mode=mode).propagate(blank)
-    except (RuntimeError, ValueError) as error:
+        with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+            _Shapes(module).run(torch.zeros(1, *size, dtype=dtype, device=device))
+    except (RuntimeError, ValueError, TypeError) as error:
         raise UserError(
-            f"{type(model).__name__} does not run on an image of {size}: "
-            f"{_one_line(error.__cause__ or error)}"
+            f"{type(model).__name__} does not run on an image of {size}: {_one_line(error)}"
         ) from error
     finally:
         for part, training in modes:
             part.training = training
     return module
+
+
+class _Shapes(fx.Interpreter):
+    """Writes the shape of every tensor to its node."""
+
+    def __init__(self, module: fx.GraphModule) -> None:
+        super().__init__(module)
+        self.extra_traceback = False
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        if isinstance(result, Tensor):
+            n.meta["shape"] = tuple(result.shape)
+        return result
 
 
 class _Tracer(fx.Tracer):
@@ -118,14 +130,17 @@ class _Tracer(fx.Tracer):
 
 
 def _symbolic(model: nn.Module) -> fx.GraphModule:
-    tracer = _Tracer()
+    before = set(vars(model))
     try:
-        return fx.GraphModule(model, tracer.trace(model))
+        return fx.GraphModule(model, _Tracer().trace(model))
     except Exception as error:  # torch.fx raises whatever the model's own code raises
         raise UnsupportedNetwork(
             f"{type(model).__name__} cannot be traced by torch.fx ({_one_line(error)}); make its "
             "control flow independent of the input, or trace the part that is convolutional"
         ) from error
+    finally:
+        for name in set(vars(model)) - before:  # torch.fx leaves constants of `forward` there
+            delattr(model, name)
 
 
 class _Flow(fx.Interpreter):
@@ -133,7 +148,10 @@ class _Flow(fx.Interpreter):
 
     Every tensor is an int64 tensor of the shape that the activation has. Numbers may differ along
     one axis, the channels', and are views with stride 0 along the others where possible.
+    `unexpected` is what an operation is called that fails.
     """
+
+    unexpected = "an operation in a form that is not known"
 
     def __init__(self, model: nn.Module, module: fx.GraphModule) -> None:
         super().__init__(module)
@@ -151,8 +169,8 @@ class _Flow(fx.Interpreter):
         """The normalisation `name` works on `numbers`."""
         raise NotImplementedError
 
-    def scale(self, name: str, parameter: Tensor) -> Tensor:
-        """Numbers of a parameter that is used directly, in its own shape."""
+    def direct(self, name: str, value: Tensor) -> Tensor:
+        """Numbers of a parameter or buffer that is used directly, in its own shape."""
         raise NotImplementedError
 
     def tie(self, one: Tensor, other: Tensor, how: str) -> None:
@@ -167,14 +185,26 @@ class _Flow(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> Any:
         self.node = n
-        return super().run_node(n)
+        try:
+            return super().run_node(n)
+        except UserError:
+            raise
+        except Exception:  # arguments in a form, or sizes, that nothing here expects
+            return self._refuse(self.unexpected)
 
     def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
         value = super().get_attr(target, args, kwargs)
-        return self.scale(str(target), value) if value.numel() > 1 else 1
+        known = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
+        if target not in known:
+            self._refuse("a constant made while the network runs (register it as a buffer)")
+        numbers = self.direct(str(target), value)
+        return numbers if value.numel() > 1 else 1
 
     def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
-        module, x = self.submodules[target], args[0]
+        module = self.submodules[target]
+        if len(_tensors((args, kwargs))) != 1 or not isinstance(args[0], Tensor):
+            self._refuse(f"{type(module).__name__} with other than one tensor")
+        x = args[0]
         if isinstance(module, nn.Conv2d):
             return self._convolution(str(target), module, x)
         if isinstance(module, nn.Linear):
@@ -223,12 +253,14 @@ class _Flow(fx.Interpreter):
     def _operation(self, name: str, args: Any, kwargs: Any, native: Callable[[], Any]) -> Any:
         if name in _SIZES:
             return native()
+        if name in _ADDED or name in _MULTIPLIED:
+            return self._met(_tensors((args, kwargs)), "added" if name in _ADDED else "multiplied")
+        if len(_tensors((args, kwargs))) > 1:
+            self._refuse(f"{name} of several tensors")
         if name in _ELEMENTWISE:
             return args[0]
         if name in _POOLING:
             return self._pooled(args[0])
-        if name in _ADDED or name in _MULTIPLIED:
-            return self._met(_tensors(args), "added" if name in _ADDED else "multiplied")
         if name == "mean":
             return self._averaged(*args, **kwargs)
         if name == "chunk":
@@ -272,7 +304,7 @@ class _Flow(fx.Interpreter):
 
     def _spread(self, numbers: Tensor) -> Tensor:
         """`numbers` [channels] at every position that this node's output has."""
-        height, width = self.node.meta["tensor_meta"].shape[2:]
+        height, width = self.node.meta["shape"][2:]
         return numbers[None, :, None, None].expand(1, len(numbers), height, width)
 
     def _met(self, operands: list[Tensor], how: str) -> Tensor:
@@ -295,13 +327,16 @@ class _Flow(fx.Interpreter):
         self.tie(one.flatten(), other.flatten(), how)
         return operands[0].expand(shape)
 
-    def _concatenated(self, tensors: Any, dim: int = 0) -> Tensor:
-        joined = _lean(torch.cat(tuple(tensors), dim))
+    def _concatenated(self, tensors: Any, dim: int = 0, axis: int | None = None) -> Tensor:
+        joined = _lean(torch.cat(tuple(tensors), dim if axis is None else axis))
         if sum(_varies(joined, axis) for axis in range(joined.ndim)) > 1:
             self._refuse("a concatenation that is not over channels")
         return joined
 
-    def _averaged(self, x: Tensor, dim: Any = None, keepdim: bool = False, **rest: Any) -> Tensor:
+    def _averaged(
+        self, x: Tensor, dim: Any = None, keepdim: bool = False, axis: Any = None
+    ) -> Tensor:
+        dim = axis if dim is None else dim
         axes = range(x.ndim) if dim is None else [dim] if isinstance(dim, int) else dim
         if any(_varies(x, axis) for axis in axes):
             self._refuse("a mean over channels")
@@ -367,14 +402,25 @@ class _Recorder(_Flow):
     def __init__(self, model: nn.Module, module: fx.GraphModule) -> None:
         super().__init__(model, module)
         self.ledger = Ledger()
-        self.sizes: dict[str, tuple[int, int]] = {}
+        self.sizes: dict[str, tuple[int, ...]] = {}
+        self.constants: set[str] = set()
+        self.weights: set[int] = set()
 
     def layer(self, name: str, module: nn.Module, numbers: Tensor) -> Tensor:
         if name in self.ledger.layers:
             self._refuse("a layer called twice")
-        shape = self.node.meta["tensor_meta"].shape
-        positions = shape[2:] if isinstance(module, nn.Conv2d) else shape[1:-1]
-        self.sizes[name] = (*positions, 1, 1)[:2]
+        weight = module._parameters.get("weight")
+        if weight is None:
+            self._refuse("a layer whose weight is computed, as by weight normalisation")
+        if id(weight) in self.weights:
+            self._refuse("a layer that shares another one's weight")
+        self.weights.add(id(weight))
+        shape = self.node.meta["shape"]
+        if isinstance(module, nn.Conv2d):
+            self.sizes[name] = (shape[0] * shape[2], shape[3])
+        else:
+            image = len(shape) == 4 and shape[0] == 1
+            self.sizes[name] = tuple(shape[1:3]) if image else (math.prod(shape[:-1]), 1)
         if isinstance(module, nn.Linear):
             written = self.ledger.new(module.out_features, name)
         else:
@@ -404,12 +450,14 @@ class _Recorder(_Flow):
             self._refuse("a normalisation called twice")
         self.ledger.norms[name] = numbers
 
-    def scale(self, name: str, parameter: Tensor) -> Tensor:
-        if sum(size > 1 for size in parameter.shape) > 1:
+    def direct(self, name: str, value: Tensor) -> Tensor:
+        if sum(size > 1 for size in value.shape) > 1:
             self._refuse("a parameter with more than one axis, used directly")
-        if name not in self.ledger.scales:
-            self.ledger.scales[name] = self.ledger.new(parameter.numel(), name)
-        return self.ledger.scales[name].view(parameter.shape)
+        if name not in self.ledger.direct:
+            self.ledger.direct[name] = self.ledger.new(value.numel(), name)
+        if not isinstance(value, nn.Parameter) or not all(_multiplies(u) for u in self.node.users):
+            self.constants.add(name)
+        return self.ledger.direct[name].view(value.shape)
 
     def tie(self, one: Tensor, other: Tensor, how: str) -> None:
         first, second = self.ledger.owner(one), self.ledger.owner(other)
@@ -422,6 +470,8 @@ class _Recorder(_Flow):
 class _Replay(_Flow):
     """The second run: numbers are units, some are gone, and every layer must agree."""
 
+    unexpected = "an operation that breaks when channels go"
+
     def __init__(
         self, model: nn.Module, module: fx.GraphModule, recorder: _Recorder, units: Units
     ) -> None:
@@ -433,12 +483,6 @@ class _Replay(_Flow):
         labels = self.units.labels(numbers)
         return labels[kept(labels.clamp(min=-1), self.mask)]
 
-    def run_node(self, n: fx.Node) -> Any:
-        try:
-            return super().run_node(n)
-        except RuntimeError:  # shapes that no longer fit
-            return self._refuse("an operation that breaks when channels go")
-
     def layer(self, name: str, module: nn.Module, numbers: Tensor) -> Tensor:
         read, written = self.ledger.layers[name]
         self._agree(numbers, self._narrowed(read))
@@ -447,9 +491,9 @@ class _Replay(_Flow):
     def norm(self, name: str, numbers: Tensor) -> None:
         self._agree(numbers, self._narrowed(self.ledger.norms[name]))
 
-    def scale(self, name: str, parameter: Tensor) -> Tensor:
-        numbers = self._narrowed(self.ledger.scales[name])
-        return numbers.view([len(numbers) if size > 1 else 1 for size in parameter.shape])
+    def direct(self, name: str, value: Tensor) -> Tensor:
+        numbers = self._narrowed(self.ledger.direct[name])
+        return numbers.view([len(numbers) if size > 1 else 1 for size in value.shape])
 
     def tie(self, one: Tensor, other: Tensor, how: str) -> None:
         self._agree(one, other)
@@ -502,7 +546,7 @@ def _graph(
             Layer(
                 name=name,
                 **described,
-                output_size=recorder.sizes[name],
+                output_size=(recorder.sizes[name][0], recorder.sizes[name][1]),
                 bias=part.bias is not None,
                 depth=depths[name],
                 block=_block(model, name),
@@ -512,12 +556,14 @@ def _graph(
                 writes=units.group_names(written),
             )
         )
+    direct = {name: units.labels(x).clamp(min=-1) for name, x in ledger.direct.items()}
     return ChannelGraph(
         layers=tuple(layers),
         edges=tuple(edges),
         groups=units.groups,
         norms={name: units.labels(x).clamp(min=-1) for name, x in ledger.norms.items()},
-        scales={name: units.labels(x).clamp(min=-1) for name, x in ledger.scales.items()},
+        scales={n: x for n, x in direct.items() if n not in recorder.constants},
+        constants={n: x for n, x in direct.items() if n in recorder.constants},
         input_size=size,
         module=module,
     )
@@ -558,6 +604,10 @@ def _block(model: nn.Module, name: str) -> str:
         if not isinstance(model.get_submodule(enclosing), nn.Sequential | nn.ModuleList):
             return enclosing
     return name
+
+
+def _multiplies(node: fx.Node) -> bool:
+    return node.target in (operator.mul, operator.imul, torch.mul, "mul", "mul_")
 
 
 def _tensors(values: Any) -> list[Tensor]:

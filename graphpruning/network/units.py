@@ -21,7 +21,7 @@ class Ledger:
         self.starts: list[int] = [0]
         self.layers: dict[str, tuple[Tensor, Tensor]] = {}  # numbers read, numbers written
         self.norms: dict[str, Tensor] = {}
-        self.scales: dict[str, Tensor] = {}
+        self.direct: dict[str, Tensor] = {}  # parameters and buffers used directly
         self.ties: list[tuple[Tensor, Tensor, str]] = []
         self.fixes: list[tuple[Tensor, str]] = []
 
@@ -128,7 +128,7 @@ class Units:
         names = list(ledger.layers)
         tensors = [written for _, written in ledger.layers.values()]
         tensors += [read for read, _ in ledger.layers.values()]
-        tensors += [*ledger.norms.values(), *ledger.scales.values()]
+        tensors += [*ledger.norms.values(), *ledger.direct.values()]
         fixed = np.zeros(int(self.component.max()) + 1, dtype=bool)
         for numbers, _ in ledger.fixes:
             fixed[self.component[numbers.numpy()]] = True

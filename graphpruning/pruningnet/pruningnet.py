@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from graphpruning.network.graph import ChannelGraph, Widths
+from graphpruning.network.graph import ChannelGraph, Widths, cut_direct, direct_tensor, kept
 from graphpruning.network.subnet import LayerWeights, Subnet
 from graphpruning.network.widths import SearchSpace
 from graphpruning.pruningnet.aggregator import CONDITIONINGS, SIZE
@@ -37,9 +37,16 @@ class PruningNet(nn.Module):
         """
         device = next(self.parameters()).device.type
         with torch.autocast(device, enabled=False):
-            rows, mask = self.features(widths), self.subnet.graph.first_units(widths)
+            graph = self.subnet.graph
+            rows, mask = self.features(widths), graph.first_units(widths)
             generators = zip(self.names, self.generators, rows, strict=True)
-            return {name: generator(row, mask) for name, generator, row in generators}
+            weights: LayerWeights = {
+                name: generator(row, mask) for name, generator, row in generators
+            }
+            for name, channels in graph.constants.items():  # nobody generates these
+                value = direct_tensor(graph.module, name).detach().to(rows.device)
+                weights[name] = (cut_direct(value, kept(channels, mask)), None)
+            return weights
 
     def forward(self, images: Tensor, widths: Widths) -> Tensor:
         """Return [batch, classes]; batch normalisation uses this batch's statistics."""

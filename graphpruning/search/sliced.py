@@ -10,7 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from graphpruning.network.graph import FIXED, ChannelGraph, Layer, UnitMask, Widths, kept
+from graphpruning.network.graph import (
+    FIXED,
+    ChannelGraph,
+    Layer,
+    UnitMask,
+    Widths,
+    cut_direct,
+    direct_tensor,
+    kept,
+)
 from graphpruning.network.subnet import LayerWeights
 
 RIDGE = 1e-10
@@ -42,7 +51,9 @@ class SlicedWeights:
         self.graph = graph
         self.layers = {layer.name: _weights(model, layer.name) for layer in graph.layers}
         self.norms = {name: _weights(model, name) for name in graph.norms}
-        self.scales = {name: _parameter(model, name) for name in graph.scales}
+        self.direct = {
+            name: direct_tensor(model, name).detach() for name in graph.scales | graph.constants
+        }
         self.order = {
             group: importance.argsort(descending=True, stable=True).cpu()
             for group, importance in self._importance().items()
@@ -83,10 +94,8 @@ class SlicedWeights:
             )
             if scale is not None:
                 result[name] = (scale, shift)
-        for name, channels in self.graph.scales.items():
-            value, index = self.scales[name], kept(channels, mask)
-            shape = [len(index) if size > 1 else 1 for size in value.shape]
-            result[name] = (value.flatten()[index.to(value.device)].view(shape), None)
+        for name, channels in (self.graph.scales | self.graph.constants).items():
+            result[name] = (cut_direct(self.direct[name], kept(channels, mask)), None)
         return result
 
     def _read(self, layer: Layer, weight: Tensor, mask: UnitMask) -> Tensor:
@@ -164,12 +173,6 @@ def _weights(model: nn.Module, name: str) -> tuple[Tensor | None, Tensor | None]
         weight.detach() if isinstance(weight, Tensor) else None,
         bias.detach() if isinstance(bias, Tensor) else None,
     )
-
-
-def _parameter(model: nn.Module, name: str) -> Tensor:
-    owner, _, attribute = name.rpartition(".")
-    value: Tensor = getattr(model.get_submodule(owner), attribute)
-    return value.detach()
 
 
 def _patches(

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from graphpruning import SearchSpace, macs, narrow, params, trace
@@ -93,6 +94,30 @@ def test_every_network_of_torchvision_is_narrowed_and_counted_exactly(name: str)
     assert 2 * macs(graph, widths) == counter.get_total_flops()
     assert params(graph, widths) == sum(p.numel() for p in narrowed.parameters())
     assert macs(graph, widths) < macs(graph, graph.full_widths)
+
+
+class _Folded(nn.Module):
+    """Positions on the axis of the batch, on four axes, and two images made of one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.again = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 6, 1)
+        self.rows, self.parts = nn.Linear(6, 4), nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.conv(x)
+        y = self.again(torch.cat((y, y), 0)).permute(0, 2, 3, 1)
+        count, height, width, channels = y.shape
+        rows = self.rows(y.reshape(count * height, width, channels))
+        return self.parts(rows.view(count, height // 2, 2, width, rows.shape[2]))
+
+
+def test_positions_on_any_axis_count() -> None:
+    model = _Folded()
+    graph = trace(model, (3, 4, 4))
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.zeros(1, 3, 4, 4))
+    assert 2 * macs(graph, graph.full_widths) == counter.get_total_flops()
 
 
 def test_many_width_vectors_cost_what_each_costs_alone() -> None:

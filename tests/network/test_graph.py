@@ -132,6 +132,11 @@ class _Odd(nn.Module):
         (lambda x: x.transpose(1, 2), "another axis"),
         (lambda x: x + x.mean(1, keepdim=True), "a mean over channels"),
         (lambda x: x.flip(1), "flip"),
+        (lambda x: x[:, [0, 1, 2, 3]], "in a form that is not known"),
+        (lambda x: torch.maximum(x, x), "maximum of several tensors"),
+        (lambda x: x * torch.linspace(0, 1, 4).view(1, 4, 1, 1), "a constant made while"),
+        (lambda x: torch.cat((x, torch.zeros(1, 4, 4, 4)), 2), "a constant made while"),
+        (nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 4, 1)), "whose weight is computed"),
         (lambda x: x.roll(1, 1), "roll"),
         (nn.GroupNorm(2, 4), "GroupNorm"),
         (nn.LayerNorm((4, 4, 4)), "over positions"),
@@ -168,6 +173,35 @@ def test_channels_at_constant_places_are_not_prunable(
     assert reason in graph.groups[0].reason
 
 
+def test_layers_that_share_a_weight_are_refused() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1))
+    model[1].weight = model[0].weight
+    with pytest.raises(UnsupportedNetwork, match="shares another one's weight"):
+        trace(model, (3, 4, 4))
+
+
+def test_tensors_given_by_name_are_tied_too() -> None:
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 1)
+            self.last = nn.Conv2d(8, 2, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = torch.add(self.one(x), other=self.two(x))
+            return self.last(torch.cat((y, y), axis=1)).mean(axis=(2, 3))
+
+    assert list(trace(Named(), (3, 4, 4)).full_widths) == ["one"]
+
+
+def test_a_constant_leaves_nothing_behind_in_the_network() -> None:
+    model = _Odd(lambda x: x * torch.linspace(0, 1, 4).view(1, 4, 1, 1))
+    before = set(vars(model))
+    with pytest.raises(UnsupportedNetwork):
+        trace(model, (3, 4, 4))
+    assert set(vars(model)) == before
+
+
 def test_one_channel_that_meets_all_stays() -> None:
     class Attention(nn.Module):
         def __init__(self) -> None:
@@ -188,10 +222,11 @@ def test_a_layer_that_evaluation_does_not_run_is_refused() -> None:
         trace(model, (3, 64, 64))
 
 
-def test_an_input_that_does_not_fit_is_one_line() -> None:
+def test_an_input_that_does_not_fit_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UserError, match="does not run") as refusal:
         trace(network("resnet8"), (1, 32, 32))
     assert "\n" not in str(refusal.value)
+    assert capfd.readouterr().err == ""
 
 
 def test_widths_that_do_not_fit_are_refused() -> None:

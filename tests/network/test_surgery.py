@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from graphpruning import ChannelGraph, SearchSpace, macs, narrow, params, trace
 from graphpruning.network.subnet import LayerWeights, Statistics, Subnet
 from graphpruning.network.surgery import install
+from graphpruning.pruningnet.pruningnet import PruningNet
 from tests.networks import ANY_KIND, NETWORKS, SIZE, Dense, Random, network
 
 
@@ -123,6 +124,47 @@ def test_subnet_computes_what_the_narrowed_network_computes(name: str) -> None:
     other = narrow(network(name, seed=9), graph, widths)
     install(other, graph, weights, statistics)
     assert torch.equal(other(images), expected)
+
+
+class Constants(nn.Module):
+    """Buffers that normalise, a parameter that is added, one that multiplies, and one for all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor([0.4, 0.5, 0.6]).view(3, 1, 1))
+        self.register_buffer("gain", torch.rand(6, 1, 1) + 0.5)
+        self.one, self.two = nn.Conv2d(3, 6, 1), nn.Conv2d(6, 4, 1)
+        self.added = nn.Parameter(torch.randn(6, 1, 1))
+        self.scale = nn.Parameter(torch.randn(6, 1, 1))
+        self.all = nn.Parameter(torch.tensor([2.0]))
+        self.drop = nn.Dropout2d(0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.one(x - self.mean) * self.gain + self.added
+        return self.two(self.drop(y * self.scale) * self.all).mean((2, 3))
+
+
+def test_what_no_layer_owns_is_cut_and_kept() -> None:
+    model, size = Constants().eval(), (3, 4, 4)
+    graph = trace(model, size)
+    assert list(graph.scales) == ["scale", "all"]
+    assert list(graph.constants) == ["mean", "gain", "added"]
+    widths = {"one": 4}
+    narrowed = narrow(model, graph, widths)
+    assert params(graph, widths) == sum(p.numel() for p in narrowed.parameters())
+    net = PruningNet(graph, "graph")
+    with torch.no_grad():
+        weights = net.weights(widths)
+    images = torch.randn(2, *size, generator=torch.Generator().manual_seed(0))
+    model.train()  # a trained network's mode must not matter to a candidate
+    found = Subnet(graph).logits(images, weights, {})
+    install(narrowed, graph, weights, {})
+    assert torch.equal(narrowed.mean, model.mean)
+    assert torch.equal(narrowed.gain, model.gain[:4]) and torch.equal(
+        narrowed.added, model.added[:4]
+    )
+    assert torch.equal(narrowed.scale, torch.ones(4, 1, 1))
+    torch.testing.assert_close(found, narrowed.eval()(images))
 
 
 def test_recalibration_equals_a_batch_normalisation_layer_on_the_same_batches() -> None:
