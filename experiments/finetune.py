@@ -9,7 +9,6 @@ from torch import nn
 from experiments.inputs import (
     network,
     preprocessing,
-    seeded,
     split,
     splits_hash,
     test_images,
@@ -24,7 +23,7 @@ from graphpruning.network.cost import macs, params
 from graphpruning.network.graph import Widths
 from graphpruning.network.surgery import narrow
 from graphpruning.network.trace import trace
-from graphpruning.network.zoo import build, initialise
+from graphpruning.network.zoo import build, initialise, seeded
 from graphpruning.training.checkpoint import Checkpoint, load_weights
 from graphpruning.training.data import Images, prepared
 from graphpruning.training.fabric import make_fabric, precision

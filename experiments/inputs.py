@@ -4,8 +4,7 @@ import csv
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from graphpruning.files import write_text
 from graphpruning.network.graph import ChannelGraph
 from graphpruning.network.trace import trace
 from graphpruning.network.widths import SearchSpace
-from graphpruning.network.zoo import build
+from graphpruning.network.zoo import build, seeded
 from graphpruning.training.checkpoint import load_weights
 from graphpruning.training.data import FOLDERS, Images, Preprocessing, load
 from graphpruning.training.listing import read_manifest
@@ -113,14 +112,6 @@ def fresh(description: dict[str, Any], images: Images, seed: int) -> tuple[nn.Mo
     with seeded(seed):
         model = build(**description)
     return model, trace(model, images.shape)
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Initial weights come from PyTorch's global generator: seed it here, and only here."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield
 
 
 def base_model(context: Context, images: Images) -> tuple[nn.Module, ChannelGraph]:

@@ -42,8 +42,12 @@ def prepare(context: Context) -> None:
     listings = list_data(context)
     files = write_manifest(manifest(context), listings)
     images, data = training_images(context), study.data
-    if study.methods and not data.search_images:
-        raise UserError("data: search_images: 0, but candidates are judged on them: ask for some")
+    trained = [model for model in study.models if study.networks[model].weights is None]
+    if not data.search_images and (study.methods or trained):
+        raise UserError(
+            "data: search_images: 0, but candidates and trained bases are judged on them: "
+            "ask for some"
+        )
     for model in study.models:
         _check_budgets(context, model, images)
     splits = split(images.labels, data.search_images, data.calibration_images, data.seed)

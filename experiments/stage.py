@@ -11,7 +11,6 @@ import logging
 import os
 import platform
 import shutil
-import signal
 import sys
 import time
 import warnings
@@ -26,7 +25,7 @@ from experiments.study import PARAMS, Study, load, nearest, parse
 from graphpruning.distributed import barrier, world
 from graphpruning.errors import UserError
 from graphpruning.files import write_json
-from graphpruning.machine import is_writer, processor
+from graphpruning.machine import is_writer, processor, refuse
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", "pkg_resources is deprecated", UserWarning)
@@ -40,7 +39,6 @@ SETTINGS.DISCOVER_DEPENDENCIES = "none"  # the sidecar has the versions
 SETTINGS.HOST_INFO.INCLUDE_GPU_INFO = False
 
 RUNS = Path("runs")
-PATIENCE = 10  # seconds that torchrun surely needs less of to end the others after one has failed
 VERSIONS = ("torch", "torchvision", "torch-geometric", "lightning-fabric", "numpy", "sacred", "dvc")
 
 
@@ -140,7 +138,7 @@ class Stage:
         try:
             raw = load()
         except UserError as refusal:
-            sys.exit(_refuse(refusal))
+            sys.exit(refuse(refusal))
         experiment = Experiment(self.module, save_git_info=False)
         experiment.logger = _quiet_logger()
         experiment.add_config({name: raw[name] for name in ("study", *self.sections)})
@@ -161,7 +159,7 @@ class Stage:
                 done.append(context)
                 self._work(context)
             except UserError as refusal:
-                raise SystemExit(_refuse(refusal)) from None
+                raise SystemExit(refuse(refusal)) from None
 
         experiment.run_commandline(arguments)
         if done and observer.dir is not None:
@@ -308,19 +306,6 @@ def _quiet_logger() -> Any:
     logger = logging.getLogger("sacred.stage")
     logger.setLevel(logging.CRITICAL)  # a refusal is one line; `-l INFO` says more
     return logger
-
-
-def _refuse(refusal: UserError) -> int:
-    """Say why, once; return the exit code.
-
-    All processes may refuse, or this one alone. So all but the first wait: if it refuses too,
-    torchrun ends them before they speak.
-    """
-    if not is_writer():
-        signal.signal(signal.SIGTERM, lambda *_: os._exit(2))
-        time.sleep(PATIENCE)
-    print(f"error: {refusal}", file=sys.stderr, flush=True)
-    return 2
 
 
 def _main_module() -> str:

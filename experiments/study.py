@@ -15,6 +15,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
+from graphpruning.budget import budget_in_macs as macs_of
 from graphpruning.errors import UserError
 from graphpruning.training.recipe import Recipe
 
@@ -42,7 +43,8 @@ class Network:
 
 @dataclass(frozen=True)
 class Data:
-    """Which images. `files` is what DVC watches; `search_images` are held out of training.
+    """Which images. `files` is what DVC watches; `search_images` are held out of training,
+    equally many of each class.
 
     Of `calibration_images`, which are part of training, the first `recalibration_images` give every
     candidate its batch normalisation statistics.
@@ -302,7 +304,9 @@ def _check_networks(study: Study, where: str) -> None:
             try:
                 budget_in_macs(network, budget, sys.maxsize)  # the size shows when it is built
             except UserError as refusal:
-                raise UserError(f"{where}: networks: {model}: {refusal}") from None
+                raise UserError(
+                    f"{where}: networks: {model}: {refusal}; a label needs an entry in its budgets"
+                ) from None
 
 
 def recipe(study: Study, part: Part, model: str) -> Recipe:
@@ -312,28 +316,8 @@ def recipe(study: Study, part: Part, model: str) -> Recipe:
 
 
 def budget_in_macs(network: Network, budget: float | str, full: int) -> int:
-    """MACs of a budget for `network`: a share of `full` (0.5), or absolute ("316M", "1.0G").
-
-    `budget` is one of the two, or a label for which the network says one of the two.
-    """
-    given = network.budgets.get(budget_name(budget), budget)
-    text = str(given)
-    scale = {"M": 1e6, "G": 1e9}.get(text[-1:])
-    try:
-        number = float(text[:-1] if scale else text)
-    except ValueError:
-        number = math.nan
-    named = "" if given == budget else f"{budget}: "
-    if not 0 < number < math.inf or (not scale and number > 1):
-        raise UserError(
-            f"budgets: {named}{given!r} is neither a share up to 1 nor MACs such as '316M'"
-            + ("" if named else ", nor a label that the network's own budgets explain")
-        )
-    if scale and number * scale > full:
-        raise UserError(
-            f"budgets: {named}{given!r} is more than the {full:,} MACs of the whole network"
-        )
-    return int(number * (scale or full))
+    """MACs of a budget for `network`: as the library's, or a label that the network explains."""
+    return macs_of(network.budgets.get(budget_name(budget), budget), full)
 
 
 def budget_name(budget: float | str) -> str:

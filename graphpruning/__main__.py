@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from graphpruning.errors import UserError
+from graphpruning.machine import refuse
 
 MODEL = "a name of torchvision's or of ours (resnet20, mobilenet_v1), or package.module:function"
 
@@ -20,8 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.run(options)
         sys.stdout.flush()
     except UserError as refusal:
-        print(f"error: {refusal}", file=sys.stderr)
-        return 2
+        return refuse(refusal)
     except BrokenPipeError:  # whoever reads has seen enough, as in `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
@@ -68,7 +68,7 @@ def _prune_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
         help="the trained network's weights (.safetensors, .pth, .pt), for this number of classes; "
         "without them its accuracy is not known, and training starts from scratch")  # fmt: skip
     add("--data", required=True, metavar="IMAGE_FOLDER",
-        help="folder with train/CLASS/ and val/CLASS/ (or test/CLASS/)")  # fmt: skip
+        help="folder with train/CLASS/ and val/CLASS/ (if missing: test/CLASS/)")  # fmt: skip
     add("--budget", required=True, help="MACs: a share of the full network's (0.5), or 300M, 2G")
     add("--method", default="graphpruning",
         help="graphpruning (default), or another row of graphpruning/methods.py")  # fmt: skip

@@ -108,10 +108,11 @@ def _builder(path: str | Path, network: dict[str, Any], build: Build | None) -> 
     if "function" not in network:
         return Builder(zoo.build, network)
     if build is None:
-        place = network["function"]
+        taken = "".join(f" {name}" for name in network if name != "function")
         raise UserError(
-            f"the network of {path} is built by your function {place}: give it, as "
-            f"load_architecture(..., build={place.rpartition(':')[2]}) or --model {place}"
+            f"the network of {path} is your own, {network['function']}: give a function that "
+            f"returns the full network, as load_architecture(..., build=lambda{taken}: model) or "
+            "--model package.module:function"
         )
     return Builder(build, network)
 

@@ -1,15 +1,14 @@
 """Prune a network for a folder of images: PruningNet, search, final training, and a report.
 
 Every part continues where a killed run stopped, to the same result. The images of DATA/train are
-trained on, but for a search split by which candidates are judged; DATA/val (or DATA/test) is read
-for the accuracies of the report alone.
+trained on, but for a search split by which candidates are judged; DATA/val (DATA/test, if there is
+no val) is read for the accuracies of the report alone.
 """
 
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -31,7 +30,7 @@ from graphpruning.network.subnet import LayerWeights
 from graphpruning.network.surgery import install, narrow
 from graphpruning.network.trace import trace
 from graphpruning.network.widths import SearchSpace
-from graphpruning.network.zoo import initialise
+from graphpruning.network.zoo import initialise, seeded
 from graphpruning.pruningnet.pruningnet import PruningNet, RandomWidthStep
 from graphpruning.report import markdown, report
 from graphpruning.search.evaluator import Evaluator
@@ -107,7 +106,7 @@ def prune(
     classes = len(listings[0].classes)
 
     make = builder(model, classes, size[0])
-    with _seeded(seed):
+    with seeded(seed):
         base = make()
     source = {"source": "the network given"} if isinstance(model, nn.Module) else None
     if weights is not None:
@@ -117,6 +116,11 @@ def prune(
     if source is None and "base" in (initial, row.source):
         raise UserError(f"{method}, initial {initial}: the trained network is cut; give --weights")
     graph = trace(base, size)
+    if isinstance(model, nn.Module) and initial == "scratch" and graph.scales:
+        raise UserError(
+            f"initial scratch: the fresh value of the parameter {next(iter(graph.scales))!r} is "
+            "not known: give a function that builds the network"
+        )
     space = SearchSpace(graph, divisor=divisor, smallest=smallest)
     allowed = budget_in_macs(budget, space.macs(space.full))
     space.require(allowed)
@@ -237,7 +241,7 @@ class _Job:
         """Train the PruningNet of the method, or cut the base."""
         if self.row.source == "base":
             return self._cutting_judge()
-        with _seeded(self.seed):
+        with seeded(self.seed):
             net = PruningNet(self.graph, self.row.source)
         recipe = self.recipes["pruningnet"]
         fit(
@@ -263,7 +267,7 @@ class _Job:
 
     def train(self, widths: Widths, initial: Initial, judge: _Judge) -> nn.Module:
         """Return the network at `widths`, trained from what `initial` says."""
-        with _seeded(self.seed):
+        with seeded(self.seed):
             model = narrow(self.base if initial == "base" else self.make(), self.graph, widths)
             initialise(model)
         if initial != "scratch":
@@ -341,10 +345,11 @@ def _recipes(
     sees three million images, but each from 30 to 100 times, and the PruningNet half of that. The
     learning rate is the usual 0.1 for 128 images of a batch; a fifth of it for trained weights.
     """
-    batch = batch_size or max(16, min(256, 1 << max(0, images // 50).bit_length() - 1))
-    long = epochs or min(100, max(30, round(3_000_000 / images)))
-    short = pruningnet_epochs or long / 2
-    rate = lr or 0.1 * batch / 128
+    power = 1 << max(1, images // 50).bit_length() - 1
+    batch = max(16, min(256, power)) if batch_size is None else batch_size
+    long = min(100, max(30, round(3_000_000 / images))) if epochs is None else epochs
+    short = long / 2 if pruningnet_epochs is None else pruningnet_epochs
+    rate = 0.1 * batch / 128 if lr is None else lr
     shared: dict[str, Any] = {"batch_size": batch, "label_smoothing": 0.1, "clip": 5.0}
     decay = 1e-4 if images > 100_000 else 5e-4
     return {
@@ -385,11 +390,3 @@ def _digest(model: nn.Module) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Initial weights come from PyTorch's global generator: seed it here, and only here."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield

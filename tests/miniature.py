@@ -24,19 +24,21 @@ FIELDS = ("ILSVRC2012_ID", "WNID", "words", "gloss", "num_children", "children",
 def build(folder: Path, classes: int, train: int, val: int) -> None:
     """Write the three archives and their MD5SUMS to `folder`.
 
-    `train` and `val` images a class, about 70 x 60 pixels: stripes whose direction and colour tell
-    the class, with noise. As in the official archives, classes are numbered in another order than
-    that of their names, and the validation images are in no order of classes.
+    `train` (the first class: twice as many) and `val` images a class, about 70 x 60 pixels: stripes
+    whose direction and colour tell the class, with noise. As in the official archives, classes are
+    numbered in another order than that of their names, and the validation images are in no order
+    of classes.
     """
     draw = np.random.default_rng(0)
     wnids = WNIDS.read_text().split()[:classes]
     numbers = dict(zip(wnids, draw.permutation(classes) + 1, strict=True))
+    counts = dict(zip(wnids, [2 * train, *[train] * (classes - 1)], strict=True))
     folder.mkdir(parents=True, exist_ok=True)
     with tarfile.open(folder / ARCHIVES[0], "w") as outer:
         for label, wnid in enumerate(wnids):
             content = io.BytesIO()
             with tarfile.open(fileobj=content, mode="w") as inner:
-                for number in range(train):
+                for number in range(counts[wnid]):
                     add(inner, f"{wnid}_{number}.JPEG", image(draw, label, classes))
             add(outer, f"{wnid}.tar", content.getvalue())
     truth = draw.permutation(np.repeat(np.arange(classes), val))
@@ -44,7 +46,8 @@ def build(folder: Path, classes: int, train: int, val: int) -> None:
         for number, label in enumerate(truth, start=1):
             add(archive, f"ILSVRC2012_val_{number:08}.JPEG", image(draw, int(label), classes))
     synsets = [
-        (numbers[wnid], wnid, f"class {wnid}, other name", "", 0, [], 0, train) for wnid in wnids
+        (numbers[wnid], wnid, f"class {wnid}, other name", "", 0, [], 0, counts[wnid])
+        for wnid in wnids
     ]
     synsets.append((classes + 1, "n00001740", "entity", "", classes, list(numbers.values()), 1, 0))
     structure = np.array(synsets, dtype=[(field, object) for field in FIELDS])

@@ -78,13 +78,27 @@ def test_a_users_own_function_is_called_only_when_it_is_given(tmp_path: Path) ->
     )  # fmt: skip
     described = json.loads(path.read_text())["network"]
     assert described == {"function": f"{__name__}:plain", "num_classes": 5}
-    with pytest.raises(UserError, match="is built by your function"):
+    with pytest.raises(UserError, match="build=lambda num_classes: model"):
         load_architecture(path)
     images = torch.randn(2, 3, 10, 10)
     loaded = load_architecture(path, build=plain)
     torch.testing.assert_close(loaded(images), narrowed(images))
     with pytest.raises(UserError, match="not a torch"):
         load_architecture(path, build=lambda num_classes: num_classes)  # type: ignore[arg-type]
+
+
+def test_a_network_that_was_given_is_loaded_as_the_refusal_says(tmp_path: Path) -> None:
+    model, path = plain(5), tmp_path / "own.json"
+    narrowed = narrow(model, trace(model, (3, 10, 10)), {"0": 7})
+    save_architecture(
+        path, tmp_path / "own.safetensors", narrowed,
+        network=builder(model), input_size=(3, 10, 10), widths={"0": 7}, preprocessing={},
+    )  # fmt: skip
+    with pytest.raises(UserError, match="build=lambda: model"):
+        load_architecture(path)
+    images = torch.randn(2, 3, 10, 10)
+    loaded = load_architecture(path, build=lambda: model)
+    torch.testing.assert_close(loaded(images), narrowed(images))
 
 
 def _rewrite(path: Path, **changes: Any) -> None:

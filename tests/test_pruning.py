@@ -21,6 +21,7 @@ from graphpruning.network.zoo import build
 from graphpruning.pruning import _recipes
 from graphpruning.training.data import Preprocessing, load, prepared
 from tests.coloured_images import coloured_images
+from tests.test_distributed import torchrun
 
 SIZE = (3, 32, 32)
 ROOT = Path(__file__).parents[1]
@@ -174,7 +175,9 @@ def test_without_weights_and_without_the_extra(
     assert "pip install 'graphpruning[onnx]'" in printed
     assert report["settings"]["evaluations"] == 1
     assert report["before"]["top1"] is None and report["settings"]["initial"] == "scratch"
-    assert "no" in (tmp_path / "report.md").read_text()
+    text = (tmp_path / "report.md").read_text()
+    assert "No trained weights were given" in text and "| top-1 (%) | — |" in text
+    assert "ONNX: not written. " in text and "pip install" in text
     assert not (tmp_path / "network.onnx").exists()
     load_architecture(tmp_path / "architecture.json")
 
@@ -211,6 +214,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
     assert "give --weights" in refusal(images, out, initial="base")
     assert "cannot be reached" in refusal(images, out, budget=0.001)
     assert "neither a share" in refusal(images, out, budget="half")
+    assert "more than the" in refusal(images, out, budget="5G")
     assert "at least 2" in refusal(images, out, evaluations=1)
     assert "cut square" in refusal(images, out, input_size=(3, 32, 24))
     assert "for each of the 3" in refusal(images, out, mean=(0.5,))
@@ -248,3 +252,40 @@ def test_recipes_follow_the_number_of_images(images: int, batch: int, epochs: in
     assert recipes["final"].epochs == 2 * recipes["pruningnet"].epochs == epochs
     tuned = _recipes(images, None, None, None, None, "base")["final"]
     assert tuned.lr == pytest.approx(recipes["final"].lr / 5)
+
+
+def test_a_handful_of_images_has_the_smallest_batch() -> None:
+    assert _recipes(12, None, None, None, None, "scratch")["final"].batch_size == 16
+
+
+def test_zero_is_no_wish_for_the_default(images: Path, tmp_path: Path) -> None:
+    for name in ("epochs", "pruningnet_epochs", "batch_size", "lr"):
+        rule = name.removeprefix("pruningnet_")
+        assert f"{rule} is 0" in refusal(images, tmp_path, **{name: 0})
+
+
+class Scaled(nn.Sequential):
+    """A network with a parameter that its forward uses directly."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Conv2d(3, 16, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.scale = nn.Parameter(torch.full((16,), 0.1))
+        self.fc = nn.Linear(16, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(self[3](self[2](self[1](self[0](x)))) * self.scale)
+
+
+def test_a_trained_parameter_is_not_taken_for_a_fresh_one(images: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="the fresh value of the parameter 'scale' is not known"):
+        prune(Scaled(), images, out=tmp_path, initial="scratch", **ARGUMENTS)
+
+
+def test_under_torchrun_a_refusal_is_one_line(images: Path, tmp_path: Path) -> None:
+    done = torchrun(
+        "-m", "graphpruning", "prune", "--model", "resnet8", "--data", str(images), "--out",
+        str(tmp_path / "out"), "--budget", "half", "--input-size", "3", "32", "32", folder=ROOT,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert done.stderr.count("error: budget 'half' is neither") == 1
+    assert done.stderr.count("exitcode  : 2 ") == 2

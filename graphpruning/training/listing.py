@@ -38,7 +38,8 @@ class Listing:
 def list_images(name: str, root: Path, train: bool) -> Listing:
     """List the training or test images of an image-folder data set, as its name says.
 
-    - `folder`: root/train, and root/test or root/val; each class is a folder.
+    - `folder`: root/train, and root/val or, if that is missing, root/test; each class is a
+      folder (hidden ones, such as .cache, are not).
     - `imagenet`: root/train and root/val, class folders named by wnid.
     - `imagenet_subset`: root has folders of some of ImageNet's classes; the same images are
       training and test images, for studies in which nothing is trained.
@@ -52,7 +53,8 @@ def list_images(name: str, root: Path, train: bool) -> Listing:
     classes = subfolders(root / "train")
     if train:
         return _list_classes(root, "train", classes)
-    return _list_classes(root, "test" if (root / "test").is_dir() else "val", classes)
+    only_test = (root / "test").is_dir() and not (root / "val").is_dir()
+    return _list_classes(root, "test" if only_test else "val", classes)
 
 
 def _list_classes(
@@ -91,10 +93,12 @@ def imagenet_classes(root: Path | None) -> tuple[str, ...]:
 
 
 def subfolders(folder: Path) -> tuple[str, ...]:
-    """Return the sorted names of the folders in `folder`; `UserError` if it is missing."""
+    """Return the sorted names of the folders in `folder` but for hidden ones; `UserError` if it is
+    missing.
+    """
     if not folder.is_dir():
         raise UserError(f"{folder} is missing: it should hold one folder of images for each class")
-    return tuple(sorted(path.name for path in folder.iterdir() if path.is_dir()))
+    return tuple(sorted(path.name for path in folder.glob("[!.]*") if path.is_dir()))
 
 
 def list_folder(root: Path, part: str, classes: tuple[str, ...]) -> Listing:

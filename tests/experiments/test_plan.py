@@ -176,5 +176,5 @@ def test_wrong_arguments_are_named(
 
 
 def test_a_budget_above_the_whole_network_is_refused() -> None:
-    with pytest.raises(UserError, match=r"budgets: '1M' is more than the 772,416 MACs of"):
+    with pytest.raises(UserError, match=r"budget '1M' is more than the 772,416 MACs of"):
         plan.rows(smoke(budgets=["1M"]))

@@ -142,6 +142,17 @@ def test_weights_that_cannot_be_used_are_refused(
     assert metrics(made, "base", "resnet8") == before
 
 
+def test_a_base_that_is_trained_needs_images_to_judge_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = study("net.pth")
+    raw["networks"]["resnet8"]["weights"] = None
+    raw["data"] = raw["data"] | {"search_images": 0}
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="search_images: 0, but"):
+        prepare(context(raw))
+
+
 def judged(deeper: int, former: int, name: str = "deeper") -> Representation:
     matrix = torch.rand(deeper, former, generator=torch.Generator().manual_seed(deeper))
     pair = Pair("in_block", "former", name)

@@ -61,9 +61,9 @@ def test_the_default_study_is_desk() -> None:
         ("budgets", ["316X"], "316X"),
         ("budgets", ["nan"], "'nan' is neither a share"),
         ("budgets", ["infM"], "'infM' is neither a share"),
-        ("budgets", ["large"], "networks: resnet20: budgets: 'large' is neither a share"),
+        ("budgets", ["large"], "networks: resnet20: budget 'large' is neither a share"),
         ("networks.resnet20.budgets", {"large": "3G"}, "'large' is not among the study's budgets"),
-        ("networks.resnet20.budgets", {"0.5": "3X"}, "budgets: 0.5: '3X' is neither a share"),
+        ("networks.resnet20.budgets", {"0.5": "3X"}, "budget '3X' is neither a share"),
         ("networks.resnet20.width", 16, "networks: resnet20: unknown key 'width'"),
         ("networks.resnet20.weights", 1, "networks: resnet20: weights: str is expected, not 1"),
         ("networks.resnet20.recipes.bas", {}, "recipes: 'bas' is unknown; did you mean 'base'"),
@@ -155,7 +155,7 @@ def test_budgets_and_seeds() -> None:
     assert budget_in_macs(network, "316M", 568_740_352) == 316_000_000
     assert budget_in_macs(network, "1.5G", 4_089_184_256) == 1_500_000_000
     assert budget_in_macs(network, "large", 4_089_184_256) == 3_000_000_000
-    with pytest.raises(UserError, match=r"large: '3.0G' is more than the 2,999,999,999 MACs of"):
+    with pytest.raises(UserError, match=r"budget '3.0G' is more than the 2,999,999,999 MACs of"):
         budget_in_macs(network, "large", 2_999_999_999)
     assert budget_in_macs(network, "small", 1000) == 250
     assert seed_list("0+1+2") == [0, 1, 2] and seed_list("7") == [7]

@@ -195,7 +195,7 @@ def test_normalising_in_parts_computes_the_same(monkeypatch: pytest.MonkeyPatch)
     assert data.normalise(pixels[:0], preprocessing).shape == (0, 3, 6, 8)
 
 
-def test_splits_are_disjoint_stratified_and_deterministic() -> None:
+def test_splits_are_disjoint_fair_and_deterministic() -> None:
     counts = [100, 100, 50]
     labels = torch.repeat_interleave(torch.arange(3), torch.tensor(counts))
     splits = data.split(labels, search_images=50, calibration_images=26, seed=4)
@@ -207,14 +207,36 @@ def test_splits_are_disjoint_stratified_and_deterministic() -> None:
     assert calibration < train
     for part in (splits.train, splits.search, splits.calibration):
         assert torch.equal(part, part.sort().values)
-        found = torch.bincount(labels[part], minlength=3)
-        fair = len(part) * torch.tensor(counts) / 250
-        assert (found - fair).abs().max() <= 1
+    assert sorted(torch.bincount(labels[splits.search]).tolist()) == [16, 17, 17]
+    fair = 26 * torch.bincount(labels[splits.train]) / 200
+    assert (torch.bincount(labels[splits.calibration]) - fair).abs().max() <= 1
 
     again = data.split(labels, 50, 26, seed=4)
     assert torch.equal(again.search, splits.search)
     assert torch.equal(again.calibration, splits.calibration)
     assert not torch.equal(data.split(labels, 50, 26, seed=5).search, splits.search)
+
+
+def test_a_small_class_keeps_half_of_its_images_for_training() -> None:
+    labels = torch.repeat_interleave(torch.arange(4), torch.tensor([1, 4, 50, 45]))
+    splits = data.split(labels, search_images=12, calibration_images=4, seed=0)
+    assert torch.bincount(labels[splits.search], minlength=4).tolist() == [0, 2, 5, 5]
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_classes_of_one_size_are_dealt_out_in_one_order(seed: int) -> None:
+    """As the committed splits were made: image by image, from one shuffled list of rounds."""
+    labels = torch.arange(60) % 3
+    shuffled = torch.randperm(60, generator=torch.Generator().manual_seed(seed)).tolist()
+    seen = [0, 0, 0]
+    rounds = []
+    for image in shuffled:
+        rounds.append((seen[image % 3], image))
+        seen[image % 3] += 1
+    order = [image for _, image in sorted(rounds, key=lambda pair: pair[0])]
+    splits = data.split(labels, 9, 7, seed)
+    assert splits.search.tolist() == sorted(order[:9])
+    assert splits.calibration.tolist() == sorted(order[9:16])
 
 
 @pytest.mark.parametrize(("search", "calibration"), [(200, 51), (-1, 10), (10, 0), (0, 251)])

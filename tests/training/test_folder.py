@@ -73,6 +73,18 @@ def test_a_folder_is_listed_as_torchvision_does(tree: Path) -> None:
         assert list(ours.sizes) == [Path(file).stat().st_size for file in files]
 
 
+def test_hidden_folders_are_no_classes_and_val_comes_before_test(
+    tree: Path, tmp_path: Path
+) -> None:
+    root = Path(shutil.copytree(tree, tmp_path / "copy"))
+    (root / "train/.cache").mkdir()
+    assert list_images("folder", root, True).classes == ("Ape", "zebra")
+    assert list_images("folder", root, False).files[0].startswith("test/")
+    shutil.copytree(root / "test", root / "val")
+    (root / "val/.cache").mkdir()
+    assert list_images("folder", root, False).files[0].startswith("val/")
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_evaluation_sees_torchvisions_preset_bit_for_bit(tree: Path, workers: int) -> None:
     images = load("folder", tree, False, TRAINING, workers)

@@ -45,7 +45,7 @@ def test_archives_become_the_tree_that_torchvision_reads(root: Path) -> None:
         files = [str(root / file) for file in listings[ours].files]
         assert list(zip(files, listings[ours].labels, strict=True)) == theirs.samples
         assert listings[ours].classes == tuple(theirs.wnids)
-    assert len(listings["train"].files) == CLASSES * TRAIN
+    assert len(listings["train"].files) == (CLASSES + 1) * TRAIN
     assert ImageNet(root, "train").classes[0][1] == "other name"
     assert not list(root.rglob(".*"))
 
@@ -88,7 +88,7 @@ def test_an_interrupted_run_goes_on_where_it_was(
 
     listings = imagenet.prepare(root)
     assert (done[0].stat().st_mtime_ns, done[0].stat().st_ino) == before
-    assert len(listings["train"].files) == CLASSES * TRAIN
+    assert len(listings["train"].files) == (CLASSES + 1) * TRAIN
     assert not list(root.rglob(".*"))
 
 
@@ -153,7 +153,7 @@ def empty(tree: Path) -> str:
 
 def miscount(tree: Path) -> str:
     first(tree, "train").unlink()
-    return f"train/{imagenet_classes(None)[0]}: {TRAIN - 1} images, not {TRAIN}"
+    return f"train/{imagenet_classes(None)[0]}: {2 * TRAIN - 1} images, not {2 * TRAIN}"
 
 
 def empty_class(tree: Path) -> str:
@@ -200,7 +200,9 @@ def test_damage_is_named(tree: Path, damage: Any) -> None:
 def test_many_faults_are_counted(tree: Path) -> None:
     for image in (tree / "train").rglob("*.JPEG"):
         image.write_bytes(b"")
-    with pytest.raises(UserError, match=rf"is empty.*; and {CLASSES * TRAIN - 10} more: mend"):
+    with pytest.raises(
+        UserError, match=rf"is empty.*; and {(CLASSES + 1) * TRAIN - 10} more: mend"
+    ):
         imagenet.prepare(tree)
 
 
@@ -213,7 +215,9 @@ def test_an_image_with_other_bytes_after_its_end_is_whole(tree: Path) -> None:
 def test_a_tree_without_archives_is_held_to_imagenets_counts(tree: Path) -> None:
     for name in ARCHIVES:
         (tree / name).unlink()
-    assert len(imagenet.prepare(tree)["train"].files) == CLASSES * TRAIN  # meta.bin has its classes
+    assert (
+        len(imagenet.prepare(tree)["train"].files) == (CLASSES + 1) * TRAIN
+    )  # meta.bin has its classes
     (tree / "meta.bin").unlink()
     with pytest.raises(UserError, match=r"train/n\d+ is missing; .*; and \d+ more"):
         imagenet.prepare(tree)
