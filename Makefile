@@ -18,12 +18,9 @@ repro: ## run the study of params.yaml, from the data to the report; what is up 
 rerun: ## run every stage of the study again, even those that are up to date
 rerun: FLAGS = --force
 repro rerun: $(READY)
-	@study=$$($(STUDY_NAME)) || exit; \
-	if test "$$($(IN_VENV) python -m experiments.study data.name)" = fashion_mnist; then \
+	@if test "$$($(IN_VENV) python -m experiments.study data.name)" = fashion_mnist; then \
 	  $(IN_VENV) python -m experiments.fetch_data || exit; fi; \
-	if test "$$($(IN_VENV) python -m experiments.study methods)" = "[]"; then \
-	  $(IN_VENV) dvc repro $(FLAGS) correlation && $(MAKE) -s tables STUDY=; \
-	else $(IN_VENV) dvc repro $(FLAGS); fi && echo "The report: results/$$study/report.html"
+	$(IN_VENV) python -m experiments.repro $(FLAGS)
 
 study: ## choose a study: `make study STUDY=smoke` makes studies/smoke.yaml the params.yaml
 	@test -f "studies/$(STUDY).yaml" || { echo "error: there is no studies/$(STUDY).yaml; \

@@ -117,7 +117,7 @@ def _distances(graph: ChannelGraph, sources: list[int]) -> dict[int, int]:
 
 STAGE = Stage(
     analyse_pruningnet,
-    sections=("networks", "data", "space", "precision", "analysis", "final"),
+    sections=("networks", "data", "space", "precision", "threads", "analysis", "final"),
     items=("model", "conditionings"),
 )
 

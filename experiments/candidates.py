@@ -11,6 +11,9 @@ from graphpruning.pruningnet.pruningnet import PruningNet
 from graphpruning.training.checkpoint import load_weights
 from graphpruning.training.data import Batch, Images, prepared
 
+BATCH = 250
+"""Images of an evaluation batch: of small images, what the processor's cache can hold."""
+
 
 def pruningnet(
     context: Context, images: Images, conditioning: str
@@ -26,8 +29,13 @@ def pruningnet(
 def search_split(
     context: Context, images: Images, device: torch.device
 ) -> tuple[Sequence[Batch], Sequence[Batch]]:
-    """Images for recalibration, and the search split that candidates are judged on."""
-    calibration = split(context, "calibration")[: context.study.data.recalibration_images]
-    chosen = (images.select(calibration), images.select(split(context, "search")))
-    first, second = (prepared(part.to(device), preprocessing(context), 500) for part in chosen)
-    return first, second
+    """Images for recalibration, and the search split that candidates are judged on.
+
+    Those for recalibration are augmented, once, as those were on which the weights were trained.
+    """
+    data, how = context.study.data, preprocessing(context)
+    chosen = images.select(split(context, "calibration")[: data.recalibration_images])
+    generator = torch.Generator().manual_seed(data.seed)
+    parts = (chosen.augmented(how, generator), images.select(split(context, "search")))
+    calibration, search = (prepared(part.to(device), how, BATCH) for part in parts)
+    return calibration, search

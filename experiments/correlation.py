@@ -146,7 +146,9 @@ def _evenly(count: int, wanted: int) -> list[int]:
     return torch.linspace(0, count - 1, wanted).round().int().tolist() if wanted else []
 
 
-STAGE = Stage(correlation, sections=("networks", "data", "correlation"), items=("model",))
+STAGE = Stage(
+    correlation, sections=("networks", "data", "threads", "correlation"), items=("model",)
+)
 
 if __name__ == "__main__":
     STAGE.main()

@@ -127,7 +127,7 @@ def train_found(
 
 STAGE = Stage(
     finetune,
-    sections=("networks", "data", "precision", "final"),
+    sections=("networks", "data", "precision", "threads", "final"),
     items=("model", "method", "budget", "seeds"),
 )
 

@@ -5,6 +5,7 @@ is trained, and known data sets need not be there.
 """
 
 import argparse
+import gc
 import math
 import sys
 import time
@@ -277,6 +278,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rate.add_argument("--gmacs-per-second", type=_positive, help="what your machine reaches")
     rate.add_argument("--measure", action="store_true", help="time a few steps on this machine")
     options = parser.parse_args(arguments)
+    gc.enable()  # see the package
     try:
         study = _study(options.study)
         found = rows(study)

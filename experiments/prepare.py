@@ -20,6 +20,7 @@ from graphpruning import methods
 from graphpruning.errors import UserError
 from graphpruning.files import write_json, write_text
 from graphpruning.training.data import FOLDERS, Images, split
+from graphpruning.training.fabric import make_fabric
 from graphpruning.training.listing import (
     Listing,
     damaged,
@@ -39,6 +40,7 @@ def prepare(context: Context) -> None:
     study = context.study
     methods.check_sources(study.searches)
     preprocessing(context)  # refuses values that do not fit together
+    make_fabric(study.precision)  # decides on "auto" before stages run side by side
     listings = list_data(context)
     files = write_manifest(manifest(context), listings)
     images, data = training_images(context), study.data
@@ -117,9 +119,9 @@ def _check_budgets(context: Context, model: str, images: Images) -> None:
 
 STAGE = Stage(
     prepare,
-    sections=("title", "models", "networks", "data", "space", "precision", "base", "correlation",
-              "pruningnet", "analysis", "search", "final", "budgets", "seeds", "methods",
-              "searches"),
+    sections=("title", "models", "networks", "data", "space", "precision", "threads", "base",
+              "correlation", "pruningnet", "analysis", "search", "final", "budgets", "seeds",
+              "methods", "searches"),
 )  # fmt: skip
 
 if __name__ == "__main__":

@@ -162,7 +162,7 @@ def _history(seed: int, journal: Journal) -> list[dict[str, object]]:
 
 STAGE = Stage(
     search,
-    sections=("networks", "data", "space", "precision", "search"),
+    sections=("networks", "data", "space", "precision", "threads", "search"),
     items=("model", "method", "budget", "seeds"),
 )
 

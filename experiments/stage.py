@@ -5,6 +5,7 @@ with all of Sacred's own flags (`-F`, `-m`, `-s` add observers; `-u` runs withou
 `torchrun -m experiments.NAME` all processes run it, and the first one speaks, writes and records.
 """
 
+import gc
 import hashlib
 import json
 import logging
@@ -132,6 +133,8 @@ class Stage:
 
         `name` gives DVC's name of the stage from its items, where it is not the module's.
         """
+        gc.enable()  # see the package
+        gc.freeze()
         sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
         if not is_writer():  # the others would say the same
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -173,6 +176,10 @@ class Stage:
     ) -> Context:
         changed = {key: value for key, value in config.items() if key not in (*self.items, "seed")}
         study = parse({**raw, **changed})
+        if "threads" in self.sections and study.threads is not None:
+            import torch  # every stage that computes has it already
+
+            torch.set_num_threads(study.threads)
         for section in set(Study.__dataclass_fields__) - {*self.sections, "study"}:
             object.__setattr__(study, section, _Undeclared(section))
         if missing := [item for item in self.items if config[item] is None]:

@@ -168,6 +168,7 @@ class Final:
 class Study:
     """Everything that `dvc repro` needs to know.
 
+    A stage takes `threads` processor threads (null: one a core, and then stages run one by one).
     Every list but `models` is empty in a study that ends after the correlation.
     """
 
@@ -178,6 +179,7 @@ class Study:
     data: Data
     space: Space
     precision: Literal["auto", "32-true", "bf16-mixed"]
+    threads: int | None
     base: Base
     correlation: Correlation
     pruningnet: PruningNets
@@ -267,6 +269,7 @@ def _check_ranges(study: Study, where: str) -> None:
     """Counts that must be there, and parts that must fit into their whole."""
     data, search, analysis = study.data, study.search, study.analysis
     within: dict[str, tuple[int | None, float]] = {
+        "threads": (study.threads, math.inf),
         "data: recalibration_images": (data.recalibration_images, data.calibration_images),
         "data: size": (data.size, math.inf if data.resize is None else data.resize),
         "data: resize": (data.resize, math.inf),

@@ -93,7 +93,9 @@ def _trained(
     return records
 
 
-STAGE = Stage(train_base, sections=("networks", "data", "precision", "base"), items=("model",))
+STAGE = Stage(
+    train_base, sections=("networks", "data", "precision", "threads", "base"), items=("model",)
+)
 
 if __name__ == "__main__":
     STAGE.main()

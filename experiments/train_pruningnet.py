@@ -1,5 +1,7 @@
 """Train a PruningNet: random widths every batch, one conditioning a stage."""
 
+from functools import partial
+
 from experiments.candidates import search_split
 from experiments.inputs import (
     fresh,
@@ -15,6 +17,7 @@ from experiments.inputs import (
 from experiments.stage import Context, Stage
 from experiments.study import recipe
 from graphpruning.files import write_json
+from graphpruning.pruningnet.cropped_sgd import CroppedSGD
 from graphpruning.pruningnet.pruningnet import PruningNet, RandomWidthStep
 from graphpruning.search.evaluator import Evaluator
 from graphpruning.training.checkpoint import Checkpoint, save_weights
@@ -53,7 +56,8 @@ def train_pruningnet(context: Context) -> None:
     )
     records = fit(
         fabric, net, train, preprocessing(context), settings, seed, name=context.name,
-        step=RandomWidthStep(space, settings.label_smoothing), on_epoch=each_epoch,
+        step=RandomWidthStep(space, settings.label_smoothing),
+        optimizer=partial(CroppedSGD, net), on_epoch=each_epoch,
         checkpoint=checkpoint,
     )  # fmt: skip
     context.resumed = checkpoint.resumed
@@ -78,7 +82,7 @@ def train_pruningnet(context: Context) -> None:
 
 STAGE = Stage(
     train_pruningnet,
-    sections=("networks", "data", "space", "precision", "pruningnet"),
+    sections=("networks", "data", "space", "precision", "threads", "pruningnet"),
     items=("model", "conditioning"),
 )
 

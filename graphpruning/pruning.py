@@ -10,6 +10,7 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -31,6 +32,7 @@ from graphpruning.network.surgery import install, narrow
 from graphpruning.network.trace import trace
 from graphpruning.network.widths import SearchSpace
 from graphpruning.network.zoo import initialise, seeded
+from graphpruning.pruningnet.cropped_sgd import CroppedSGD
 from graphpruning.pruningnet.pruningnet import PruningNet, RandomWidthStep
 from graphpruning.report import markdown, report
 from graphpruning.search.evaluator import Evaluator
@@ -50,7 +52,7 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 Initial = Literal["base", "searched", "scratch"]
-CALIBRATION, SEARCH, RECONSTRUCTION = 1000, 5000, 500
+CALIBRATION, SEARCH, RECONSTRUCTION = 2000, 5000, 500
 """The most images that recalibrate a candidate, judge it, and re-fit the base's cut weights."""
 POINTS = 10
 """Positions of an image from which cut weights are re-fitted, as in AMC."""
@@ -247,6 +249,7 @@ class _Job:
         fit(
             self.fabric, net, self.images.train, self.preprocessing, recipe, self.seed,
             name="PruningNet", step=RandomWidthStep(self.space, recipe.label_smoothing),
+            optimizer=partial(CroppedSGD, net),
             checkpoint=Checkpoint(self.folder / "pruningnet.pt", self.held),
         )  # fmt: skip
         net.eval()
@@ -293,9 +296,11 @@ class _Job:
         return _Judge(cut, self._evaluator(cut), None)
 
     def _evaluator(self, weights_of: Callable[[Widths], LayerWeights]) -> Evaluator:
+        generator = torch.Generator().manual_seed(self.seed)
+        augmented = self.images.calibration.augmented(self.preprocessing, generator)
         calibration, search = (
             prepared(part.to(self.fabric.device), self.preprocessing, BATCH)
-            for part in (self.images.calibration, self.images.search)
+            for part in (augmented, self.images.search)
         )
         return Evaluator(self.graph, weights_of, calibration, search, self.fabric.autocast)
 

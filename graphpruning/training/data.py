@@ -115,6 +115,9 @@ class Images(Protocol):
     def decoded(self, preprocessing: Preprocessing) -> "ImageSet":
         """Return the pixels that evaluation sees."""
 
+    def augmented(self, preprocessing: Preprocessing, generator: Generator) -> "ImageSet":
+        """Return the pixels that training sees of each image once, drawn from `generator`."""
+
     def batches(
         self,
         preprocessing: Preprocessing,
@@ -168,6 +171,12 @@ class ImageSet:
         """Return the set itself."""
         return self
 
+    def augmented(self, preprocessing: Preprocessing, generator: Generator) -> "ImageSet":
+        """Return the set with every image padded, cropped and flipped at random, in memory."""
+        top, left, flips = _draw_crops(len(self), preprocessing, generator, self.images.device)
+        pixels = crop_and_flip(self.images, top, left, flips, preprocessing.pad)
+        return replace(self, images=pixels.permute(0, 3, 1, 2))
+
     def batches(
         self,
         preprocessing: Preprocessing,
@@ -186,19 +195,27 @@ class ImageSet:
         order = image_order(len(self), generator, limit)
         count = len(order)
         if augment:
-            corners = torch.randint(0, 2 * preprocessing.pad + 1, (2, count), generator=generator)
-            flips = torch.rand(count, generator=generator) < (0.5 if preprocessing.flip else 0)
-            corners, flips = corners.to(device), flips.to(device)
+            top, left, flips = _draw_crops(count, preprocessing, generator, device)
         order = order.to(home)
 
         for mine in batch_slices(count, batch_size, rank, world, drop_last):
             images = self.images[order[mine]].to(device)
             if augment:
-                top, left = corners[:, mine]
-                pixels = crop_and_flip(images, top, left, flips[mine], preprocessing.pad)
+                pad = preprocessing.pad
+                pixels = crop_and_flip(images, top[mine], left[mine], flips[mine], pad)
             else:
                 pixels = images.permute(0, 2, 3, 1)
             yield normalise(pixels, preprocessing), self.labels[order[mine]].to(device)
+
+
+def _draw_crops(
+    count: int, preprocessing: Preprocessing, generator: Generator | None, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw top, left and whether to flip of `count` images, as `crop_and_flip` takes them."""
+    corners = torch.randint(0, 2 * preprocessing.pad + 1, (2, count), generator=generator)
+    flips = torch.rand(count, generator=generator) < (0.5 if preprocessing.flip else 0)
+    top, left = corners.to(device)
+    return top, left, flips.to(device)
 
 
 def image_order(count: int, generator: Generator | None, limit: int | None) -> Tensor:

@@ -140,15 +140,38 @@ class FolderSet:
             return
         preprocessing.check_channels(3)
         order = image_order(len(self), generator, limit)
-        seeds = torch.randint(2**62, (len(order),), generator=generator).numpy()
-        crop = _RandomCrop(self.size, preprocessing.smallest_area, preprocessing.flip, seeds)
         places = list(batch_slices(len(order), batch_size, rank, world, drop_last))
-        parts = [list(range(len(order))[mine]) for mine in places]
-        files = _Files(self.root, self.files[order.numpy()], crop)
-        batches = _load(files, parts, self.workers, pin_memory=self.device.type == "cuda")
+        batches = self._crops(preprocessing, order, places, generator)
         for pixels, mine in zip(batches, places, strict=True):
             labels = self.labels[order[mine]].to(self.device, non_blocking=True)
             yield normalise(pixels.to(self.device, non_blocking=True), preprocessing), labels
+
+    def augmented(self, preprocessing: Preprocessing, generator: Generator) -> ImageSet:
+        """Return one random crop of every image, in memory."""
+        if preprocessing.smallest_area is None:
+            return self.decoded(preprocessing).augmented(preprocessing, generator)
+        pixels = torch.empty(len(self), self.size, self.size, 3, dtype=torch.uint8)
+        places = list(batch_slices(len(self), DECODED_AT_ONCE, 0, 1, drop_last=False))
+        order = torch.arange(len(self))
+        crops = self._crops(preprocessing, order, places, generator)
+        for part, mine in zip(crops, places, strict=True):
+            pixels[mine] = part
+        return ImageSet(pixels.permute(0, 3, 1, 2), self.labels, self.classes).to(self.device)
+
+    def _crops(
+        self,
+        preprocessing: Preprocessing,
+        order: Tensor,
+        places: list[slice],
+        generator: Generator | None,
+    ) -> Iterator[Tensor]:
+        """Random crops [B, size, size, 3] of the images at each of the places in `order`."""
+        assert preprocessing.smallest_area is not None
+        seeds = torch.randint(2**62, (len(order),), generator=generator).numpy()
+        crop = _RandomCrop(self.size, preprocessing.smallest_area, preprocessing.flip, seeds)
+        files = _Files(self.root, self.files[order.numpy()], crop)
+        parts = [list(range(len(order))[mine]) for mine in places]
+        return _load(files, parts, self.workers, pin_memory=self.device.type == "cuda")
 
 
 def open_images(

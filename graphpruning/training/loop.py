@@ -50,8 +50,31 @@ def epoch_generator(seed: int, epoch: int) -> Generator:
     return torch.Generator().manual_seed(int(mixed >> 1))
 
 
-def sgd(model: nn.Module, recipe: Recipe) -> SGD:
-    """Return the recipe's optimizer; parameters with one dimension (norms, biases) form a group."""
+class ClippedSGD(SGD):
+    """SGD that first clips the norm of all gradients together to `max_norm`, if that is given."""
+
+    def __init__(
+        self, groups: Iterable[dict[str, Any]], *, max_norm: float | None = None, **settings: Any
+    ) -> None:
+        super().__init__(groups, fused=True, **settings)
+        self.max_norm = max_norm
+
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Clip and move."""
+        if self.max_norm is not None:
+            parameters = [p for group in self.param_groups for p in group["params"]]
+            nn.utils.clip_grad_norm_(parameters, self.max_norm)
+        super().step(closure)
+
+    def settle(self) -> None:
+        """Called after every epoch: parameters and state then have their true values, as here."""
+
+    def close(self) -> None:
+        """Called after the last epoch."""
+
+
+def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+    """Return groups with their weight decay; norms and biases, of one dimension, are the second."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     weights = [parameter for parameter in parameters if parameter.ndim > 1]
     others = [parameter for parameter in parameters if parameter.ndim <= 1]
@@ -59,13 +82,7 @@ def sgd(model: nn.Module, recipe: Recipe) -> SGD:
         {"params": weights, "weight_decay": recipe.weight_decay},
         {"params": others, "weight_decay": recipe.weight_decay if recipe.decay_norms else 0},
     ]
-    return SGD(
-        [group for group in groups if group["params"]],
-        lr=recipe.lr,
-        momentum=recipe.momentum,
-        nesterov=recipe.nesterov,
-        fused=True,
-    )
+    return [group for group in groups if group["params"]]
 
 
 def fit(
@@ -78,6 +95,7 @@ def fit(
     *,
     name: str,
     step: Step | None = None,
+    optimizer: Callable[..., Any] = ClippedSGD,
     on_epoch: Callable[[int], Record] | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> list[Record]:
@@ -89,6 +107,8 @@ def fit(
     `step(model, images, labels, generator)` returns a batch's loss in place of the cross-entropy
     with the recipe's label smoothing. It must call the model that it is given, and may draw from
     the epoch's generator, which is the same in every process.
+
+    `optimizer` takes what `ClippedSGD` takes, and has its methods.
 
     With a `checkpoint`, the state is saved after every epoch, and a run that finds one goes on
     from there to exactly the result of an undisturbed run.
@@ -104,8 +124,11 @@ def fit(
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             module.to(memory_format=torch.channels_last)
-    optimizer = sgd(model, recipe)
-    net, stepper = fabric.setup(model, optimizer)
+    descent = optimizer(
+        parameter_groups(model, recipe), lr=recipe.lr, momentum=recipe.momentum,
+        nesterov=recipe.nesterov, max_norm=recipe.clip,
+    )  # fmt: skip
+    net, stepper = fabric.setup(model, descent)
     data = data.to(fabric.device)
     run = _Run(fabric, net, stepper, data, preprocessing, recipe, seed, name, step)
 
@@ -113,7 +136,7 @@ def fit(
     saved = checkpoint.load() if checkpoint else None
     if saved is not None:
         model.load_state_dict(saved["model"])
-        optimizer.load_state_dict(saved["optimizer"])
+        descent.load_state_dict(saved["optimizer"])
         records = saved["records"]
     if checkpoint:
         require_shared(checkpoint.path, len(records))
@@ -129,6 +152,7 @@ def fit(
     for epoch in range(len(records) + 1, epochs + 1):
         started = time.perf_counter()
         record = run.epoch(epoch, bar)
+        descent.settle()
         if on_epoch:
             # numpy's numbers would not come back from a checkpoint
             record |= {key: float(value) for key, value in on_epoch(epoch).items()}
@@ -137,7 +161,7 @@ def fit(
             checkpoint.save(
                 {
                     "model": model.state_dict(),
-                    "optimizer": optimizer.state_dict(),
+                    "optimizer": descent.state_dict(),
                     "records": records,
                 }
             )
@@ -149,6 +173,7 @@ def fit(
         else:
             bar.set_postfix_str(values)
     bar.close()
+    descent.close()
     return records
 
 
@@ -204,7 +229,9 @@ class _Run:
                     correct += (logits.argmax(1) == labels).sum()
                 else:
                     loss = self.step(self.net, images, labels, generator)
-                self.descend(loss)
+                self.fabric.backward(loss)
+                self.stepper.step()
+                self.stepper.zero_grad()
                 bar.update()
                 unseen_losses.append(loss.detach())
                 if len(unseen_losses) == LOOK_AT_LOSS or number == end - 1:
@@ -217,15 +244,6 @@ class _Run:
             images_seen = (end - first) * recipe.batch_size
             record["train_top1"] = 100 * int(sum_over_ranks(correct)) / images_seen
         return record
-
-    def descend(self, loss: Tensor) -> None:
-        self.fabric.backward(loss)
-        if self.recipe.clip is not None:
-            self.fabric.clip_gradients(
-                self.net, self.stepper, max_norm=self.recipe.clip, error_if_nonfinite=False
-            )
-        self.stepper.step()
-        self.stepper.zero_grad()
 
     def look_at(self, losses: list[Tensor], epoch: int, seen: int) -> float:
         """Return the sum of the losses, meant over ranks, that follow the first `seen` steps."""

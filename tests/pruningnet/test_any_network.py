@@ -43,7 +43,7 @@ def test_a_training_step_and_a_candidate(name: str) -> None:
     loss = RandomWidthStep(space, 0.1)(net, images, labels, generator)
     loss.backward()
     assert torch.isfinite(loss)
-    gradients = [part.constant.grad for part in net.generators]
+    gradients = [part.map.grad for part in net.generators]
     assert all(g is not None and torch.isfinite(g).all() for g in gradients)
     # A squeeze of two channels can be dead behind its ReLU: nearly all layers, not all.
     assert sum(bool(g.any()) for g in gradients if g is not None) > 0.9 * len(gradients)

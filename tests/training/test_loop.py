@@ -17,7 +17,13 @@ from graphpruning.errors import UserError
 from graphpruning.training.checkpoint import Checkpoint, save_weights
 from graphpruning.training.data import ImageSet, Preprocessing, load, prepared
 from graphpruning.training.fabric import make_fabric
-from graphpruning.training.loop import LOOK_AT_LOSS, epoch_generator, evaluate, fit, sgd
+from graphpruning.training.loop import (
+    LOOK_AT_LOSS,
+    epoch_generator,
+    evaluate,
+    fit,
+    parameter_groups,
+)
 from graphpruning.training.recipe import Recipe
 
 RECIPE = Recipe(
@@ -97,11 +103,11 @@ def test_fit_equals_a_bare_loop(
 
 def test_only_weights_decay_unless_asked(net: nn.Module) -> None:
     recipe = replace(RECIPE, weight_decay=0.01)
-    weights, others = sgd(net, recipe).param_groups
+    weights, others = parameter_groups(net, recipe)
     assert [len(group["params"]) for group in (weights, others)] == [4, 7]
     assert all(parameter.ndim > 1 for parameter in weights["params"])
     assert (weights["weight_decay"], others["weight_decay"]) == (0.01, 0)
-    both = sgd(net, replace(recipe, decay_norms=True)).param_groups
+    both = parameter_groups(net, replace(recipe, decay_norms=True))
     assert [group["weight_decay"] for group in both] == [0.01, 0.01]
 
 
