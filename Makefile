@@ -9,7 +9,7 @@ READY = .venv/.ready
 IN_VENV = env PATH="$(CURDIR)/.venv/bin:$$PATH"
 STUDY_NAME = $(IN_VENV) python -m experiments.study study
 
-.PHONY: help repro rerun study plan tables data test lint
+.PHONY: help repro rerun study plan tables data test bench lint
 
 help: ## list the targets (what `make` does without one)
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ data: $(READY) ## fetch Fashion-MNIST, if it is not there yet
 # A file's tests share what they prepared, so a file stays with one process; each has one thread.
 test: $(READY) ## run the tests, in two processes
 	$(IN_VENV) OMP_NUM_THREADS=1 pytest -q -n 2 --dist loadfile
+
+bench: $(READY) ## measure what is fast, against what (IMAGES=folder: loading too); nothing else may run
+	@$(IN_VENV) python -m benchmarks $(if $(IMAGES),--images $(IMAGES))
 
 lint: $(READY) ## check style, format and types
 	$(IN_VENV) ruff check

@@ -1,26 +1,27 @@
 """The PruningNet's training step, against MetaPruning's original design.
 
-Both train the same network at random kept ratios of 0.1 to 1. Theirs makes every layer's full weight
-and crops it, in fp32, with any of 31 ratios; ours has `CroppedSGD`, bf16 where it is faster, and
-widths in multiples of 8.
+Both train the same network at random kept ratios of 0.1 to 1. Theirs makes every layer's full
+weight and crops it, in fp32, with any of 31 ratios; ours has `CroppedSGD`, bf16 where it is
+faster, and widths in multiples of 8.
 """
 
-import json
-import resource
+import re
 import statistics
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.harness import REPEATS, Row, alternate, matrix_rate, memory_rate
+from benchmarks.harness import Row, alternate, matrix_rate, memory_rate
 from benchmarks.original import RATIOS, OriginalPruningNet
-from graphpruning.network.graph import ChannelGraph
+from graphpruning.network.graph import ChannelGraph, Widths, kept
+from graphpruning.network.subnet import LayerWeights
 from graphpruning.network.trace import trace
 from graphpruning.network.widths import SearchSpace
 from graphpruning.network.zoo import build, seeded
@@ -38,6 +39,9 @@ class Case:
     network: str
     batch: int
     size: int = 224
+
+    def __str__(self) -> str:
+        return f"{self.network} at {self.size} px, batch {self.batch}"
 
     def graph(self) -> ChannelGraph:
         with seeded(0):
@@ -124,24 +128,40 @@ def floor(case: Case) -> float:
 
 
 def peak(case: Case, who: str) -> float:
-    """Peak memory in GB of a process of its own that does the steps of two repeats."""
+    """Peak memory in GB of a process of its own that does the steps of one repeat."""
     code = (
-        "import json, sys; from benchmarks import pruningnet_step as b;"
-        f"b.print_peak({CASES.index(case)}, {who!r})"
+        f"from benchmarks.pruningnet_step import print_peak as p; p({CASES.index(case)}, {who!r})"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return float(json.loads(done.stdout.splitlines()[-1]))
+    return float(done.stdout.splitlines()[-1])
 
 
 def print_peak(case: int, who: str) -> None:
-    steps = STEPPERS[who](CASES[case])
-    steps(0)
-    steps(1)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9)
+    STEPPERS[who](CASES[case])(0)
+    # Linux's own figure: getrusage's would count what the parent process had.
+    (line,) = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    print(int(line) * 1024 / 1e9)
+
+
+def whole_steps(case: Case) -> list[Row]:
+    """Time and peak memory of a step, ours against the original."""
+    found = alternate({who: make(case) for who, make in STEPPERS.items()})
+    times = {who: [value / STEPS for value in values] for who, values in found.items()}
+    peaks = {who: [peak(case, who) for _ in range(2)] for who in STEPPERS}
+    what = f"PruningNet step, {case}"
+    against = "the original design"
+    return [
+        Row(what, against, "s", times["ours"], times["reference"], 0.4, floor=floor(case)),
+        Row(f"{what}: peak memory", against, "GB", peaks["ours"], peaks["reference"], 0.7),
+    ]
 
 
 def parts(case: Case) -> list[Row]:
-    """What generator and aggregator add to a step that has ready weights, the same otherwise."""
+    """What generators and conditioning take of a step, against one with ready weights.
+
+    The step with ready weights computes their gradients too, at the same widths. The conditioning
+    is run and differentiated by itself.
+    """
     graph, fabric = case.graph(), make_fabric()
     space = space_of(graph, ours=True)
     with seeded(0):
@@ -149,47 +169,52 @@ def parts(case: Case) -> list[Row]:
     optimizer = CroppedSGD(net, [{"params": list(net.parameters())}], lr=0.01, momentum=0.9)
     images, labels = case.data()
     images = images.to(memory_format=torch.channels_last)
+    with torch.no_grad():
+        full = net.weights(space.full)
 
-    def step(repeat: int, work: Callable[[dict[str, int]], Tensor], update: bool) -> None:
+    def of_weights(weights: LayerWeights) -> Tensor:
+        logits = net.subnet.logits(images, weights)
+        return F.cross_entropy(logits.float(), labels, label_smoothing=0.1)
+
+    def ready(widths: Widths) -> Tensor:
+        mask = graph.first_units(widths)
+        weights: LayerWeights = {}
+        for layer in graph.layers:
+            weight, bias = full[layer.name]
+            columns = len(kept(layer.columns, mask))
+            cut = weight[: len(kept(layer.outputs, mask)), :columns]
+            weights[layer.name] = (cut.clone().requires_grad_(), bias)
+        return of_weights(weights)
+
+    def steps(loss_of: Callable[[Widths], Tensor], update: bool, repeat: int) -> None:
         generator = torch.Generator().manual_seed(repeat + 1)
         for _ in range(STEPS):
             with fabric.autocast():
-                loss = work(space.sample(generator))
+                loss = loss_of(space.sample(generator))
             loss.backward()
             if update:
                 optimizer.step()
             optimizer.zero_grad()
 
-    def loss_of(logits: Tensor) -> Tensor:
-        return F.cross_entropy(logits.float(), labels)
-
-    def ready(widths: dict[str, int]) -> Tensor:
-        with torch.no_grad():
-            weights = {name: w for name, w in held.items()}
-        cut = net.subnet.graph.first_units(widths)
-        from graphpruning.pruningnet.generator import _index
-
-        sliced = {
-            layer.name: tuple(
-                None if t is None else t for t in (
-                    weights[layer.name][0][_index(layer.outputs, cut)][:, _index(layer.columns, cut)]
-                    .detach().requires_grad_(),
-                    None if weights[layer.name][1] is None else weights[layer.name][1],
-                )
-            )
-            for layer in graph.layers
-        }
-        return loss_of(net.subnet.logits(images, sliced))
-
-    with torch.no_grad():
-        held = net.weights(space.full)
-    def agg(widths):
-        return net.features(widths).sum()
     found = alternate(
         {
-            "whole": partial(step, work=lambda widths: loss_of(net(images, widths)), update=True),
-            "ready": partial(step, work=ready, update=False),
-            "agg": partial(step, work=agg, update=False),
+            "whole": partial(steps, lambda widths: of_weights(net.weights(widths)), True),
+            "ready": partial(steps, ready, False),
+            "conditioning": partial(steps, lambda widths: net.features(widths).sum(), False),
         }
     )
-    return found
+    added = [a - b for a, b in zip(found["whole"], found["ready"], strict=True)]
+    against = "the step with ready weights"
+    return [
+        Row(f"{what}, {case}", against, "s", [v / STEPS for v in values],
+            [v / STEPS for v in found["ready"]], target)
+        for what, values, target in (
+            ("conditioning and generators add", added, 0.25),
+            ("conditioning alone", found["conditioning"], 0.02),
+        )
+    ]  # fmt: skip
+
+
+def rows() -> list[Row]:
+    """All of this file's rows."""
+    return [row for case in CASES for row in whole_steps(case)] + parts(CASES[-1])

@@ -21,7 +21,7 @@ from graphpruning.machine import refuse
 
 DVC = (sys.executable, "-m", "dvc", "--wait-for-lock")
 MOST_LANES = 4  # each takes memory for its images, and a GPU is shared by all
-LONG = {"train_base": 2.0, "analyse_pruningnet": 2.0}
+LONG = {"train_base": 3.0, "analyse_pruningnet": 4.0}
 """How long a stage takes against the others of its round, where it is not about the same."""
 PAPER = ("tables", "figures", "report")
 

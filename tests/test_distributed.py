@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from copy import deepcopy
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from graphpruning.errors import UserError
 from graphpruning.network.trace import trace
 from graphpruning.network.widths import SearchSpace
 from graphpruning.network.zoo import build
+from graphpruning.pruningnet.cropped_sgd import CroppedSGD
 from graphpruning.pruningnet.pruningnet import PruningNet, RandomWidthStep
 from graphpruning.search.evaluator import Evaluator
 from graphpruning.training.checkpoint import load_weights, save_weights
@@ -73,7 +75,10 @@ def measure(folder: Path) -> dict[str, Any]:
     net = PruningNet(graph, "graph")
     exact_net = deepcopy(net)
     step = RandomWidthStep(space, 0.1)
-    records = fit(fabric, net, train, PREPROCESSING, recipe(0.0003), 0, name="net", step=step)
+    records = fit(
+        fabric, net, train, PREPROCESSING, recipe(0.0003), 0, name="net", step=step,
+        optimizer=partial(CroppedSGD, net),
+    )  # fmt: skip
     found["pruningnet_losses"] = [record["train_loss"] for record in records]
 
     exact = Fabric(accelerator="cpu", devices=distributed.world(), precision="64-true")
@@ -83,7 +88,10 @@ def measure(folder: Path) -> dict[str, Any]:
     conditioning = exact_net.conditioning
     features = conditioning.node_features
     conditioning.node_features = lambda widths: features(widths).double()  # type: ignore[assignment]
-    records = fit(exact, exact_net, train, PREPROCESSING, recipe(0.1), 0, name="net", step=step)
+    records = fit(
+        exact, exact_net, train, PREPROCESSING, recipe(0.1), 0, name="net", step=step,
+        optimizer=partial(CroppedSGD, exact_net),
+    )  # fmt: skip
     found["exact_pruningnet_losses"] = [record["train_loss"] for record in records]
 
     for name, module in (("base", model), ("net", net)):

@@ -111,11 +111,22 @@ def test_tables_stop_at_the_first_failure(project: Path, failing: str, started: 
     assert made.stdout.splitlines() == started
 
 
-@pytest.mark.parametrize("failing", ["fetch_data", "dvc"])
+@pytest.mark.parametrize("failing", ["fetch_data", "repro"])
 def test_repro_fails_with_the_data_or_a_stage(project: Path, failing: str) -> None:
-    says = 'case "$3" in study) echo desk;; data.name) echo fashion_mnist;; esac'
+    says = 'case "$3" in data.name) echo fashion_mnist;; *) echo "$2";; esac'
     ready_environment(project, f'{says}; [ "$2" != experiments.{failing} ]')
-    executable(project / ".venv/bin/dvc", f"[ dvc != {failing} ]")
     made = make(project, "repro")
     assert made.returncode == 2
-    assert "report.html" not in made.stdout
+    assert ("experiments.repro" in made.stdout) == (failing == "repro")
+
+
+def test_rerun_forces_and_repro_does_not(project: Path) -> None:
+    ready_environment(project, '[ "$2" = experiments.repro ] && echo "$@"; true')
+    assert make(project, "repro").stdout == "-m experiments.repro\n"
+    assert make(project, "rerun").stdout == "-m experiments.repro --force\n"
+
+
+def test_bench_measures_loading_where_it_is_given_images(project: Path) -> None:
+    ready_environment(project, 'echo "$@"')
+    assert make(project, "bench").stdout == "-m benchmarks\n"
+    assert make(project, "bench", "IMAGES=photos").stdout == "-m benchmarks --images photos\n"

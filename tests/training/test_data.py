@@ -302,3 +302,19 @@ def test_missing_and_corrupted_cifar10_name_the_file(tmp_path: Path) -> None:
     file.write_bytes(b"other")
     with pytest.raises(UserError, match="data_batch_1 is corrupted"):
         data.load("cifar10", tmp_path, train=True)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_an_augmented_set_has_one_random_crop_of_every_image(flip: bool) -> None:
+    pixels = torch.randint(0, 256, (12, 2, 4, 4), generator=torch.Generator().manual_seed(0))
+    still = ImageSet(pixels.to(torch.uint8), torch.arange(12) % 3, ("a", "b", "c"))
+    how = Preprocessing(mean=(0.5, 0.5), std=(0.5, 0.5), pad=1, flip=flip)
+    drawn = [still.augmented(how, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
+    assert torch.equal(drawn[0].images, drawn[1].images)
+    assert not torch.equal(drawn[0].images, drawn[2].images)
+    assert torch.equal(drawn[0].labels, still.labels) and drawn[0].classes == still.classes
+    padded = torch.nn.functional.pad(still.images, (1, 1, 1, 1))
+    for image, around in zip(drawn[0].images, padded, strict=True):
+        crops = [around[:, y : y + 4, x : x + 4] for y in range(3) for x in range(3)]
+        mirrored = [crop.flip(2) for crop in crops] if flip else []
+        assert any(torch.equal(image, crop) for crop in (*crops, *mirrored))

@@ -316,3 +316,16 @@ def test_a_manifest_gives_the_listing_back(tree: Path, tmp_path: Path) -> None:
         read_manifest(path, tree, "train")
     with pytest.raises(UserError, match="the stage prepare makes it"):
         read_manifest(tmp_path / "other.tsv.gz", tree, "train")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_augmented_folder_has_the_random_crops_of_an_epoch(tree: Path, workers: int) -> None:
+    images = training(tree, workers)
+    drawn = images.augmented(TRAINING, torch.Generator().manual_seed(3))
+    seeded = torch.Generator().manual_seed(3)
+    order = torch.arange(len(images))
+    expected = torch.cat(list(images._crops(TRAINING, order, [slice(0, len(images))], seeded)))
+    assert torch.equal(drawn.images.permute(0, 2, 3, 1), expected)
+    assert torch.equal(drawn.labels, images.labels)
+    again = images.augmented(TRAINING, torch.Generator().manual_seed(4))
+    assert not torch.equal(drawn.images, again.images)

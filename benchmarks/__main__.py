@@ -1,0 +1,62 @@
+"""The table of what is fast, against what: `make bench`.
+
+`python -m benchmarks` measures every part, or those that are named; each writes its CSV under
+`benchmarks/results/`. Nothing else should run meanwhile. The part `loading` needs --images, a
+folder of class folders with photographs.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from benchmarks import candidate, costs, loading, pruningnet_step, scaling, starts
+from benchmarks.harness import Row, machine, matrix_rate, memory_rate, show, write
+from graphpruning.errors import UserError
+from graphpruning.machine import refuse
+
+DATA, CHECKPOINTS = Path("data"), Path("checkpoints/benchmarks")
+PARTS: dict[str, Callable[[], list[Row]]] = {
+    "pruningnet_step": pruningnet_step.rows,
+    "candidate_resnet20": lambda: candidate.rows("resnet20", DATA, CHECKPOINTS),
+    "candidate_mobilenet_v2": lambda: candidate.rows("mobilenet_v2", DATA, CHECKPOINTS),
+    "costs": costs.rows,
+    "starts": starts.rows,
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure, write and print; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    known = [*PARTS, "loading", "scaling"]
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(known)}")
+    parser.add_argument("--images", type=Path, help="a folder of class folders, for `loading`")
+    options = parser.parse_args(arguments)
+    if unknown := [part for part in options.parts if part not in known]:
+        parser.error(f"unknown part {unknown[0]!r}: choose from {', '.join(known)}")
+    chosen = options.parts or [p for p in known if p != "loading" or options.images]
+    table: list[Row] = []
+    try:
+        if "loading" in chosen and options.images is None:
+            raise UserError("loading needs --images, a folder of class folders")
+        for part in chosen:
+            if part == "scaling":
+                scaling.measure(DATA, CHECKPOINTS)
+                continue
+            rows = loading.rows(options.images) if part == "loading" else PARTS[part]()
+            write(part, rows)
+            table += rows
+    except UserError as refusal:
+        return refuse(refusal)
+    print(f"{machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    rates = (matrix_rate(torch.float32), matrix_rate(torch.bfloat16))
+    print("floors: {:.0f} GMAC/s in fp32, {:.0f} in bf16;".format(*(r / 1e9 for r in rates)),
+          f"{memory_rate() / 1e9:.0f} GB/s")  # fmt: skip
+    print(show(table))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,186 @@
+"""One candidate of a search: recalibrated and judged on 2,000 images.
+
+The reference is the original search's way: recalibrate on 100 batches of the training loader, then
+evaluate, all in fp32. Ours has augmented 2,000 images once and runs in bf16 where it is faster.
+Both judge the same weights of a PruningNet, which is trained for the purpose on Fashion-MNIST.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.harness import Row, alternate, matrix_rate, memory_rate
+from graphpruning.network.trace import trace
+from graphpruning.network.widths import SearchSpace
+from graphpruning.network.zoo import build, seeded
+from graphpruning.pruningnet.cropped_sgd import CroppedSGD
+from graphpruning.pruningnet.pruningnet import PruningNet, RandomWidthStep
+from graphpruning.search.ddpg import DDPGSettings
+from graphpruning.search.ddpg import search as ddpg
+from graphpruning.search.environment import PruningEnv
+from graphpruning.search.evaluator import Evaluator
+from graphpruning.search.states import AggregatedState
+from graphpruning.training.checkpoint import load_weights, save_weights
+from graphpruning.training.data import (
+    Batch,
+    ImageSet,
+    Preprocessing,
+    fashion_mnist,
+    prepared,
+    split,
+)
+from graphpruning.training.fabric import make_fabric, precision
+from graphpruning.training.loop import fit
+from graphpruning.training.recipe import Recipe
+
+SEARCH, RECALIBRATION, LOADED = 2000, 2000, 100 * 128
+AGREEING = 50  # candidates whose accuracies are compared
+HOW = Preprocessing(mean=(0.2860,) * 3, std=(0.3530,) * 3, pad=2, flip=True)
+RECIPE = Recipe(
+    epochs=1, batch_size=128, lr=0.1, schedule="linear", label_smoothing=0.1, clip=5,
+    images_per_epoch=32000,
+)  # fmt: skip
+
+
+class TrainingLoader:
+    """The first 100 batches of an epoch, drawn and augmented anew whenever they are asked for."""
+
+    def __init__(self, images: ImageSet) -> None:
+        self.images = images
+        self.passes = 0
+
+    def __len__(self) -> int:
+        return LOADED // 128
+
+    def __iter__(self) -> Iterator[Batch]:
+        self.passes += 1
+        generator = torch.Generator().manual_seed(self.passes)
+        return self.images.batches(HOW, 128, generator, augment=True, limit=LOADED)
+
+
+class Judges:
+    """Both ways of judging the candidates of one network."""
+
+    def __init__(self, name: str, data: Path, checkpoints: Path) -> None:
+        images = fashion_mnist(data, train=True)
+        images = replace(images, images=images.images.repeat(1, 3, 1, 1))  # torchvision's read 3
+        parts = split(images.labels, SEARCH, RECALIBRATION, seed=0)
+        train, search = images.select(parts.train), images.select(parts.search)
+        with seeded(0):
+            graph = trace(build(name, 10), images.shape)
+            net = PruningNet(graph, "graph")
+        self.name = name
+        self.space = SearchSpace(graph, divisor=8, smallest=0.25)
+        self.fabric = make_fabric()
+        self._train(net, train, checkpoints)
+        self.net = net.eval()
+        generator = torch.Generator().manual_seed(0)
+        augmented = images.select(parts.calibration).augmented(HOW, generator)
+        self.ours = Evaluator(
+            graph, net.weights, prepared(augmented, HOW, 250), prepared(search, HOW, 250),
+            self.fabric.autocast,
+        )  # fmt: skip
+        loader = TrainingLoader(train)
+        self.exact = Evaluator(graph, net.weights, loader, prepared(search, HOW, 128))
+
+    def _train(self, net: PruningNet, train: ImageSet, checkpoints: Path) -> None:
+        """Once: its weights are kept."""
+        settings = repr((RECIPE, HOW, torch.__version__, precision(self.fabric)))
+        digest = hashlib.sha256(settings.encode()).hexdigest()[:12]
+        kept = checkpoints / f"{self.name}-{digest}.safetensors"
+        if not kept.exists():
+            fit(
+                self.fabric, net, train, HOW, RECIPE, 0, name=f"PruningNet of {self.name}",
+                step=RandomWidthStep(self.space, RECIPE.label_smoothing),
+                optimizer=partial(CroppedSGD, net),
+            )  # fmt: skip
+            save_weights(kept, net.state_dict())
+        load_weights(kept, net)
+
+    def candidates(self, count: int, seed: int) -> list[dict[str, int]]:
+        generator = torch.Generator().manual_seed(seed)
+        return [self.space.sample(generator) for _ in range(count)]
+
+    def floor(self, widths: list[dict[str, int]]) -> float:
+        """Seconds: the multiplications, and each image's pixels read once."""
+        rows = np.array([self.space.vector(w) for w in widths])
+        half = precision(self.fabric) == "bf16-mixed"
+        rate = matrix_rate(torch.bfloat16 if half else torch.float32)
+        images = SEARCH + RECALIBRATION
+        pixels = 4 * images * np.prod(self.space.graph.input_size)
+        return float(images * self.space.cost.macs(rows).mean() / rate + pixels / memory_rate())
+
+
+def time_row(judges: Judges) -> Row:
+    """Seconds of a candidate, other ones in each repeat."""
+    each = 2
+
+    def judge(evaluator: Evaluator, repeat: int) -> None:
+        for widths in judges.candidates(each, seed=repeat + 1):
+            evaluator(widths)
+
+    found = alternate({"ours": partial(judge, judges.ours), "exact": partial(judge, judges.exact)})
+    widths = [w for repeat in range(5) for w in judges.candidates(each, seed=repeat + 1)]
+    return Row(
+        f"a candidate of {judges.name}, {SEARCH} images", "100 batches of the loader, fp32", "s",
+        [t / each for t in found["ours"]], [t / each for t in found["exact"]], 0.25,
+        floor=judges.floor(widths),
+    )  # fmt: skip
+
+
+def agreement(judges: Judges) -> list[Row]:
+    """How far accuracies are from the exact ones, and whether they rank candidates alike."""
+    candidates = judges.candidates(AGREEING, seed=100)
+    ours, exact = (
+        np.array([evaluator(widths) for widths in candidates])
+        for evaluator in (judges.ours, judges.exact)
+    )
+    distance = float(np.abs(ours - exact).mean())
+    what = f"{AGREEING} candidates of {judges.name}"
+    return [
+        Row(f"{what}: mean distance of accuracy", "1 point", "points", [distance], [1.0], 0.3),
+        Row(f"{what}: rank correlation", "1", "", [rank_correlation(ours, exact)], [1.0], 0.98,
+            at_least=True),
+    ]  # fmt: skip
+
+
+def rank_correlation(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    """Spearman's, with the mean rank for equal values."""
+    ranks = [np.array([(v > values).sum() + (v == values).sum() / 2 for v in values])
+             for values in (one, other)]  # fmt: skip
+    return float(np.corrcoef(ranks)[0, 1])
+
+
+def episode_row(judges: Judges) -> Row:
+    """What the environment and DDPG's updates take, beside judging the episode's candidate."""
+    budget = judges.space.macs(judges.space.full) // 2
+    agent = DDPGSettings(warmup_episodes=2)
+    episodes = 8
+    found = judges.candidates(episodes, seed=1)
+
+    def play(repeat: int) -> None:
+        state = AggregatedState(judges.space, budget, judges.net.features)
+        environment = PruningEnv(judges.space, budget, state, lambda widths: 50.0)
+        ddpg(environment, episodes, agent, torch.Generator().manual_seed(repeat + 1))
+
+    def judge(repeat: int) -> None:
+        for widths in found:
+            judges.ours(widths)
+
+    taken = alternate({"agent": play, "judge": judge})
+    return Row(
+        f"environment and DDPG, an episode, {judges.name}", "judging its candidate", "s",
+        [t / episodes for t in taken["agent"]], [t / episodes for t in taken["judge"]], 0.1,
+    )  # fmt: skip
+
+
+def rows(name: str, data: Path, checkpoints: Path) -> list[Row]:
+    """The rows of one network; its PruningNet is trained once and kept under `checkpoints`."""
+    judges = Judges(name, data, checkpoints)
+    return [time_row(judges), *agreement(judges), episode_row(judges)]

@@ -1,0 +1,108 @@
+"""`make repro` runs every stage, each after those that it needs, in as many lanes as fit."""
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from experiments import repro
+from experiments.study import Study, load, parse
+from graphpruning.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+
+
+def study(name: str) -> Study:
+    return parse(load(ROOT / f"studies/{name}.yaml"))
+
+
+@pytest.mark.parametrize("name", ["smoke", "desk", "cifar10", "imagenet"])
+def test_the_rounds_hold_all_of_dvcs_stages_once(name: str, tmp_path: Path) -> None:
+    for part in ("dvc.yaml", "data.dvc"):
+        shutil.copy(ROOT / part, tmp_path)
+    shutil.copy(ROOT / f"studies/{name}.yaml", tmp_path / "params.yaml")
+    shutil.copytree(ROOT / ".dvc", tmp_path / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp"))
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    listed = subprocess.run(
+        [sys.executable, "-m", "dvc", "stage", "list", "--name-only"],
+        cwd=tmp_path, capture_output=True, text=True, check=True,
+    ).stdout.split()  # fmt: skip
+    of_paper = {f"{part}@{name}" for part in repro.PAPER}
+    rounds = [stage for chains in repro.rounds(study(name)) for one in chains for stage in one]
+    assert sorted(rounds) == sorted(set(listed) - of_paper)
+
+
+def test_a_stage_comes_after_those_that_it_reads() -> None:
+    """By dvc.yaml: what one stage lists as an output and another as a dependency."""
+    kinds = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    place = {
+        stage.partition("@")[0]: (number, stages.index(stage))
+        for number, chains in enumerate(repro.rounds(study("desk")))
+        for stages in chains
+        for stage in stages
+    }
+
+    def paths(entries: list[str | dict[str, object]]) -> set[str]:
+        return {entry if isinstance(entry, str) else next(iter(entry)) for entry in entries}
+
+    outputs = {
+        path: kind
+        for kind in kinds
+        for path in paths([*kinds[kind]["outs"], *kinds[kind].get("metrics", [])])
+    }
+    for kind in place:
+        for path in paths(kinds[kind]["deps"]):
+            if (source := outputs.get(path)) is not None:
+                assert place[source] < place[kind], (source, kind)
+
+
+@given(st.lists(st.sampled_from([*repro.LONG, "finetune"]), max_size=20), st.integers(1, 5))
+def test_every_chain_is_given_to_one_lane_and_lanes_are_even(kinds: list[str], lanes: int) -> None:
+    chains = [[f"{kind}@{n}", f"then@{n}"] for n, kind in enumerate(kinds)]
+    shared = repro.share_out(chains, lanes)
+    assert len(shared) == min(lanes, len(chains))
+    assert sorted(chain.from_iterable(shared)) == sorted(chain.from_iterable(chains))
+    for lane in shared:
+        assert all(
+            lane[i + 1] == f"then@{lane[i].partition('@')[2]}" for i in range(0, len(lane), 2)
+        )
+    loads = [sum(repro.LONG.get(s.partition("@")[0], 1.0) for s in lane) for lane in shared]
+    assert not loads or max(loads) - min(loads) <= 5
+
+
+def test_lanes_are_as_many_as_there_are_cores_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = study("desk")
+    for cores, threads, lanes in [
+        (2, 1, 2),
+        (1, 1, 1),
+        (8, 3, 2),
+        (64, 1, 4),
+        (2, 8, 1),
+        (8, None, 1),
+    ]:
+        monkeypatch.setattr(os, "sched_getaffinity", lambda pid, n=cores: set(range(n)))
+        assert repro.lanes_for(replace(desk, threads=threads)) == lanes
+
+
+def test_a_failing_lane_fails_all_and_lines_stay_whole(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = "import sys; print(*sys.argv[3:], flush=True); sys.exit('bad' in sys.argv)"
+    monkeypatch.setattr(repro, "DVC", (sys.executable, "-c", code))
+    repro.run_lanes([["one", "two"], ["three"]], [])
+    assert sorted(capsys.readouterr().out.splitlines()) == ["one two", "three"]
+    with pytest.raises(UserError, match="a stage has failed"):
+        repro.run_lanes([["bad"], ["three"]], [])
+
+
+def test_another_argument_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert repro.main(["--fast"]) == 2
+    assert capsys.readouterr().err == "usage: python -m experiments.repro [--force]\n"
