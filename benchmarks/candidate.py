@@ -91,7 +91,7 @@ class Judges:
 
     def _train(self, net: PruningNet, train: ImageSet, checkpoints: Path) -> None:
         """Once: its weights are kept."""
-        settings = repr((RECIPE, HOW, torch.__version__, precision(self.fabric)))
+        settings = repr((RECIPE, HOW, self.space.levels, torch.__version__, precision(self.fabric)))
         digest = hashlib.sha256(settings.encode()).hexdigest()[:12]
         kept = checkpoints / f"{self.name}-{digest}.safetensors"
         if not kept.exists():
@@ -119,7 +119,7 @@ class Judges:
 
 def time_row(judges: Judges) -> Row:
     """Seconds of a candidate, other ones in each repeat."""
-    each = 2
+    each = 1
 
     def judge(evaluator: Evaluator, repeat: int) -> None:
         for widths in judges.candidates(each, seed=repeat + 1):

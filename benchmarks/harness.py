@@ -90,6 +90,29 @@ def write(name: str, rows: Sequence[Row]) -> None:
     write_text(RESULTS / f"{name}.csv", text.getvalue())
 
 
+def markdown(folder: Path = RESULTS) -> str:
+    """The written rows as README's table."""
+    lines = ["| what | against | ours | reference | ratio (range) | target | floor x |",
+             "|---|---|---|---|---|---|---|"]  # fmt: skip
+    for path in sorted(folder.glob("*.csv")):
+        with open(path, encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        if rows and tuple(rows[0]) != COLUMNS:
+            continue  # of another form, such as scaling.csv
+        for row in rows:
+            ratio = f"{_short(row['ratio'])} ({_short(row['lowest'])} to {_short(row['highest'])})"
+            mark = {"yes": "", "no": ", **not met**"}.get(row["met"], "")
+            figures = [f"{_short(row[key])} {row['unit']}".strip() for key in ("ours", "reference")]
+            cells = [row["what"], row["against"], *figures, ratio, row["target"] + mark,
+                     row["times_floor"]]  # fmt: skip
+            lines.append("| " + " | ".join(cell or "—" for cell in cells) + " |")
+    return "\n".join(lines)
+
+
+def _short(figure: str) -> str:
+    return f"{float(figure):.3g}"
+
+
 def show(rows: Sequence[Row]) -> str:
     """The rows as a table for reading."""
     shown = COLUMNS[:-2]

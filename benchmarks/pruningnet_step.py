@@ -1,8 +1,9 @@
 """The PruningNet's training step, against MetaPruning's original design.
 
 Both train the same network at random kept ratios of 0.1 to 1. Theirs makes every layer's full
-weight and crops it, in fp32, with any of 31 ratios; ours has `CroppedSGD`, bf16 where it is
-faster, and widths in multiples of 8.
+weight and crops it, in fp32, with any of 31 ratios, images [batch, channels, height, width] and
+PyTorch's plain SGD; ours has `CroppedSGD`, bf16 where it is faster, channels_last, widths in
+multiples of 8, and runs strided depthwise convolutions by a detour (see `Subnet`). Neither clips.
 """
 
 import re
@@ -64,7 +65,10 @@ def space_of(graph: ChannelGraph, ours: bool) -> SearchSpace:
 
 
 def our_step(case: Case) -> Callable[[int], None]:
-    """`STEPS` steps as `fit` does them, by the number of the repeat."""
+    """`STEPS` steps at widths drawn by the number of the repeat, and then a `settle`.
+
+    Training settles about every fortieth step only: what it costs is counted ten times here.
+    """
     graph, fabric = case.graph(), make_fabric()
     space = space_of(graph, ours=True)
     with seeded(0):
@@ -82,6 +86,7 @@ def our_step(case: Case) -> Callable[[int], None]:
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
+        optimizer.settle()
 
     return steps
 
@@ -195,6 +200,8 @@ def parts(case: Case) -> list[Row]:
             if update:
                 optimizer.step()
             optimizer.zero_grad()
+        if update:
+            optimizer.settle()
 
     found = alternate(
         {

@@ -25,8 +25,13 @@ def rows() -> list[Row]:
     )
     rows = [
         Row("import graphpruning", "3 s", "s", found["import"], [3.0] * len(found["import"]), 1),
-        Row("all its names with what they need", "3 s", "s", found["names"],
-            [3.0] * len(found["names"])),
+        Row(
+            "all its names with what they need",
+            "3 s",
+            "s",
+            found["names"],
+            [3.0] * len(found["names"]),
+        ),
         Row("graphpruning --help", "0.3 s", "s", found["help"], [0.3] * len(found["help"]), 1),
     ]
     if status.returncode:

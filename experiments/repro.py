@@ -9,13 +9,15 @@ A lane is a `dvc repro` of its own. DVC allows several at a time that write diff
 """
 
 import os
+import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from experiments.study import Study, budget_name, load, parse
+from experiments.study import Study, load, parse
 from graphpruning.errors import UserError
 from graphpruning.machine import refuse
 
@@ -29,28 +31,33 @@ Chain = list[str]
 """Stages, by DVC's names, of which each needs the one before."""
 
 
-def rounds(study: Study) -> list[list[Chain]]:
-    """Chains that can run side by side; a round needs all chains of the round before."""
-    name, source = study.study, {m: s for s, methods in study.searches.items() for m in methods}
+def rounds(study: Mapping[str, Any]) -> list[list[Chain]]:
+    """Chains that can run side by side; a round needs all chains of the round before.
 
-    def stage(kind: str, *items: str) -> str:
-        return f"{kind}@{'-'.join((name, *items))}"
+    `study` is plain data, of which DVC makes the stages' names.
+    """
+    source = {m: source for source, methods in study["searches"].items() for m in methods}
+
+    def stage(kind: str, *items: object) -> str:
+        return f"{kind}@{'-'.join(map(str, (study['study'], *items)))}"
 
     bases, pruningnets, analyses, networks = [], [], [], []
-    for model in study.models:
+    for model in study["models"]:
         bases.append([stage("train_base", model), stage("correlation", model)])
         pruningnets += [
-            [stage("train_pruningnet", model, kind)] for kind in study.pruningnet.conditionings
+            [stage("train_pruningnet", model, kind)]
+            for kind in study["pruningnet"]["conditionings"]
         ]
         analyses += [
-            [stage("analyse_pruningnet", model, kinds)] for kinds in study.analysis.conditionings
+            [stage("analyse_pruningnet", model, kind)]
+            for kind in study["analysis"]["conditionings"]
         ]
         networks += [
             [stage(f"search_{source[method]}", *items), stage("finetune", *items)]
-            for method in study.methods
-            for budget in study.budgets
-            for seeds in study.seeds
-            for items in [(model, method, budget_name(budget), str(seeds))]
+            for method in study["methods"]
+            for budget in study["budgets"]
+            for seeds in study["seeds"]
+            for items in [(model, method, budget, seeds)]
         ]
     return [[[stage("prepare")]], bases + pruningnets, analyses + networks]
 
@@ -88,19 +95,33 @@ def run_lanes(lanes: Sequence[Chain], flags: Sequence[str]) -> None:
 def _pass_on(run: "subprocess.Popen[str]") -> None:
     """Print a lane's lines whole, so that those of several lanes do not mix."""
     assert run.stdout is not None
-    for line in run.stdout:
-        print(line, end="", flush=True)
+    with run.stdout:  # closed when nobody reads what is printed, so that the lane ends too
+        for line in run.stdout:
+            print(line, end="", flush=True)
 
 
 def lanes_for(study: Study) -> int:
     """How many stages run at a time: as many as there are cores for, if the study bounds them."""
     if study.threads is None:
         return 1
-    return max(1, min(MOST_LANES, len(os.sched_getaffinity(0)) // study.threads))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, min(MOST_LANES, (cores or 1) // study.threads))
 
 
-def repro(study: Study, flags: Sequence[str]) -> None:
-    """Bring every stage up to date; with "--force" among `flags`, run every stage."""
+def decide_precision(study: Study) -> None:
+    """Time "auto" before stages run side by side, which would disturb it; the answer is kept."""
+    import torch
+
+    from graphpruning.training.fabric import make_fabric
+
+    assert study.threads is not None
+    torch.set_num_threads(study.threads)
+    make_fabric(study.precision)
+
+
+def repro(raw: Mapping[str, Any], flags: Sequence[str]) -> None:
+    """Bring every stage of a study up to date; with "--force" among `flags`, run every stage."""
+    study = parse(raw)
     if not study.methods:  # it ends after the correlation; DVC would want the other folders
         _call([*DVC, "repro", *flags, "correlation"])
         for part in PAPER:
@@ -113,7 +134,8 @@ def repro(study: Study, flags: Sequence[str]) -> None:
     if not flags and subprocess.run([*DVC, "status", "--quiet"]).returncode == 0:
         print("Data and pipelines are up to date.")
         return
-    for chains in rounds(study):
+    decide_precision(study)
+    for chains in rounds(raw):
         run_lanes(share_out(chains, lanes), flags)
     _call([*DVC, "repro", *(("--single-item", *flags, *PAPER) if flags else ())])
 
@@ -128,12 +150,15 @@ def main(arguments: list[str]) -> int:
     if set(arguments) - {"--force"}:
         print("usage: python -m experiments.repro [--force]", file=sys.stderr)
         return 2
+    # Ctrl-C reaches DVC and the stages too: they end by themselves, and then this does. (SIG_IGN
+    # instead of a handler would be inherited by them.)
+    signal.signal(signal.SIGINT, lambda *_: None)
     try:
-        study = parse(load())
-        repro(study, arguments)
+        raw = load()
+        repro(raw, arguments)
     except UserError as refusal:
         return refuse(refusal)
-    print(f"The report: {Path('results', study.study, 'report.html')}")
+    print(f"The report: {Path('results', raw['study'], 'report.html')}")
     return 0
 
 

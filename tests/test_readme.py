@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.harness import markdown
 from graphpruning import UserError
 from graphpruning.__main__ import main
 from graphpruning.network.zoo import build
@@ -122,3 +123,7 @@ def test_every_file_and_make_target_that_is_named_exists() -> None:
     for target in set(re.findall(r"make ([a-z]+)", README)):
         rule = rf"^{target}:|^[a-z ]*\b{target}\b[a-z ]*:"
         assert re.search(rule, makefile, re.MULTILINE), target
+
+
+def test_the_table_of_benchmarks_is_what_was_measured() -> None:
+    assert markdown(ROOT / "benchmarks/results") in README

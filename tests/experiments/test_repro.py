@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -14,14 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments import repro
-from experiments.study import Study, load, parse
+from experiments.study import load, parse
 from graphpruning.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 
 
-def study(name: str) -> Study:
-    return parse(load(ROOT / f"studies/{name}.yaml"))
+def study(name: str) -> dict[str, Any]:
+    return load(ROOT / f"studies/{name}.yaml")
 
 
 @pytest.mark.parametrize("name", ["smoke", "desk", "cifar10", "imagenet"])
@@ -79,7 +80,7 @@ def test_every_chain_is_given_to_one_lane_and_lanes_are_even(kinds: list[str], l
 
 
 def test_lanes_are_as_many_as_there_are_cores_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    desk = study("desk")
+    desk = parse(study("desk"))
     for cores, threads, lanes in [
         (2, 1, 2),
         (1, 1, 1),
@@ -101,6 +102,62 @@ def test_a_failing_lane_fails_all_and_lines_stay_whole(
     assert sorted(capsys.readouterr().out.splitlines()) == ["one two", "three"]
     with pytest.raises(UserError, match="a stage has failed"):
         repro.run_lanes([["bad"], ["three"]], [])
+
+
+@pytest.fixture
+def called(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """What would be run, as DVC's arguments; DVC says that the study is not up to date."""
+    calls: list[list[str]] = []
+
+    def run(command: list[str], **how: Any) -> subprocess.CompletedProcess[str]:
+        calls.append(command[len(repro.DVC) :])
+        return subprocess.CompletedProcess(command, int("status" in command))
+
+    monkeypatch.setattr(repro.subprocess, "run", run)
+    monkeypatch.setattr(repro, "decide_precision", lambda study: None)
+    monkeypatch.setattr(repro, "lanes_for", lambda study: 2)
+    return calls
+
+
+def test_force_runs_every_stage_by_itself(
+    called: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lanes: list[tuple[int, list[str]]] = []
+    monkeypatch.setattr(
+        repro, "run_lanes", lambda given, flags: lanes.append((len(given), list(flags)))
+    )
+    repro.repro(study("desk"), ["--force"])
+    assert lanes == [(1, ["--force"]), (2, ["--force"]), (2, ["--force"])]
+    assert called == [["repro", "--single-item", "--force", *repro.PAPER]]
+
+
+def test_a_failed_round_is_the_last(
+    called: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rounds: list[object] = []
+
+    def fail(given: object, flags: object) -> None:
+        rounds.append(given)
+        raise UserError("a stage has failed")
+
+    monkeypatch.setattr(repro, "run_lanes", fail)
+    with pytest.raises(UserError):
+        repro.repro(study("desk"), [])
+    assert len(rounds) == 1 and called == [["status", "--quiet"]]
+
+
+def test_one_lane_is_a_plain_dvc_repro(
+    called: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repro, "lanes_for", lambda study: 1)
+    repro.repro(study("cifar10"), [])
+    assert called == [["repro"]]
+
+
+def test_a_study_without_methods_ends_after_the_correlation(called: list[list[str]]) -> None:
+    repro.repro(study("pretrained"), [])
+    assert called[0] == ["repro", "correlation"]
+    assert len(called) == 1 + len(repro.PAPER)
 
 
 def test_another_argument_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

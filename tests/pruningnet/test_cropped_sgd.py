@@ -73,7 +73,9 @@ def both(net: PruningNet, space: SearchSpace, rates: list[float], **how: Any) ->
 
 def largest_difference(one: nn.Module, other: nn.Module) -> float:
     pairs = zip(one.parameters(), other.parameters(), strict=True)
-    return max(float(((a - b).abs().max() / a.abs().max().clamp(min=1e-2)).detach()) for a, b in pairs)
+    return max(
+        float(((a - b).abs().max() / a.abs().max().clamp(min=1e-2)).detach()) for a, b in pairs
+    )
 
 
 @given(
