@@ -48,10 +48,10 @@ class Case:
         with seeded(0):
             return trace(build(self.network, 1000), (3, self.size, self.size))
 
-    def data(self) -> tuple[Tensor, Tensor]:
+    def data(self, layout: torch.memory_format = torch.contiguous_format) -> tuple[Tensor, Tensor]:
         generator = torch.Generator().manual_seed(0)
         images = torch.randn(self.batch, 3, self.size, self.size, generator=generator)
-        return images, torch.arange(self.batch)
+        return images.to(memory_format=layout), torch.arange(self.batch)
 
 
 CASES = (Case("resnet50", 8), Case("mobilenet_v1", 32))
@@ -64,18 +64,23 @@ def space_of(graph: ChannelGraph, ours: bool) -> SearchSpace:
     return SearchSpace(graph, divisor=None, ratios=RATIOS)
 
 
+def our_net(case: Case) -> tuple[PruningNet, SearchSpace, CroppedSGD]:
+    """A fresh PruningNet, its widths, and what trains it."""
+    graph = case.graph()
+    with seeded(0):
+        net = PruningNet(graph, "graph")
+    optimizer = CroppedSGD(net, [{"params": list(net.parameters())}], lr=0.01, momentum=0.9)
+    return net, space_of(graph, ours=True), optimizer
+
+
 def our_step(case: Case) -> Callable[[int], None]:
     """`STEPS` steps at widths drawn by the number of the repeat, and then a `settle`.
 
     Training settles about every fortieth step only: what it costs is counted ten times here.
     """
-    graph, fabric = case.graph(), make_fabric()
-    space = space_of(graph, ours=True)
-    with seeded(0):
-        net = PruningNet(graph, "graph")
-    optimizer = CroppedSGD(net, [{"params": list(net.parameters())}], lr=0.01, momentum=0.9)
-    images, labels = case.data()
-    images = images.to(memory_format=torch.channels_last)
+    fabric = make_fabric()
+    net, space, optimizer = our_net(case)
+    images, labels = case.data(torch.channels_last)
     step = RandomWidthStep(space, label_smoothing=0.1)
 
     def steps(repeat: int) -> None:
@@ -167,13 +172,10 @@ def parts(case: Case) -> list[Row]:
     The step with ready weights computes their gradients too, at the same widths. The conditioning
     is run and differentiated by itself.
     """
-    graph, fabric = case.graph(), make_fabric()
-    space = space_of(graph, ours=True)
-    with seeded(0):
-        net = PruningNet(graph, "graph")
-    optimizer = CroppedSGD(net, [{"params": list(net.parameters())}], lr=0.01, momentum=0.9)
-    images, labels = case.data()
-    images = images.to(memory_format=torch.channels_last)
+    fabric = make_fabric()
+    net, space, optimizer = our_net(case)
+    graph = space.graph
+    images, labels = case.data(torch.channels_last)
     with torch.no_grad():
         full = net.weights(space.full)
 
