@@ -224,6 +224,22 @@ def parts(case: Case) -> list[Row]:
     ]  # fmt: skip
 
 
+def detour() -> Row:
+    """A strided depthwise convolution and its gradients in bf16, run at stride 1 and as it is."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(32, 512, 14, 14, generator=generator, dtype=torch.bfloat16)
+    x = x.to(memory_format=torch.channels_last).requires_grad_()
+    weight = torch.randn(512, 1, 3, 3, generator=generator, dtype=torch.bfloat16).requires_grad_()
+
+    def convolve(stride: int, repeat: int) -> None:
+        y = F.conv2d(x, weight, None, stride, 1, 1, 512)[:, :, :: 3 - stride, :: 3 - stride]
+        y.contiguous(memory_format=torch.channels_last).sum().backward()
+
+    found = alternate({str(stride): partial(convolve, stride) for stride in (1, 2)})
+    what = "strided depthwise convolution with gradients, 512 channels at 14 px, batch 32, bf16"
+    return Row(what, "without the detour by stride 1", "s", found["1"], found["2"])
+
+
 def rows() -> list[Row]:
     """All of this file's rows."""
-    return [row for case in CASES for row in whole_steps(case)] + parts(CASES[-1])
+    return [*(row for case in CASES for row in whole_steps(case)), *parts(CASES[-1]), detour()]

@@ -90,8 +90,8 @@ def _flat(statistics: Statistics) -> Tensor:
 def _is_slow_backward(x: Tensor, module: nn.Conv2d, groups: int) -> bool:
     """Whether a convolution is better run at stride 1, of which only some positions are kept.
 
-    oneDNN's bf16 gradient of a strided depthwise convolution is 5 to 40 times slower than at
-    stride 1 (`benchmarks/results/pruningnet_step.csv`, torch 2.14).
+    oneDNN's bf16 gradient of a strided depthwise convolution takes many times as long as at
+    stride 1 (`python -m benchmarks pruningnet_step`, torch 2.14).
     """
     is_strided_depthwise = groups == x.shape[1] > 1 and module.stride != (1, 1)
     is_half = x.device.type == "cpu" and torch.is_autocast_enabled("cpu")

@@ -1,23 +1,26 @@
 """From node features to what each layer's weights are generated from, and the agent's states.
 
-Three conditionings share one face, `widths -> [layers, SIZE]`: over the graph (GraphPruning),
-without edges (its ablation), and by the widths of a layer's own block (MetaPruning).
+All conditionings share one face, `widths -> [layers, SIZE]`: over the graph (GraphPruning), its
+ablations (fewer edges, other convolutions), and by the widths of a layer's own block
+(MetaPruning).
 """
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from graphpruning.network.graph import ChannelGraph, Widths
+from graphpruning.network.graph import ChannelGraph, Edge, Widths
 from graphpruning.pruningnet.features import FEATURES, NodeFeatures, block_ratios
 
 with warnings.catch_warnings():  # PyG scripts a few functions; that is not the user's concern
     warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
     warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", DeprecationWarning)
-    from torch_geometric.nn import GCNConv
+    from torch_geometric.nn import GATConv, GCNConv, SAGEConv
+    from torch_geometric.nn.conv.gcn_conv import gcn_norm
 
 
 HIDDEN, SIZE = 64, 32
@@ -29,9 +32,10 @@ LEAK = 0.1
 class GraphAggregator(nn.Module):
     """Two graph convolutions over the channel graph: aggregated features [layers, SIZE].
 
-    `GCNConv` uses the symmetric normalisation of Kipf and Welling (arXiv 1609.02907) with self
-    loops; edges count in both directions. Without edges the same layers are a perceptron that
-    sees one node at a time.
+    `convolution` is PyG's `GCNConv` (with the symmetric normalisation and the self loops of Kipf
+    and Welling, arXiv 1609.02907), `SAGEConv` (arXiv 1706.02216) or `GATConv` (arXiv 1710.10903).
+    `edges` chooses the edges, which count in both directions. Without any, GCN is a perceptron
+    that sees one node at a time.
 
     Gradients reach the aggregator summed over all the weights that a feature generates: with a
     plain ReLU every unit is dead within an epoch, and the features no longer know of any width.
@@ -39,20 +43,31 @@ class GraphAggregator(nn.Module):
     """
 
     edge_index: Tensor
+    edge_weight: Tensor | None
 
-    def __init__(self, graph: ChannelGraph, edges: bool = True) -> None:
+    def __init__(
+        self,
+        graph: ChannelGraph,
+        convolution: Callable[..., nn.Module] = GCNConv,
+        edges: Callable[[Edge], bool] = lambda edge: True,
+    ) -> None:
         super().__init__()
         self.node_features = NodeFeatures(graph)
-        self.first = GCNConv(len(FEATURES), HIDDEN)
-        self.second = GCNConv(HIDDEN, SIZE)
-        index = _both_directions(graph) if edges else torch.empty(2, 0, dtype=torch.int64)
+        index, weight = _both_directions(graph, edges), None
+        settings = {}
+        if convolution is GCNConv:  # the graph stays, and so does its normalisation
+            index, weight = gcn_norm(index, num_nodes=len(graph.layers))
+            settings = {"normalize": False}
+        self.first = convolution(len(FEATURES), HIDDEN, **settings)
+        self.second = convolution(HIDDEN, SIZE, **settings)
         self.register_buffer("edge_index", index, persistent=False)
+        self.register_buffer("edge_weight", weight, persistent=False)
 
     def forward(self, widths: Widths) -> Tensor:
         """Return the aggregated features [layers, SIZE] of `widths`."""
         nodes = self.node_features(widths).to(self.edge_index.device)
-        hidden = F.leaky_relu(self.first(nodes, self.edge_index), LEAK)
-        return F.leaky_relu(self.second(hidden, self.edge_index), LEAK)
+        hidden = F.leaky_relu(self.first(nodes, self.edge_index, self.edge_weight), LEAK)
+        return F.leaky_relu(self.second(hidden, self.edge_index, self.edge_weight), LEAK)
 
 
 class BlockConditioning(nn.Module):
@@ -76,13 +91,18 @@ class BlockConditioning(nn.Module):
 
 CONDITIONINGS: dict[str, Callable[[ChannelGraph], nn.Module]] = {
     "graph": GraphAggregator,
-    "none": lambda graph: GraphAggregator(graph, edges=False),
+    "none": partial(GraphAggregator, edges=lambda edge: False),
+    "no-shortcuts": partial(GraphAggregator, edges=lambda edge: not edge.shortcut),
+    "sage": partial(GraphAggregator, convolution=SAGEConv),
+    "gat": partial(GraphAggregator, convolution=GATConv),
     "block": BlockConditioning,
 }
 
 
-def _both_directions(graph: ChannelGraph) -> Tensor:
+def _both_directions(graph: ChannelGraph, chosen: Callable[[Edge], bool]) -> Tensor:
     position = {layer.name: index for index, layer in enumerate(graph.layers)}
-    pairs = sorted({(position[edge.source], position[edge.target]) for edge in graph.edges})
-    forward = torch.tensor(pairs, dtype=torch.int64).T
+    pairs = sorted(
+        {(position[edge.source], position[edge.target]) for edge in graph.edges if chosen(edge)}
+    )
+    forward = torch.tensor(pairs, dtype=torch.int64).view(-1, 2).T
     return torch.cat([forward, forward.flip(0)], dim=1)

@@ -42,9 +42,10 @@ WORST_CONDITION = 100.0
 class CroppedSGD(SGD):
     """As clipped SGD on all of `net`'s parameters, within rounding, but at the crop's cost.
 
-    `groups` are parameter groups as `SGD` takes them, `max_norm` the largest norm of all gradients
-    together (None: they are not clipped). Until it is closed, a step is one forward pass of `net`,
-    one backward pass and `step()`; maps can be read from outside only right after `settle`.
+    `groups` are parameter groups as `SGD` takes them, all maps in one of them; `max_norm` is the
+    largest norm of all gradients together (None: they are not clipped). Until it is closed, a step
+    is one forward pass of `net`, one backward pass and `step()`; maps can be read from outside only
+    right after `settle`.
 
     Several processes must run the same widths. The maps' gradients are averaged here, the others'
     by whatever trains in several processes, such as DDP.
@@ -61,6 +62,12 @@ class CroppedSGD(SGD):
         super().__init__(groups, fused=True, **settings)
         self.max_norm = max_norm
         self.generators = [g for g in net.generators if isinstance(g, WeightGenerator)]
+        maps = {id(generator.map) for generator in self.generators}
+        (self.group_of_maps,) = (  # one: all maps move by the same matrix
+            number
+            for number, group in enumerate(self.param_groups)
+            if maps & {id(parameter) for parameter in group["params"]}
+        )
         self.used: list[_Use] = []
         self.motion = np.eye(2)  # F
         for generator in self.generators:
@@ -143,11 +150,7 @@ class CroppedSGD(SGD):
 
     def _advance(self) -> tuple[float, float]:
         """Move F on by a step; return by how much a gradient then moves a and b."""
-        group = next(
-            group
-            for group in self.param_groups
-            if any(parameter is self.generators[0].map for parameter in group["params"])
-        )
+        group = self.param_groups[self.group_of_maps]
         lr, momentum, decay = group["lr"], group["momentum"], group["weight_decay"]
         # d = g + decay p; v' = momentum v + d; p' = p - lr v'; Nesterov: p - lr (d + momentum v')
         towards_d, towards_v = (1.0, momentum) if group["nesterov"] else (0.0, 1.0)

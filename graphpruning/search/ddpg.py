@@ -123,6 +123,8 @@ def search(
     slow_actor, slow_critic = deepcopy(actor), deepcopy(critic)
     actor_adam = torch.optim.Adam(actor.parameters(), settings.actor_lr, fused=True)
     critic_adam = torch.optim.Adam(critic.parameters(), settings.critic_lr, fused=True)
+    slow_parameters: list[Tensor] = [*slow_actor.parameters(), *slow_critic.parameters()]
+    parameters: list[Tensor] = [*actor.parameters(), *critic.parameters()]
     replay: Replay | None = None
     baseline: float | None = None
 
@@ -166,6 +168,4 @@ def search(
             actor_adam.step()
 
             with torch.no_grad():
-                for slow, fast in ((slow_actor, actor), (slow_critic, critic)):
-                    for old, new in zip(slow.parameters(), fast.parameters(), strict=True):
-                        old.lerp_(new, settings.tau)
+                torch._foreach_lerp_(slow_parameters, parameters, settings.tau)

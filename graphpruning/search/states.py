@@ -4,7 +4,7 @@ Both lie in [0, 1] and are scaled in the same way (over the network's own steps,
 largest), so that a comparison of them compares what they tell and not how they are scaled.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import numpy as np
@@ -51,23 +51,26 @@ class AggregatedState:
         position = {layer.name: index for index, layer in enumerate(space.graph.layers)}
         members = {group.id: group.layers for group in space.graph.groups}
         self.rows = [[position[name] for name in members[group]] for group in space.groups]
-        extremes = np.concatenate([self._of_groups(space.full), self._of_groups(space.smallest)])
+        steps = range(len(self.rows))
+        extremes = np.concatenate(
+            [self._of_groups(widths, steps) for widths in (space.full, space.smallest)]
+        )
         self.low, self.span = _range(extremes)
         self.spare = budget - space.macs(space.smallest)
         self.size = extremes.shape[1] + 2
 
     def observe(self, step: int, decided: Widths, last_action: float) -> Observation:
         """Return the scaled features of group number `step`, budget left and last action."""
-        row = self._of_groups({**self.space.full, **decided})[step]
+        (row,) = self._of_groups({**self.space.full, **decided}, [step])
         scaled = np.clip((row - self.low) / self.span, 0, 1)
         unspent = self.budget - self.space.macs({**self.space.smallest, **decided})
         left = unspent / self.spare if self.spare else 0.0
         return np.array([*scaled, left, last_action], dtype=np.float32)
 
-    def _of_groups(self, widths: Widths) -> NDArray[np.float64]:
+    def _of_groups(self, widths: Widths, steps: Iterable[int]) -> NDArray[np.float64]:
         with torch.no_grad():
             features = self.features(widths).cpu().double().numpy()
-        return np.stack([features[rows].mean(axis=0) for rows in self.rows])
+        return np.stack([features[self.rows[step]].mean(axis=0) for step in steps])
 
 
 class HandCraftedState:

@@ -7,6 +7,7 @@ uses the statistics of all shares, and gradients are averaged. Dropout alone dra
 import math
 import time
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -128,10 +129,21 @@ def fit(
         parameter_groups(model, recipe), lr=recipe.lr, momentum=recipe.momentum,
         nesterov=recipe.nesterov, max_norm=recipe.clip,
     )  # fmt: skip
-    net, stepper = fabric.setup(model, descent)
-    data = data.to(fabric.device)
-    run = _Run(fabric, net, stepper, data, preprocessing, recipe, seed, name, step)
+    with closing(descent):  # whoever catches a failure finds the model as others expect it
+        net, stepper = fabric.setup(model, descent)
+        data = data.to(fabric.device)
+        run = _Run(fabric, net, stepper, data, preprocessing, recipe, seed, name, step)
+        return _epochs(run, model, descent, on_epoch, checkpoint)
 
+
+def _epochs(
+    run: "_Run",
+    model: nn.Module,
+    descent: Any,
+    on_epoch: Callable[[int], Record] | None,
+    checkpoint: Checkpoint | None,
+) -> list[Record]:
+    """Train from the checkpoint's epoch on, if there is one, to the last."""
     records: list[Record] = []
     saved = checkpoint.load() if checkpoint else None
     if saved is not None:
@@ -145,9 +157,9 @@ def fit(
     bar = tqdm(
         total=run.steps,
         initial=min(run.steps, len(records) * run.steps_per_epoch),
-        desc=name,
+        desc=run.name,
         unit="step",
-        disable=None if fabric.is_global_zero else True,
+        disable=None if run.fabric.is_global_zero else True,
     )
     for epoch in range(len(records) + 1, epochs + 1):
         started = time.perf_counter()
@@ -157,7 +169,7 @@ def fit(
             # numpy's numbers would not come back from a checkpoint
             record |= {key: float(value) for key, value in on_epoch(epoch).items()}
         records.append(record)
-        if checkpoint and fabric.is_global_zero:
+        if checkpoint and run.fabric.is_global_zero:
             checkpoint.save(
                 {
                     "model": model.state_dict(),
@@ -169,11 +181,12 @@ def fit(
         values = ", ".join(f"{key} {value:.4g}" for key, value in record.items() if key != "epoch")
         if bar.disable:
             seconds = time.perf_counter() - started
-            fabric.print(f"{name}: epoch {epoch}/{epochs}, {values}, {seconds:.1f} s", flush=True)
+            run.fabric.print(
+                f"{run.name}: epoch {epoch}/{epochs}, {values}, {seconds:.1f} s", flush=True
+            )
         else:
             bar.set_postfix_str(values)
     bar.close()
-    descent.close()
     return records
 
 

@@ -190,9 +190,12 @@ def test_training_goes_on_from_a_checkpoint_to_the_same_bits(tmp_path: Path) -> 
     graph = trace(build("resnet8", 10, in_channels=1), images.shape)
     space = SearchSpace(graph)
 
+    started: list[PruningNet] = []
+
     def run(checkpoint: Checkpoint | None, stop: int = 0) -> PruningNet:
         torch.manual_seed(0)
         net = PruningNet(graph, "graph")
+        started.append(net)
 
         def on_epoch(epoch: int) -> dict[str, float]:
             if epoch == stop:
@@ -209,6 +212,7 @@ def test_training_goes_on_from_a_checkpoint_to_the_same_bits(tmp_path: Path) -> 
     whole = run(None)
     with pytest.raises(KeyboardInterrupt):
         run(Checkpoint(tmp_path / "net.pt", {}), stop=2)
+    assert all(parameter.requires_grad for parameter in started[-1].parameters())
     resumed = run(Checkpoint(tmp_path / "net.pt", {}))
     for name, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name

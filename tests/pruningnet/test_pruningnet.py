@@ -59,18 +59,35 @@ def test_aggregation_is_kipf_and_wellings(graph: ChannelGraph) -> None:
     torch.testing.assert_close(aggregator(space.smallest), x)
 
 
-def test_only_edges_carry_widths_to_other_layers(graph: ChannelGraph) -> None:
-    space = SearchSpace(graph)
-    changed = {**space.full, "layer3.0.conv1": 16}
-    names = [layer.name for layer in graph.layers]
-    moved = {}
-    for name in ("graph", "none"):
-        torch.manual_seed(0)
-        conditioning = CONDITIONINGS[name](graph)
-        difference = (conditioning(changed) - conditioning(space.full)).norm(dim=1)
-        moved[name] = {names[row] for row in difference.nonzero().flatten().tolist()}
-    assert moved["none"] <= {"layer3.0.conv1", "layer3.0.conv2"}  # those that read or write it
-    assert moved["graph"] > moved["none"]
+def _reached(graph: ChannelGraph, conditioning: str, changed: str) -> set[str]:
+    """Layers whose feature moves when the width of the group `changed` does."""
+    torch.manual_seed(0)
+    features, full = CONDITIONINGS[conditioning](graph), graph.full_widths
+    difference = features({**full, changed: full[changed] // 2}) - features(full)
+    rows = (difference.norm(dim=1) > 1e-6).nonzero().flatten().tolist()
+    return {graph.layers[row].name for row in rows}
+
+
+@pytest.mark.parametrize("conditioning", ["graph", "sage", "gat", "no-shortcuts", "none"])
+def test_only_edges_carry_widths_to_other_layers(graph: ChannelGraph, conditioning: str) -> None:
+    """Two convolutions carry them two edges far, from the layers that read or write the group."""
+    group = "layer3.0.conv1"
+    near = {layer.name for layer in graph.layers if group in (*layer.reads, *layer.writes)}
+    for _ in range(2):
+        near |= {
+            other
+            for edge in graph.edges
+            if conditioning != "none" and not (conditioning == "no-shortcuts" and edge.shortcut)
+            for one, other in ((edge.source, edge.target), (edge.target, edge.source))
+            if one in near
+        }
+    assert _reached(graph, conditioning, group) == near
+
+
+def test_without_shortcut_edges_fewer_layers_are_reached() -> None:
+    graph = trace(network("resnet14"), INPUT)
+    group = "layer2.0.conv1"
+    assert _reached(graph, "no-shortcuts", group) < _reached(graph, "graph", group)
 
 
 @pytest.mark.parametrize("name", ["layer2.0.conv1", "fc"])
