@@ -38,7 +38,7 @@ def prepare(context: Context) -> None:
     figures read the metrics and study.json, and need no image.
     """
     study = context.study
-    methods.check_sources(study.searches)
+    methods.check_places(study.searches)
     preprocessing(context)  # refuses values that do not fit together
     make_fabric(study.precision)  # decides on "auto" before stages run side by side
     listings = list_data(context)

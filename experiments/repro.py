@@ -36,7 +36,7 @@ def rounds(study: Mapping[str, Any]) -> list[list[Chain]]:
 
     `study` is plain data, of which DVC makes the stages' names.
     """
-    source = {m: source for source, methods in study["searches"].items() for m in methods}
+    place = {m: place for place, methods in study["searches"].items() for m in methods}
 
     def stage(kind: str, *items: object) -> str:
         return f"{kind}@{'-'.join(map(str, (study['study'], *items)))}"
@@ -53,7 +53,7 @@ def rounds(study: Mapping[str, Any]) -> list[list[Chain]]:
             for kind in study["analysis"]["conditionings"]
         ]
         networks += [
-            [stage(f"search_{source[method]}", *items), stage("finetune", *items)]
+            [stage(f"search_{place[method]}", *items), stage("finetune", *items)]
             for method in study["methods"]
             for budget in study["budgets"]
             for seeds in study["seeds"]

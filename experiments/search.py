@@ -167,4 +167,4 @@ STAGE = Stage(
 )
 
 if __name__ == "__main__":
-    STAGE.main(name=lambda items: f"search_{methods.method(items['method']).source}")
+    STAGE.main(name=lambda items: f"search_{methods.place(items['method'])}")

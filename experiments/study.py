@@ -21,9 +21,11 @@ from graphpruning.training.recipe import Recipe
 
 PARAMS = Path("params.yaml")
 
-Conditioning = Literal["graph", "block", "none"]
+Conditioning = Literal["graph", "block", "none", "no-shortcuts", "sage", "gat"]
 Part = Literal["base", "pruningnet", "final"]
-SOURCES = ("graph", "block", "none", "base")  # of candidates' weights: a search stage each
+SOURCES = ("graph", "block", "none", "base", "ablations")
+"""Where candidates' weights come from, a search stage each; each of the ablations has a PruningNet
+of its own, of the same name."""
 
 
 @dataclass(frozen=True)
@@ -231,11 +233,13 @@ def _check_methods(study: Study, where: str) -> None:
         raise UserError(f"{where}: `methods` and the lists under `searches` name other methods")
     trained = study.pruningnet.conditionings
     for source, methods in study.searches.items():
-        if methods and source not in ("base", *trained):
-            raise UserError(
-                f"{where}: searches: {source}: {methods[0]} needs the PruningNet {source!r}: "
-                "add it to pruningnet: conditionings"
-            )
+        for method in methods:
+            needed = method if source == "ablations" else source
+            if needed not in ("base", *trained):
+                raise UserError(
+                    f"{where}: searches: {source}: {method} needs the PruningNet {needed!r}: "
+                    "add it to pruningnet: conditionings"
+                )
     if len(study.analysis.conditionings) > 1:
         raise UserError(f"{where}: analysis: conditionings: join them to one, such as 'graph+none'")
     for name in (name for joined in study.analysis.conditionings for name in joined.split("+")):

@@ -29,7 +29,7 @@ class Method:
     """One row.
 
     `source`: where a candidate's weights come from, a PruningNet's conditioning ("graph",
-    "block", "none") or "base" (sliced from the trained network). `state`: what the agent sees.
+    "block", ...) or "base" (sliced from the trained network). `state`: what the agent sees.
     `searcher`: who proposes candidates. `kind`: ours, a baseline, or an ablation of ours.
     """
 
@@ -48,6 +48,11 @@ METHODS = {
     "uniform": Method("Uniform width", "graph", "nothing", "uniform", "baseline"),
     "no-edges": Method("without edges", "none", "aggregated", "ddpg", "ablation"),
     "hand-crafted": Method("hand-crafted states", "graph", "hand-crafted", "ddpg", "ablation"),
+    "no-shortcuts": Method(
+        "without shortcut edges", "no-shortcuts", "aggregated", "ddpg", "ablation"
+    ),
+    "sage": Method("GraphSAGE", "sage", "aggregated", "ddpg", "ablation"),
+    "gat": Method("GAT", "gat", "aggregated", "ddpg", "ablation"),
 }
 
 
@@ -64,12 +69,21 @@ def rows(names: list[str]) -> dict[str, dict[str, Any]]:
     return {name: asdict(method(name)) for name in names}
 
 
-def check_sources(searches: Mapping[Any, tuple[str, ...]]) -> None:
-    """Raise `UserError` unless each method is listed under the source of its weights."""
-    for source, names in searches.items():
+def place(name: str) -> str:
+    """Where the study lists the row under `searches`: by the source of its weights.
+
+    Those that are named as their source, a PruningNet that nobody else uses, are "ablations".
+    """
+    source = method(name).source
+    return "ablations" if source == name else source
+
+
+def check_places(searches: Mapping[Any, tuple[str, ...]]) -> None:
+    """Raise `UserError` unless each method is listed where it belongs."""
+    for listed, names in searches.items():
         for name in names:
-            if (right := method(name).source) != source:
-                raise UserError(f"searches: {name} stands under {source!r}; its place is {right!r}")
+            if (right := place(name)) != listed:
+                raise UserError(f"searches: {name} stands under {listed!r}; its place is {right!r}")
 
 
 @dataclass(frozen=True)

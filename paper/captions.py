@@ -13,14 +13,15 @@ from paper.results import PRETRAINED, Network, Results
 from paper.statistics import LEVEL, RESAMPLES
 from paper.wording import counted, interval, joined, number
 
+CONDITIONINGS = {
+    "graph": "graph", "block": "block", "none": "no edges", "no-shortcuts": "no shortcut edges",
+    "sage": "GraphSAGE", "gat": "GAT",
+}  # fmt: skip
 SOURCES = {
-    "graph": "generated, graph",
-    "block": "generated, block",
-    "none": "generated, no edges",
     "base": "sliced from the base",
+    **{name: f"generated, {label}" for name, label in CONDITIONINGS.items()},
 }
 """Whose weights rate a candidate, by `Row.source`."""
-CONDITIONINGS = {"graph": "graph", "block": "block", "none": "no edges"}
 
 _TABLES, _FIGURES = "paper/tables.py", "paper/figures.py"
 

@@ -107,7 +107,7 @@ class Run:
 class Row:
     """A method: where a candidate's weights come from, what its search sees, who searches.
 
-    `source` is a PruningNet's conditioning (graph, block, none) or base; `kind` is ours, baseline
+    `source` is a PruningNet's conditioning (graph, block, ...) or base; `kind` is ours, baseline
     or ablation.
     """
 
@@ -117,6 +117,11 @@ class Row:
     state: str
     searcher: str
     kind: str
+
+    @property
+    def place(self) -> str:
+        """Under which of the study's `searches` it stands, as in `graphpruning.methods`."""
+        return "ablations" if self.source == self.name else self.source
 
 
 @dataclass(frozen=True)
@@ -422,7 +427,7 @@ def _read(path: Path) -> Results:
     for key in keys:
         item = f"{name}-{'-'.join(key)}"
         searches = [
-            _Files(path, f"search_{rows[key[1]].source}@{item}-{s}").search(key, s) for s in seeds
+            _Files(path, f"search_{rows[key[1]].place}@{item}-{s}").search(key, s) for s in seeds
         ]
         finals = [_Files(path, f"finetune@{item}-{s}").final(key, s) for s in seeds]
         search[key] = _one_search(searches)

@@ -1,14 +1,24 @@
 """The study file is read strictly: what does not fit is named, with the nearest that does."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 
-from experiments.study import Network, Study, budget_in_macs, load, parse, recipe, seed_list
+from experiments.study import (
+    Conditioning,
+    Network,
+    Study,
+    budget_in_macs,
+    load,
+    parse,
+    recipe,
+    seed_list,
+)
 from graphpruning import methods
 from graphpruning.errors import UserError
+from graphpruning.pruningnet.aggregator import CONDITIONINGS
 
 ROOT = Path(__file__).parents[2]
 DESK = ROOT / "studies" / "desk.yaml"
@@ -31,7 +41,7 @@ def test_committed_studies_are_whole_and_fit_on_a_screen(study: Path) -> None:
     raw = load(study)
     assert raw["study"] == study.stem
     assert isinstance(parse(raw), Study)
-    methods.check_sources({k: tuple(v) for k, v in raw["searches"].items()})
+    methods.check_places({k: tuple(v) for k, v in raw["searches"].items()})
     lines = study.read_text().splitlines()
     assert len(lines) <= 90 and lines[0].startswith("#")
 
@@ -145,7 +155,7 @@ def test_methods_name_the_nearest_and_their_source() -> None:
     with pytest.raises(UserError, match="did you mean 'metapruning'"):
         methods.method("meta-pruning")
     with pytest.raises(UserError, match="amc stands under 'graph'; its place is 'base'"):
-        methods.check_sources({"graph": ("amc",)})
+        methods.check_places({"graph": ("amc",)})
 
 
 def test_budgets_and_seeds() -> None:
@@ -159,3 +169,13 @@ def test_budgets_and_seeds() -> None:
         budget_in_macs(network, "large", 2_999_999_999)
     assert budget_in_macs(network, "small", 1000) == 250
     assert seed_list("0+1+2") == [0, 1, 2] and seed_list("7") == [7]
+
+
+def test_a_study_may_name_every_conditioning_and_no_other() -> None:
+    assert set(get_args(Conditioning)) == set(CONDITIONINGS)
+
+
+def test_an_ablation_needs_the_pruningnet_of_its_name() -> None:
+    raw = changed({"methods": [*load(DESK)["methods"], "gat"], "searches.ablations": ["gat"]})
+    with pytest.raises(UserError, match="ablations: gat needs the PruningNet 'gat': add it"):
+        parse(raw)

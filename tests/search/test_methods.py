@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from graphpruning import methods
+from graphpruning.errors import UserError
 from graphpruning.search.ddpg import DDPGSettings
 from graphpruning.search.evolution import EvolutionSettings
 from graphpruning.search.history import Journal
@@ -34,6 +35,14 @@ def test_every_method_searches(tmp_path, space, half, name):
     assert all(0.98 * half <= candidate.macs <= half for candidate in found)
     again = searched(name, space, half, tmp_path / "two.jsonl")
     assert [c.widths for c in found] == [c.widths for c in again]
+
+
+def test_a_method_stands_under_its_source_or_is_named_like_it():
+    assert {name: methods.place(name) for name in ("graphpruning", "no-edges", "amc", "gat")} == {
+        "graphpruning": "graph", "no-edges": "none", "amc": "base", "gat": "ablations",
+    }  # fmt: skip
+    with pytest.raises(UserError, match="gat stands under 'graph'; its place is 'ablations'"):
+        methods.check_places({"graph": ("graphpruning", "gat")})
 
 
 def test_aggregated_states_need_features(tmp_path, space, half):
