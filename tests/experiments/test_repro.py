@@ -46,7 +46,7 @@ def test_a_stage_comes_after_those_that_it_reads() -> None:
     kinds = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     place = {
         stage.partition("@")[0]: (number, stages.index(stage))
-        for number, chains in enumerate(repro.rounds(study("desk")))
+        for number, chains in enumerate(repro.rounds(study("cifar10")))
         for stages in chains
         for stage in stages
     }
