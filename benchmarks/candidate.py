@@ -43,7 +43,7 @@ SEARCH, RECALIBRATION, LOADED = 2000, 2000, 100 * 128
 AGREEING = 50  # candidates whose accuracies are compared
 HOW = Preprocessing(mean=(0.2860,) * 3, std=(0.3530,) * 3, pad=2, flip=True)
 RECIPE = Recipe(
-    epochs=1, batch_size=128, lr=0.1, schedule="linear", warmup_epochs=0.1, label_smoothing=0.1,
+    epochs=3, batch_size=128, lr=0.1, schedule="linear", warmup_epochs=0.1, label_smoothing=0.1,
     clip=5, images_per_epoch=None,
 )  # fmt: skip
 
