@@ -56,7 +56,7 @@ def searches(judges: Judges, folder: Path) -> list[Point]:
         generator = torch.Generator().manual_seed(repeat + 1)
         settings = SearchSettings.scaled(count)
         run(method("graphpruning"), judges.space, budget, journal, generator,
-            judges.net.features, settings)  # fmt: skip
+            judges.net.features, settings, None)  # fmt: skip
         path.unlink(missing_ok=True)
 
     found = alternate({str(count): partial(search, count) for count in CANDIDATES})

@@ -43,17 +43,19 @@ def finetune(context: Context) -> None:
     test = prepared(test_images(context), preprocessing(context), 500)
     folder = context.results.joinpath("final", *items.values())
     weights = context.weights.joinpath("final", *items.values())
+    of_method = searched["initial"]
+    initial = settings.initial if of_method == "study" else of_method
     found: dict[str, dict[str, Any]] = {}
     trained: dict[int, tuple[nn.Module, dict[str, int]]] = {}
     curve: list[Record] = []
     for seed in seed_list(items["seeds"]):
         widths = searched["seeds"][str(seed)]["widths"]
-        initial = None
-        if settings.initial == "searched":
-            initial = context.weights.joinpath(
+        weights_file = None
+        if initial == "searched":
+            weights_file = context.weights.joinpath(
                 "searched", *items.values(), f"seed-{seed}.safetensors"
             )
-        model, records = train_found(context, fabric, images, widths, seed, initial)
+        model, records = train_found(context, fabric, images, widths, seed, weights_file)
         trained[seed] = (model, widths)
         graph = trace(build(**description), images.shape)
         accuracy = evaluate(fabric, model, test)
@@ -82,7 +84,7 @@ def finetune(context: Context) -> None:
         {
             "method": items["method"],
             "budget": items["budget"],
-            "initial": settings.initial,
+            "initial": initial,
             "seeds": found,
         },
     )

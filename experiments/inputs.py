@@ -124,7 +124,10 @@ def base_model(context: Context, images: Images) -> tuple[nn.Module, ChannelGrap
 def search_space(context: Context, graph: ChannelGraph) -> SearchSpace:
     """The study's levels for each group."""
     space = context.study.space
-    return SearchSpace(graph, divisor=space.divisor, smallest=space.smallest, ratios=space.ratios)
+    return SearchSpace(
+        graph, divisor=space.divisor, smallest=space.smallest, ratios=space.ratios,
+        filled=space.filled,
+    )  # fmt: skip
 
 
 def write_csv(

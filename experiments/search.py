@@ -63,7 +63,9 @@ def search(context: Context) -> None:
             ),
         )
         generator = torch.Generator().manual_seed(seed)
-        methods.run(row, judge.space, budget, journal, generator, judge.features, searchers)
+        methods.run(
+            row, judge.space, budget, journal, generator, judge.features, searchers, judge.base
+        )
         context.resumed |= journal.resumed
         seconds[str(seed)] = round(journal.seconds, 2)
         best = journal.history.best
@@ -88,6 +90,7 @@ def search(context: Context) -> None:
             "method": items["method"],
             "budget": items["budget"],
             "budget_macs": budget,
+            "initial": row.initial,
             "seeds": found,
         },
     )
@@ -102,13 +105,18 @@ class _Judge:
         context.precision = precision(fabric)
         self.network = network(context, images)
         folder = context.weights / context.items["model"]
+        settings = context.study.search
+        self.weights_of: Callable[[Widths], LayerWeights]
+        self.features: methods.Features | None = None
+        self.base: nn.Module | None = None
+        statistics_of = None
         if source == "base":
             file = folder / "base.safetensors"
-            base, self.graph = base_model(context, images)
-            self.weights_of: Callable[[Widths], LayerWeights] = _sliced(
-                context, images, base.to(fabric.device), self.graph
-            )
-            self.features: methods.Features | None = None
+            self.base, self.graph = base_model(context, images)
+            cut = _sliced(context, images, self.base.to(fabric.device), self.graph)
+            self.weights_of = cut
+            if settings.base_statistics == "kept":
+                statistics_of = cut.statistics
         else:
             file = folder / f"pruningnet-{source}.safetensors"
             net, self.graph = pruningnet(context, images, source)
@@ -118,8 +126,9 @@ class _Judge:
         self.space = search_space(context, self.graph)
         calibration, split_images = search_split(context, images, fabric.device)
         self.evaluator = Evaluator(
-            self.graph, self.weights_of, calibration, split_images, fabric.autocast
-        )
+            self.graph, self.weights_of, calibration, split_images, fabric.autocast,
+            top=5 if settings.reward == "top5" else 1, statistics_of=statistics_of,
+        )  # fmt: skip
 
     def save(self, context: Context, widths: dict[str, int], seed: str) -> None:
         """Keep the weights that the found network was judged by, as one of its own could start."""
@@ -127,7 +136,7 @@ class _Judge:
         model = narrow(full, self.graph, widths)
         with torch.no_grad():
             weights = self.weights_of(widths)
-        install(model, self.graph, weights, self.evaluator.statistics(weights))
+        install(model, self.graph, weights, self.evaluator.statistics(widths, weights))
         folder = context.weights.joinpath("searched", *context.items.values())
         save_weights(folder / f"seed-{seed}.safetensors", model.state_dict())
 

@@ -75,11 +75,15 @@ class Data:
 
 @dataclass(frozen=True)
 class Space:
-    """Levels of each group: multiples of `divisor` from `smallest` x full on, or `ratios`."""
+    """Levels of each group: multiples of `divisor` from `smallest` x full on, or `ratios`.
+
+    Candidates use at least the share `filled` of a budget (0: as little as they like).
+    """
 
     divisor: int | None
     smallest: float
     ratios: tuple[float, ...] | None
+    filled: float = 0.98
 
 
 @dataclass(frozen=True)
@@ -150,12 +154,18 @@ class Reconstruction:
 
 @dataclass(frozen=True)
 class Search:
-    """`evaluations` candidates for every searcher (a uniform width is only one)."""
+    """`evaluations` candidates for every searcher (a uniform width is only one).
+
+    `reward` is what a candidate is judged by. `base_statistics` are the batch normalisations' of
+    weights cut out of the base: recalibrated, as for every other candidate, or kept, as in AMC.
+    """
 
     evaluations: int
     agent: Agent
     evolution: Evolution
     reconstruction: Reconstruction
+    reward: Literal["top1", "top5"] = "top1"
+    base_statistics: Literal["recalibrated", "kept"] = "recalibrated"
 
 
 @dataclass(frozen=True)

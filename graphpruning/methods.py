@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from graphpruning.errors import UserError
 from graphpruning.network.graph import Widths
 from graphpruning.network.widths import SearchSpace
-from graphpruning.search import ddpg, evolution, random_search, uniform
+from graphpruning.search import ddpg, evolution, group_norm, random_search, uniform
 from graphpruning.search.ddpg import DDPGSettings
 from graphpruning.search.environment import PruningEnv
 from graphpruning.search.evolution import EvolutionSettings
@@ -31,6 +31,8 @@ class Method:
     `source`: where a candidate's weights come from, a PruningNet's conditioning ("graph",
     "block", ...) or "base" (sliced from the trained network). `state`: what the agent sees.
     `searcher`: who proposes candidates. `kind`: ours, a baseline, or an ablation of ours.
+    `initial`: what the final training begins with: what the study says, or "searched", the weights
+    that the search judged by.
     """
 
     label: str
@@ -38,6 +40,7 @@ class Method:
     state: str
     searcher: str
     kind: str
+    initial: str = "study"
 
 
 METHODS = {
@@ -46,8 +49,12 @@ METHODS = {
     "amc": Method("AMC", "base", "hand-crafted", "ddpg", "baseline"),
     "random": Method("Random search", "graph", "nothing", "random", "baseline"),
     "uniform": Method("Uniform width", "graph", "nothing", "uniform", "baseline"),
+    "group-norm": Method("Group norm, one shot", "base", "nothing", "group-norm", "baseline"),
     "no-edges": Method("without edges", "none", "aggregated", "ddpg", "ablation"),
     "hand-crafted": Method("hand-crafted states", "graph", "hand-crafted", "ddpg", "ablation"),
+    "generated": Method(
+        "from generated weights", "graph", "aggregated", "ddpg", "ablation", "searched"
+    ),
     "no-shortcuts": Method(
         "without shortcut edges", "no-shortcuts", "aggregated", "ddpg", "ablation"
     ),
@@ -116,7 +123,7 @@ class SearchSettings:
 
 def evaluations_of(row: Method, evaluations: int) -> int:
     """How many candidates the row's searcher judges when each may judge `evaluations`."""
-    return 1 if row.searcher == "uniform" else evaluations
+    return 1 if row.searcher in ("uniform", "group-norm") else evaluations
 
 
 def run(
@@ -127,12 +134,14 @@ def run(
     generator: Generator,
     features: Features | None,
     settings: SearchSettings,
+    base: nn.Module | None,
 ) -> None:
     """Run the row's searcher within `budget` (MACs) until `journal` has no evaluation left.
 
     `features` are those of the PruningNet whose weights judge; the states of some methods are
-    made of them. All randomness comes from `generator`; whatever is found is in the journal's
-    history. Raises `UserError` when the space cannot meet the budget.
+    made of them. `base` is the trained network, which some methods cut. All randomness comes from
+    `generator`; whatever is found is in the journal's history. Raises `UserError` when the space
+    cannot meet the budget.
     """
     if row.searcher == "ddpg":
         environment = PruningEnv(space, budget, _state(row, space, budget, features), journal)
@@ -143,6 +152,10 @@ def run(
         random_search.search(space, budget, journal, generator)
     elif row.searcher == "uniform":
         uniform.search(space, budget, journal)
+    elif row.searcher == "group-norm":
+        if base is None:
+            raise ValueError(f"{row.label}: the trained network is cut, but there is none")
+        group_norm.search(space, budget, journal, base)
     else:
         raise ValueError(f"{row.label}: there is no searcher {row.searcher!r}")
 

@@ -264,7 +264,7 @@ class _Job:
         methods.run(
             self.row, self.space, self.budget, journal,
             torch.Generator().manual_seed(self.seed), judge.features,
-            methods.SearchSettings.scaled(max(2, self.evaluations)),
+            methods.SearchSettings.scaled(max(2, self.evaluations)), self.base,
         )  # fmt: skip
         return journal.history.best
 
@@ -277,7 +277,7 @@ class _Job:
             judge = self._cutting_judge() if initial == "base" else judge
             with torch.no_grad():
                 weights = judge.weights_of(widths)
-            install(model, self.graph, weights, judge.evaluator.statistics(weights))
+            install(model, self.graph, weights, judge.evaluator.statistics(widths, weights))
         fit(
             self.fabric, model, self.images.train, self.preprocessing, self.recipes["final"],
             self.seed, name="final training",
@@ -358,7 +358,9 @@ def _recipes(
     shared: dict[str, Any] = {"batch_size": batch, "label_smoothing": 0.1, "clip": 5.0}
     decay = 1e-4 if images > 100_000 else 5e-4
     return {
-        "pruningnet": Recipe(epochs=short, lr=rate, schedule="linear", **shared),
+        "pruningnet": Recipe(
+            epochs=short, lr=rate, schedule="linear", warmup_epochs=min(1.0, short / 20), **shared
+        ),
         "final": Recipe(
             epochs=long, lr=rate if initial == "scratch" else rate / 5, schedule="cosine",
             warmup_epochs=min(5.0, long / 20), nesterov=True, weight_decay=decay, **shared,

@@ -105,7 +105,7 @@ def measure(folder: Path) -> dict[str, Any]:
     widths = space.sample(torch.Generator().manual_seed(1))
     for calibration in (batches[:3], batches[:1], Anew(batches, 3)):
         evaluator = Evaluator(graph, net.weights, calibration, Anew(batches, 5))
-        statistics = evaluator.statistics(net.weights(widths))
+        statistics = evaluator.statistics(widths, net.weights(widths))
         found["candidates"].append([evaluator(widths), evaluator.images_seen, digest(statistics)])
 
     found |= batch_norm_differences()

@@ -11,14 +11,16 @@ from graphpruning.network.cost import CostTable, Counts
 from graphpruning.network.graph import ChannelGraph, Widths
 
 FILLED = 0.98
-"""A candidate uses at least this share of its budget, so that methods compare at equal MACs."""
+"""The share of its budget that a candidate uses at least, so that methods compare at equal MACs."""
 
 
 class SearchSpace:
     """Levels for each prunable group: multiples of `divisor` from `smallest` x full width on, or
     the given `ratios` of the full width, rounded down (MetaPruning's 31: (10+3i)/100).
 
-    Levels are multiples of the group's unit as well. The full width is always a level.
+    Levels are multiples of the group's unit as well. The full width is always a level. Candidates
+    are to use at least the share `filled` of a budget; with 0, as in AMC and MetaPruning, they only
+    stay within it.
     Raises `UserError` for values that leave no levels.
     """
 
@@ -29,6 +31,7 @@ class SearchSpace:
         divisor: int | None = 4,
         smallest: float = 0.25,
         ratios: Sequence[float] | None = None,
+        filled: float = FILLED,
     ) -> None:
         if (divisor is None) == (ratios is None):
             raise UserError("a search space has either a divisor or ratios, not both")
@@ -36,7 +39,10 @@ class SearchSpace:
             raise UserError(f"search space: divisor {divisor} and smallest {smallest} do not fit")
         if ratios is not None and (not ratios or min(ratios) <= 0 or max(ratios) > 1):
             raise UserError("search space: ratios lie above 0 and up to 1")
+        if not 0 <= filled <= 1:
+            raise UserError(f"search space: filled is {filled}; a share is from 0 to 1")
         self.graph = graph
+        self.filled = filled
         self.cost = CostTable(graph)
         self.groups = list(graph.full_widths)
         self.levels: dict[str, list[int]] = {}
@@ -98,7 +104,7 @@ class SearchSpace:
     def allowed(self, decided: Widths, group: str, budget: int) -> list[int]:
         """Levels of `group` with which the undecided groups can still make the budget.
 
-        At their smallest they must meet `budget`; at full width they must reach 98 % of it. When
+        At their smallest they must meet `budget`; at full width they must fill it. When
         the levels are too coarse for the second, the largest level that meets the first remains.
         """
         levels = self.levels[group]
@@ -108,19 +114,19 @@ class SearchSpace:
         filling = [
             level
             for level, macs in zip(levels, most, strict=True)
-            if level in within and macs >= FILLED * budget
+            if level in within and macs >= self.filled * budget
         ]
         return filling or within[-1:] or levels[:1]
 
     def fill(self, widths: Widths, budget: int) -> dict[str, int]:
-        """Move `widths` to within 98 to 100 % of `budget` by as few level changes as it finds.
+        """Move `widths` to where they fill `budget` by as few level changes as it finds.
 
         First raises single groups, the raise that comes nearest to the budget first; where none
         fits and it is still too small, lowers one group and raises another. Deterministic.
         `widths` must be within the budget; a space without filling widths gives the best found.
         """
         row = self.cost.vector(widths)
-        while (macs := int(self.cost.macs(row[None])[0])) < FILLED * budget:
+        while (macs := int(self.cost.macs(row[None])[0])) < self.filled * budget:
             better = self._best_move(row, macs, budget)
             if better is None:
                 break
@@ -156,7 +162,7 @@ class SearchSpace:
         return best, int(costs[index])
 
     def sample_within(self, budget: int, generator: torch.Generator) -> dict[str, int]:
-        """Draw random widths within `budget` that use at least 98 % of it.
+        """Draw random widths within `budget` that fill it.
 
         Groups are decided in a random order, each uniformly from what the budget still allows.
         """

@@ -1,6 +1,7 @@
 """From node features to what each layer's weights are generated from, and the agent's states.
 
-All conditionings share one face, `widths -> [layers, SIZE]`: over the graph (GraphPruning), its
+All conditionings share one face, `widths -> [layers, size]`, where the layer's generator reads the
+first `sizes[layer]` of its row: over the graph (GraphPruning), its
 ablations (fewer edges, other convolutions), and by the widths of a layer's own block
 (MetaPruning).
 """
@@ -24,7 +25,9 @@ with warnings.catch_warnings():  # PyG scripts a few functions; that is not the 
 
 
 HIDDEN, SIZE = 64, 32
-"""Channels of the aggregator's two layers; SIZE is the length of every layer's feature."""
+"""Channels of the aggregator's two layers; SIZE is the length of a layer's feature."""
+BOTTLENECK = 64
+"""Length of a layer's feature in MetaPruning's inverted residual blocks."""
 LEAK = 0.1
 """Slope of the aggregator's activation below zero."""
 
@@ -52,6 +55,7 @@ class GraphAggregator(nn.Module):
         edges: Callable[[Edge], bool] = lambda edge: True,
     ) -> None:
         super().__init__()
+        self.sizes = [SIZE] * len(graph.layers)
         self.node_features = NodeFeatures(graph)
         index, weight = _both_directions(graph, edges), None
         settings = {}
@@ -71,25 +75,42 @@ class GraphAggregator(nn.Module):
 
 
 class BlockConditioning(nn.Module):
-    """MetaPruning's: per layer Linear(k, SIZE) and ReLU on its block's k kept ratios."""
+    """MetaPruning's: per layer Linear(k, size) and ReLU on its block's k kept ratios.
+
+    The size is `SIZE`, and `BOTTLENECK` in an inverted residual block: one with a depthwise layer
+    and more than one other (liuzechun/MetaPruning, `models/mobilenet_v2.py`).
+    """
 
     def __init__(self, graph: ChannelGraph) -> None:
         super().__init__()
         self.groups = block_ratios(graph)
         self.full = graph.full_widths
-        self.layers = nn.ModuleList(nn.Linear(len(groups), SIZE) for groups in self.groups)
+        kinds: dict[str, list[str]] = {}
+        for layer in graph.layers:
+            kinds.setdefault(layer.block, []).append(layer.kind)
+        self.sizes = [
+            BOTTLENECK
+            if "depthwise" in kinds[layer.block] and len(kinds[layer.block]) > 2
+            else SIZE
+            for layer in graph.layers
+        ]
+        self.layers = nn.ModuleList(
+            nn.Linear(len(groups), size)
+            for groups, size in zip(self.groups, self.sizes, strict=True)
+        )
 
     def forward(self, widths: Widths) -> Tensor:
-        """Return the conditioning features [layers, SIZE] of `widths`."""
-        device = next(self.parameters()).device
+        """Return the conditioning features [layers, largest size] of `widths`, 0 beyond a size."""
+        device, longest = next(self.parameters()).device, max(self.sizes)
         rows = []
         for groups, linear in zip(self.groups, self.layers, strict=True):
             ratios = torch.tensor([widths[group] / self.full[group] for group in groups])
-            rows.append(torch.relu(linear(ratios.to(device))))
+            row = torch.relu(linear(ratios.to(device)))
+            rows.append(F.pad(row, (0, longest - len(row))))
         return torch.stack(rows)
 
 
-CONDITIONINGS: dict[str, Callable[[ChannelGraph], nn.Module]] = {
+CONDITIONINGS: dict[str, Callable[[ChannelGraph], GraphAggregator | BlockConditioning]] = {
     "graph": GraphAggregator,
     "none": partial(GraphAggregator, edges=lambda edge: False),
     "no-shortcuts": partial(GraphAggregator, edges=lambda edge: not edge.shortcut),

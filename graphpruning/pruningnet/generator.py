@@ -28,7 +28,7 @@ class WeightGenerator(nn.Module):
 
     def __init__(self, layer: Layer, size: int) -> None:
         super().__init__()
-        self.layer = layer
+        self.layer, self.size = layer, size
         kernel = layer.kernel if layer.kind != "linear" else ()
         shape = (layer.out_channels, layer.fan_in, *kernel)
         self.map = nn.Parameter(torch.empty(*shape, size + 1))

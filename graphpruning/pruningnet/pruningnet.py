@@ -7,7 +7,7 @@ from torch import Generator, Tensor, nn
 from graphpruning.network.graph import ChannelGraph, Widths, cut_direct, direct_tensor, kept
 from graphpruning.network.subnet import LayerWeights, Subnet
 from graphpruning.network.widths import SearchSpace
-from graphpruning.pruningnet.aggregator import CONDITIONINGS, SIZE
+from graphpruning.pruningnet.aggregator import CONDITIONINGS
 from graphpruning.pruningnet.generator import WeightGenerator
 
 
@@ -20,13 +20,17 @@ class PruningNet(nn.Module):
 
     def __init__(self, graph: ChannelGraph, conditioning: str) -> None:
         super().__init__()
-        self.conditioning = CONDITIONINGS[conditioning](graph)
-        self.generators = nn.ModuleList(WeightGenerator(layer, SIZE) for layer in graph.layers)
+        conditioned = CONDITIONINGS[conditioning](graph)
+        self.conditioning: nn.Module = conditioned
+        self.generators = nn.ModuleList(
+            WeightGenerator(layer, size)
+            for layer, size in zip(graph.layers, conditioned.sizes, strict=True)
+        )
         self.names = [layer.name for layer in graph.layers]
         self.subnet = Subnet(graph)
 
     def features(self, widths: Widths) -> Tensor:
-        """Return the (aggregated) features [layers, SIZE] of `widths`, layers in forward order."""
+        """Return the (aggregated) features [layers, size] of `widths`, layers in forward order."""
         result: Tensor = self.conditioning(widths)
         return result
 
@@ -41,7 +45,7 @@ class PruningNet(nn.Module):
             rows, mask = self.features(widths), graph.first_units(widths)
             generators = zip(self.names, self.generators, rows, strict=True)
             weights: LayerWeights = {
-                name: generator(row, mask) for name, generator, row in generators
+                name: generator(row[: generator.size], mask) for name, generator, row in generators
             }
             for name, channels in graph.constants.items():  # nobody generates these
                 value = direct_tensor(graph.module, name).detach().to(rows.device)

@@ -20,6 +20,9 @@ class Evaluator:
     channels, height, width], labels [batch]) on the device of the weights; `autocast` opens the
     precision to run in. `images_seen` counts all images that went through a candidate.
 
+    `top` is 5 where a label among the five best scores counts. With `statistics_of`, the statistics
+    of widths are those that it returns, and nothing is recalibrated.
+
     Several processes all ask for the same candidate and are given the same batches. Each runs its
     share of them, and all get the accuracy that a single process would find, to the last bit.
     """
@@ -31,18 +34,24 @@ class Evaluator:
         calibration: Batches,
         search: Batches,
         autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
+        *,
+        top: int = 1,
+        statistics_of: Callable[[Widths], Statistics] | None = None,
     ) -> None:
         self.subnet = Subnet(graph)
         self.weights_of = weights_of
         self.calibration = calibration
         self.search = search
         self.autocast = autocast
+        self.top = top
+        self.statistics_of = statistics_of
         self.candidates = 0
 
     @cached_property
     def images_per_candidate(self) -> int:
         """Images that one candidate takes; counted by a pass over the batches, when asked for."""
-        return sum(len(labels) for _, labels in chain(self.calibration, self.search))
+        recalibrating = () if self.statistics_of else self.calibration
+        return sum(len(labels) for _, labels in chain(recalibrating, self.search))
 
     @property
     def images_seen(self) -> int:
@@ -63,7 +72,7 @@ class Evaluator:
             "let machines of one kind, with the same versions, work together",
         )
         weights = self.weights_of(widths)
-        statistics = self.statistics(weights)
+        statistics = self.statistics(widths, weights)
         if not recalibrated:
             statistics = {
                 name: (torch.zeros_like(mean), torch.ones_like(variance))
@@ -73,14 +82,17 @@ class Evaluator:
         with self.autocast():
             for _, (images, labels) in share(self.search):
                 logits = self.subnet.logits(images, weights, statistics)
-                hits.append((logits.argmax(dim=1) == labels).sum())
+                best = logits.topk(min(self.top, logits.shape[1])).indices
+                hits.append((best == labels[:, None]).sum())
                 count += len(labels)
         self.candidates += 1
         all_hits, all_images = sum_over_ranks(torch.tensor([int(sum(hits)), count])).tolist()
         return float(100 * all_hits / all_images)
 
     @torch.no_grad()
-    def statistics(self, weights: LayerWeights) -> Statistics:
-        """Return the recalibrated statistics of the network that has `weights`."""
+    def statistics(self, widths: Widths, weights: LayerWeights) -> Statistics:
+        """Return the statistics of the network at `widths`, which has `weights`."""
+        if self.statistics_of:
+            return self.statistics_of(widths)
         with self.autocast():
             return self.subnet.recalibrate(weights, self.calibration)

@@ -20,7 +20,7 @@ from graphpruning.network.graph import (
     direct_tensor,
     kept,
 )
-from graphpruning.network.subnet import LayerWeights
+from graphpruning.network.subnet import LayerWeights, Statistics
 
 RIDGE = 1e-10
 """The Gram matrix's diagonal grows by this share, because equal channels make it singular."""
@@ -51,6 +51,7 @@ class SlicedWeights:
         self.graph = graph
         self.layers = {layer.name: _weights(model, layer.name) for layer in graph.layers}
         self.norms = {name: _weights(model, name) for name in graph.norms}
+        self.running = {name: _running(model, name) for name in graph.norms}
         self.direct = {
             name: direct_tensor(model, name).detach() for name in graph.scales | graph.constants
         }
@@ -96,6 +97,17 @@ class SlicedWeights:
                 result[name] = (scale, shift)
         for name, channels in (self.graph.scales | self.graph.constants).items():
             result[name] = (cut_direct(self.direct[name], kept(channels, mask)), None)
+        return result
+
+    def statistics(self, widths: Widths) -> Statistics:
+        """Return what the base's batch normalisations have collected, cropped to `widths`."""
+        mask = self.graph.these_units(self.kept(widths))
+        result: Statistics = {}
+        for name, channels in self.graph.norms.items():
+            mean, variance = self.running[name]
+            if mean is not None and variance is not None:
+                index = kept(channels, mask).to(mean.device)
+                result[name] = (mean[index], variance[index])
         return result
 
     def _read(self, layer: Layer, weight: Tensor, mask: UnitMask) -> Tensor:
@@ -173,6 +185,13 @@ def _weights(model: nn.Module, name: str) -> tuple[Tensor | None, Tensor | None]
         weight.detach() if isinstance(weight, Tensor) else None,
         bias.detach() if isinstance(bias, Tensor) else None,
     )
+
+
+def _running(model: nn.Module, name: str) -> tuple[Tensor | None, Tensor | None]:
+    module = model.get_submodule(name)
+    found = (getattr(module, key, None) for key in ("running_mean", "running_var"))
+    mean, variance = (value.clone() if isinstance(value, Tensor) else None for value in found)
+    return mean, variance
 
 
 def _patches(

@@ -6,7 +6,13 @@ from torch import Tensor
 
 from graphpruning import SearchSpace, trace
 from graphpruning.network.graph import ChannelGraph
-from graphpruning.pruningnet.aggregator import CONDITIONINGS, LEAK, SIZE, GraphAggregator
+from graphpruning.pruningnet.aggregator import (
+    BOTTLENECK,
+    CONDITIONINGS,
+    LEAK,
+    SIZE,
+    GraphAggregator,
+)
 from graphpruning.pruningnet.features import FEATURES, NodeFeatures, block_ratios
 from graphpruning.pruningnet.generator import WeightGenerator
 from graphpruning.pruningnet.pruningnet import PruningNet, RandomWidthStep
@@ -57,6 +63,24 @@ def test_aggregation_is_kipf_and_wellings(graph: ChannelGraph) -> None:
         x = normal @ convolution.lin(x) + convolution.bias
         x = torch.where(x > 0, x, LEAK * x)
     torch.testing.assert_close(aggregator(space.smallest), x)
+
+
+def test_metaprunings_sizes_are_64_in_inverted_residuals_and_else_32() -> None:
+    graph = trace(network("mobilenet_v2"), (3, 32, 32))
+    torch.manual_seed(0)
+    net = PruningNet(graph, "block")
+    sizes = {
+        layer.name: generator.map.shape[-1] - 1
+        for layer, generator in zip(graph.layers, net.generators, strict=True)
+    }
+    assert sizes["features.0.0"] == sizes["features.18.0"] == sizes["classifier.1"] == SIZE
+    inside = {name: size for name, size in sizes.items() if ".conv." in name}
+    assert {size for name, size in inside.items() if "features.1." not in name} == {BOTTLENECK}
+    assert {size for name, size in inside.items() if "features.1." in name} == {SIZE}  # no middle
+    with torch.no_grad():
+        features = net.features(graph.full_widths)
+    assert features.shape == (len(graph.layers), BOTTLENECK)
+    assert not features[0, SIZE:].any() and features[5].any()
 
 
 def _reached(graph: ChannelGraph, conditioning: str, changed: str) -> set[str]:

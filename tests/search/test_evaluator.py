@@ -20,7 +20,7 @@ def judged():
     calibration = [(torch.randn(32, 1, 16, 16), torch.zeros(32, dtype=torch.int64))] * 2
     images = [torch.randn(count, 1, 16, 16) for count in (40, 25)]
     draft = Evaluator(graph, sliced, calibration, [])
-    statistics = draft.statistics(sliced(graph.full_widths))
+    statistics = draft.statistics(graph.full_widths, sliced(graph.full_widths))
     full = narrow(model, graph, graph.full_widths)
     install(full, graph, sliced(graph.full_widths), statistics)
     with torch.no_grad():
@@ -34,7 +34,7 @@ def test_it_agrees_with_the_network_it_stands_for(judged):
     assert evaluator(graph.full_widths) == 100.0
     widths = {group: width // 2 for group, width in graph.full_widths.items()}
     narrowed = narrow(model, graph, widths)
-    install(narrowed, graph, sliced(widths), evaluator.statistics(sliced(widths)))
+    install(narrowed, graph, sliced(widths), evaluator.statistics(widths, sliced(widths)))
     with torch.no_grad():
         hits = [narrowed.eval()(images).argmax(dim=1) == labels for images, labels in search]
     assert evaluator(widths) == pytest.approx(100 * torch.cat(hits).double().mean().item())
@@ -62,3 +62,41 @@ def test_it_runs_in_the_precision_asked_for(judged):
     autocast = partial(torch.autocast, "cpu", torch.bfloat16)
     evaluator = Evaluator(graph, sliced, calibration, search, autocast)
     assert evaluator(graph.full_widths) > 80
+
+
+def test_kept_statistics_are_those_of_the_base(judged):
+    """AMC's: at full width the network is the base itself, to the bit."""
+    model, graph, _, calibration, search = judged
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.running_mean.normal_()
+                module.running_var.uniform_(0.5, 2)
+        kept = SlicedWeights(model, graph, [], 10, torch.Generator(), reconstruct=False)
+        labels = [(images, model(images).argmax(dim=1)) for images, _ in search]
+    evaluator = Evaluator(graph, kept, calibration, labels, statistics_of=kept.statistics)
+    assert evaluator(graph.full_widths) == 100.0
+    assert evaluator.images_per_candidate == 40 + 25  # nothing is recalibrated
+    assert Evaluator(graph, kept, calibration, labels)(graph.full_widths) < 100
+    widths = {group: width // 2 for group, width in graph.full_widths.items()}
+    mask = graph.these_units(kept.kept(widths))
+    for name, (mean, variance) in kept.statistics(widths).items():
+        norm = model.get_submodule(name)
+        index = mask[graph.norms[name]]
+        assert torch.equal(mean, norm.running_mean[index])
+        assert torch.equal(variance, norm.running_var[index])
+
+
+def test_one_of_the_five_best_is_enough_for_top5(judged):
+    model, graph, sliced, calibration, search = judged
+    second = []
+    statistics = Evaluator(graph, sliced, calibration, []).statistics(
+        graph.full_widths, sliced(graph.full_widths)
+    )
+    full = narrow(model, graph, graph.full_widths)
+    install(full, graph, sliced(graph.full_widths), statistics)
+    with torch.no_grad():
+        for images, _ in search:
+            second.append((images, full.eval()(images).topk(2).indices[:, 1]))
+    assert Evaluator(graph, sliced, calibration, second)(graph.full_widths) == 0
+    assert Evaluator(graph, sliced, calibration, second, top=5)(graph.full_widths) == 100
