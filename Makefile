@@ -9,7 +9,7 @@ READY = .venv/.ready
 IN_VENV = env PATH="$(CURDIR)/.venv/bin:$$PATH"
 STUDY_NAME = $(IN_VENV) python -m experiments.study study
 
-.PHONY: help repro rerun study plan tables data test bench lint
+.PHONY: help repro rerun study plan tables compare data test bench lint
 
 help: ## list the targets (what `make` does without one)
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,9 +30,15 @@ study: ## choose a study: `make study STUDY=smoke` makes studies/smoke.yaml the 
 plan: $(READY) ## what STUDY=name (or params.yaml) costs; FLAGS=--measure: at the speed of this machine
 	@$(IN_VENV) python -m experiments.plan $(STUDY) $(FLAGS)
 
-tables: $(READY) ## tables, figures, report from committed results (of STUDY=name, or params.yaml's)
+tables: $(READY) ## tables, figures, report from results (of STUDY=name, or params.yaml's)
 	@study=$${STUDY:-$$($(STUDY_NAME))} && for part in tables figures report; do \
-	  $(IN_VENV) python -m paper.$$part "results/$$study" || exit; done
+	  $(IN_VENV) python -m paper.$$part "results/$$study" || exit; done; \
+	$(IN_VENV) python -m paper.verdicts
+
+compare: $(READY) ## your own method's results (METHOD=my_results.csv) beside those of STUDY
+	@test -n "$(METHOD)" || { echo "error: say METHOD=my_results.csv" >&2; exit 2; }
+	@study=$${STUDY:-$$($(STUDY_NAME))} && \
+	$(IN_VENV) python -m paper.compare "results/$$study" "$(METHOD)"
 
 data: $(READY) ## fetch Fashion-MNIST, if it is not there yet
 	$(IN_VENV) python -m experiments.fetch_data

@@ -118,7 +118,7 @@ def _rows(study: Study, model: str, images: ImageSet, test: int) -> Iterator[Row
     yield Row("analyse_pruningnet", model, chosen, seen, times + chosen, judged, macs)
 
     times = seeds * sum(
-        1 if methods.method(name).searcher == "uniform" else study.search.evaluations
+        methods.evaluations_of(methods.method(name), study.search.evaluations)
         for name in study.methods
     )
     judged = len(budgets) * times * candidate

@@ -24,7 +24,7 @@ from graphpruning.drawing import draw_graph
 from graphpruning.files import atomic
 from paper import command, measures
 from paper.captions import CONDITIONINGS, SOURCES, budget_name, shown
-from paper.results import Heatmap, Network, Results, Row
+from paper.results import GIVEN, Heatmap, Network, Results, Row
 from paper.statistics import mean
 from paper.wording import number
 
@@ -50,11 +50,17 @@ STYLE: Any = {
 }
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-LINES = {"graph": "-", "block": "--", "none": ":", "base": "-."}
+LINES: dict[str, Any] = {
+    "graph": "-", "block": "--", "none": ":", "base": "-.", GIVEN: (0, (1, 1)),
+    "no-shortcuts": (0, (5, 1)), "sage": (0, (3, 1, 1, 1)), "gat": (0, (3, 1, 1, 1, 1, 1)),
+}  # fmt: skip
 CONDITIONING_STYLE: Any = {
     "graph": (COLOURS[0], "o"),
     "block": (COLOURS[1], "s"),
     "none": (COLOURS[2], "^"),
+    "no-shortcuts": (COLOURS[3], "D"),
+    "sage": (COLOURS[4], "v"),
+    "gat": (COLOURS[5], "P"),
 }
 GREY = "#757575"
 
@@ -222,7 +228,8 @@ def search_curves(results: Results) -> Figure:
     """Figure 5: the best candidate so far; methods that rate it by other weights stand apart."""
     panels = [(model, budget) for model in results.models for budget in results.budgets]
     same = [row for row in results.rows.values() if measures.same_weights(results, row)]
-    other = [row for row in results.rows.values() if row not in same]
+    searched = [row for row in results.rows.values() if row.kind != GIVEN]
+    other = [row for row in searched if row not in same]
     columns = {f"rated as by {results.ours.label}": same, "rated otherwise": other}
     columns = {whose: rows for whose, rows in columns.items() if rows}
     figure, axes = plt.subplots(
@@ -330,15 +337,19 @@ def kept_ratio(results: Results) -> Figure:
         ratio = 100 * np.array(
             [
                 [
-                    np.mean([found.widths[group] / width for found in search.seeds.values()])
+                    np.mean([found.widths.get(group, np.nan) / width for found in seeds])
                     for group, width in full.items()
                 ]
-                for search in (results.search[model, name, budget] for name in results.rows)
+                for seeds in (
+                    results.search[model, name, budget].seeds.values() for name in results.rows
+                )
             ]
         )
         image = axis.imshow(ratio, vmin=0, vmax=100, cmap="viridis", aspect="auto")
         if len(full) <= _WRITTEN:
             for (y, x), value in np.ndenumerate(ratio):
+                if np.isnan(value):  # a method that was given without its widths
+                    continue
                 ink = "white" if value < 60 else "black"
                 axis.text(x, y, f"{value:.0f}", ha="center", va="center", color=ink, fontsize=6)
         axis.set_yticks(range(rows), [row.label for row in results.rows.values()])
@@ -359,9 +370,9 @@ _WRITTEN = 24
 
 
 def _style(results: Results, method: str) -> tuple[str, str]:
-    """Colour and marker of a method, the same in every figure."""
-    position = list(results.rows).index(method)
-    return COLOURS[position % len(COLOURS)], MARKERS[position % len(MARKERS)]
+    """Colour and marker of a method, the same in every figure; no two methods share both."""
+    again, position = divmod(list(results.rows).index(method), len(COLOURS))
+    return COLOURS[position], MARKERS[(position + again) % len(MARKERS)]
 
 
 FIGURES: dict[str, Callable[[Results], Figure]] = {

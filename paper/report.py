@@ -196,7 +196,9 @@ def _seeds(results: Results, run: Run) -> list[int]:
     """The seeds of a search or a final training; other stages have theirs in their parameters."""
     of_runs = [search.runs for search in results.search.values()]
     of_runs += [final.runs for final in results.final.values()]
-    return sorted({seed for runs in of_runs for seed, one in runs.items() if one == run})
+    return sorted(
+        {seed for runs in of_runs for seed, one in runs.items() if one.stage == run.stage}
+    )
 
 
 def _parameters(results: Results, run: Run) -> str:
@@ -211,8 +213,10 @@ def _architectures(results: Results) -> dict[str, list[tuple[int, str]]]:
     """Per final training, each seed's architecture file."""
     found: dict[str, list[tuple[int, str]]] = {}
     for final in results.final.values():
-        for seed, trained in final.seeds.items():
-            found.setdefault(final.runs[seed].stage, []).append((seed, quote(trained.architecture)))
+        for seed, trained in final.seeds.items() if final.runs else ():
+            found.setdefault(final.runs[seed].stage, []).append(
+                (seed, quote(f"{results.up}{trained.architecture}"))
+            )
     return found
 
 

@@ -63,6 +63,8 @@ FINAL_TRAINING = {
 }
 MAY_BE_EMPTY = {"top1_trained"}
 """Columns with an empty cell where there is no number: only some candidates are trained."""
+GIVEN = "given"
+"""The kind and the source of a method whose results are somebody's own file (`paper.compare`)."""
 PRETRAINED = "pretrained"
 """The study beside every other one: a network trained on ImageNet, whose layers are compared."""
 _NUMBER = (int, float)
@@ -229,13 +231,16 @@ class Generated:
 
 @dataclass(frozen=True)
 class Found:
-    """The widths that one seed's search found, and what finding them took."""
+    """The widths that one seed's search found, and what finding them took.
+
+    Of a method that was given, NaN and no widths stand for what its file does not have.
+    """
 
     top1_search: float
     macs: int
     params: int
-    evaluations: int
-    images_seen: int
+    evaluations: float
+    images_seen: float
     seconds: float
     widths: dict[str, int]
 
@@ -281,7 +286,8 @@ class Results:
 
     `rows`, and all that follows from methods, is empty in a study that ends after the correlation.
     `analysed` are the conditionings of the PruningNets that were analysed, some of the trained.
-    `pretrained` is the study beside this one, unless this is it.
+    `pretrained` is the study beside this one, unless this is it. `up` leads from `path`, where
+    tables, figures and report go, to the folder of the study's records.
     """
 
     path: Path
@@ -300,6 +306,7 @@ class Results:
     search: dict[Key, Search]
     final: dict[Key, Final]
     pretrained: "Results | None" = None
+    up: str = ""
 
     @property
     def networks(self) -> list[Network]:
@@ -352,7 +359,7 @@ class Results:
     def runs(self) -> list[Run]:
         """The run behind every number, in the pipeline's order, each once.
 
-        Records of the study beside this one are named from this one's folder.
+        Records, also those of the study beside this one, are named from `path`.
         """
         runs = [self.splits.run]
         runs += [base.run for base in self.base.values()]
@@ -364,6 +371,7 @@ class Results:
         if self.pretrained:
             name = self.pretrained.name
             runs += [replace(r, record=f"../{name}/{r.record}") for r in self.pretrained.runs]
+        runs = [replace(run, record=f"{self.up}{run.record}") for run in runs]
         return list({run.stage: run for run in runs}.values())
 
 

@@ -15,9 +15,9 @@ import pandas as pd
 from graphpruning.files import write_text
 from paper import command, measures
 from paper.captions import CONDITIONINGS, Caption, budget_amount, budget_name, captions, origin
-from paper.results import Results, Row, read_published
+from paper.results import GIVEN, Results, Row, read_published
 from paper.statistics import Estimate, mean, means, medians
-from paper.wording import ABSENT, fixed, interval, number, plus_minus
+from paper.wording import ABSENT, fixed, interval, joined, number, plus_minus
 
 DISTANCES: dict[str, tuple[int, int | None]] = {
     "1": (1, 1),
@@ -199,7 +199,7 @@ def main_results(results: Results) -> Table:
             }
             rows.append((csv, shown))
             stages.append(tuple(dict.fromkeys(run.stage for run in runs)))
-    table = _table("table3_main", rows, _not_counted(results))
+    table = _table("table3_main", rows, _not_counted(results), *_given(results))
     return Table(table.name, table.csv, table.shown, table.notes, tuple(stages))
 
 
@@ -224,6 +224,14 @@ def _not_counted(results: Results) -> str:
         "Not counted in the search: training the PruningNets and the base network "
         f"({'; '.join(trained)})."
     )
+
+
+def _given(results: Results) -> list[str]:
+    """Which rows were not measured here."""
+    files: dict[str, list[str]] = {}
+    for row in results.of_kind(GIVEN):
+        files.setdefault(row.searcher, []).append(row.label)
+    return [f"{joined(labels)}: as given in {file}." for file, labels in files.items()]
 
 
 def differences(results: Results) -> Table:

@@ -75,7 +75,16 @@ def test_tables_take_the_named_study_or_that_of_the_parameters(project: Path) ->
     )
     for arguments, study in (["tables"], "desk"), (["tables", "STUDY=cifar10"], "cifar10"):
         expected = [f"-m paper.{part} results/{study}" for part in ("tables", "figures", "report")]
+        expected.append("-m paper.verdicts")
         assert make(project, *arguments).stdout.splitlines() == expected
+
+
+def test_compare_takes_a_file_and_asks_for_one(project: Path) -> None:
+    ready_environment(project, 'echo "$@"')
+    shown = make(project, "compare", "METHOD=mine.csv", "STUDY=desk").stdout
+    assert shown == "-m paper.compare results/desk mine.csv\n"
+    refused = make(project, "compare", "STUDY=desk")
+    assert refused.returncode == 2 and "error: say METHOD=my_results.csv" in refused.stderr
 
 
 def test_plan_takes_the_named_study_and_flags(project: Path) -> None:

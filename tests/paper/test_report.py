@@ -25,7 +25,7 @@ class Page(HTMLParser):
         self.ids += [values["id"]] if "id" in values else []
         self.links += [values["href"]] if tag == "a" else []
         if tag in ("img", "script", "link", "iframe", "source", "object", "embed"):
-            self.loads.append(values.get("src") or values.get("href"))
+            self.loads += [values[key] for key in ("src", "href") if key in values]
 
 
 def test_nothing_is_loaded_from_elsewhere(made):

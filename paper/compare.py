@@ -1,0 +1,171 @@
+"""Your own method beside a study's: `python -m paper.compare results/STUDY my_results.csv`.
+
+The file has one line for each network: the columns `REQUIRED`, and any of `OPTIONAL`. Tables,
+figures and report with its rows are written to results/STUDY/compare/NAME; the study's own stay
+as they are, and so do the verdicts on the claims.
+"""
+
+import argparse
+import math
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from graphpruning.errors import UserError
+from paper import figures, report, tables
+from paper.results import GIVEN, HISTORY, Final, Found, Results, Row, Search, Trained, read
+
+REQUIRED = {
+    "method": "its name, as it is to be shown",
+    "model": "a model of the study",
+    "budget": "a budget of the study, written as there",
+    "seed": "a whole number; those that the study has too are compared in pairs",
+    "test_top1": "percent, on the test set, read once",
+    "macs": "multiply-accumulates of one image",
+    "params": "parameters",
+}
+OPTIONAL = {
+    "test_top5": "percent",
+    "top1_search": "percent, on the search split",
+    "evaluations": "candidates that the search judged",
+    "search_seconds": "what the search took",
+    "images_seen": "images that the search ran through candidates",
+    "widths": "channels kept of each prunable group in forward order, such as `8 16 24`",
+}
+
+
+def with_given(results: Results, path: Path) -> Results:
+    """`results` with the rows of `path`, in a folder of their own beside the study's.
+
+    Raises `UserError` for a file that lacks something, and for networks above the budget.
+    """
+    frame = _read(path)
+    rows, search, final = dict(results.rows), dict(results.search), dict(results.final)
+    for label, of_method in frame.groupby("method", sort=False):
+        name = re.sub(r"\W+", "-", str(label).lower()).strip("-") or GIVEN
+        if name in rows or label in {row.label for row in rows.values()}:
+            raise UserError(f"{path}: the study has a method {label!r} already: rename yours")
+        rows[name] = Row(name, str(label), GIVEN, "nothing", path.name, GIVEN)
+        for model in results.models:
+            for budget in results.budgets:
+                there = (of_method["model"] == model) & (of_method["budget"] == budget)
+                if not there.any():
+                    raise UserError(
+                        f"{path}: {label} has no line for model {model}, budget {budget}"
+                    )
+                key = (model, name, budget)
+                search[key], final[key] = _networks(results, path, key, of_method[there])
+    _check_lines(results, path, frame)
+    folder = results.path / "compare" / path.stem
+    return replace(results, path=folder, up="../../", rows=rows, search=search, final=final)
+
+
+def _read(path: Path) -> pd.DataFrame:
+    try:
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({' '.join(str(error).split())})") from None
+    if missing := [column for column in REQUIRED if column not in frame]:
+        raise UserError(f"{path} has no column {missing[0]!r}: {REQUIRED[missing[0]]}")
+    if unknown := [column for column in frame if column not in (*REQUIRED, *OPTIONAL)]:
+        raise UserError(
+            f"{path} has an unknown column {unknown[0]!r}; known: "
+            f"{', '.join((*REQUIRED, *OPTIONAL))}"
+        )
+    if frame.empty:
+        raise UserError(f"{path} has no lines")
+    return frame
+
+
+def _check_lines(results: Results, path: Path, frame: pd.DataFrame) -> None:
+    """No line may be left out in silence, nor count twice."""
+    for number, line in enumerate(frame.to_dict("records"), 2):
+        for column, known in (("model", results.models), ("budget", results.budgets)):
+            if line[column] not in known:
+                raise UserError(
+                    f"{path}: line {number}: the study has no {column} {line[column]!r}, "
+                    f"but {', '.join(known)}"
+                )
+    twice = frame.duplicated(["method", "model", "budget", "seed"])
+    if twice.any():
+        raise UserError(f"{path}: line {int(twice.argmax()) + 2} has a seed a second time")
+
+
+def _networks(
+    results: Results, path: Path, key: tuple[str, str, str], lines: pd.DataFrame
+) -> tuple[Search, Final]:
+    model, _, budget = key
+    limit = results.search[model, results.ours.name, budget].budget_macs
+    groups = list(results.base[model].graph.groups)
+    found: dict[int, Found] = {}
+    trained: dict[int, Trained] = {}
+    for position, line in zip(lines.index, lines.to_dict("records"), strict=True):
+        where = f"{path}: line {int(position) + 2}"
+
+        def number(column: str, line: dict[Any, str] = line, where: str = where) -> float:
+            text = line.get(column, "")
+            if not text and column in OPTIONAL:
+                return math.nan
+            try:
+                value = float(text)
+            except ValueError:
+                value = math.nan
+            if not math.isfinite(value):
+                raise UserError(f"{where}: {column} is {text!r}, not a number")
+            return value
+
+        macs, params, seed = int(number("macs")), int(number("params")), int(number("seed"))
+        if macs > limit:
+            raise UserError(f"{where}: {macs:,} MACs are more than the budget of {limit:,}")
+        kept = line.get("widths", "").split()
+        if kept and (len(kept) != len(groups) or not all(width.isdigit() for width in kept)):
+            raise UserError(
+                f"{where}: widths are not {len(groups)} whole numbers ({', '.join(groups)})"
+            )
+        found[seed] = Found(
+            top1_search=number("top1_search"),
+            macs=macs,
+            params=params,
+            evaluations=number("evaluations"),
+            images_seen=number("images_seen"),
+            seconds=number("search_seconds"),
+            widths=dict(zip(groups, map(int, kept), strict=True)) if kept else {},
+        )
+        trained[seed] = Trained(
+            number("test_top1"), number("test_top5"), macs, params, 0, architecture=""
+        )
+    return Search(limit, found, pd.DataFrame(columns=list(HISTORY)), {}), Final("", trained, {})
+
+
+def write(results: Results) -> None:
+    """Write tables, figures and report to the folder of `results`."""
+    for part in (tables, figures, report):
+        part.write(results)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit status."""
+    columns = "; ".join(f"{name}: {what}" for name, what in (REQUIRED | OPTIONAL).items())
+    parser = argparse.ArgumentParser(
+        description="Show your own method beside a study's.", epilog=f"Columns. {columns}."
+    )
+    parser.add_argument("results", type=Path, metavar="results/STUDY", help="a study's results")
+    parser.add_argument("method", type=Path, metavar="my_results.csv", help="your results")
+    arguments = parser.parse_args(argv)
+    try:
+        results = with_given(read(arguments.results), arguments.method)
+        write(results)
+    except UserError as refusal:
+        print(refusal, file=sys.stderr)
+        return 2
+    print(results.path / "report.html")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

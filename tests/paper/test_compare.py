@@ -1,0 +1,117 @@
+"""Somebody's own results stand beside a study's, and nothing of them is taken on trust."""
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import pandas as pd
+import pytest
+
+from paper import compare
+from paper.claims import claims
+from paper.results import Results, read
+from paper.tables import differences, imagenet, main_results
+from tests.paper.test_report import Page
+
+BUDGETS = ("0.5", "0.25")
+
+
+@pytest.fixture(scope="module")
+def study(made: Path) -> Results:
+    return read(made)
+
+
+def lines(study: Results, **changes: Any) -> list[dict[str, Any]]:
+    """Results of a method called Mine: 1 point above ours, at the full budget."""
+    rows = []
+    for budget in BUDGETS:
+        ours = study.final["resnet20", "graphpruning", budget].seeds
+        limit = study.search["resnet20", "graphpruning", budget].budget_macs
+        for seed, trained in ours.items():
+            rows.append({
+                "method": "Mine", "model": "resnet20", "budget": budget, "seed": seed,
+                "test_top1": trained.test_top1 + 1, "macs": limit, "params": 70_000, **changes,
+            })  # fmt: skip
+    return rows
+
+
+def written(folder: Path, rows: list[dict[str, Any]]) -> Path:
+    path = folder / "mine.csv"
+    pd.DataFrame(rows).to_csv(path, index=False)
+    return path
+
+
+def test_they_are_in_the_tables_and_paired_by_seed(study: Results, tmp_path: Path) -> None:
+    compared = compare.with_given(study, written(tmp_path, lines(study)))
+    table = main_results(compared)
+    rows = table.csv[table.csv["method"] == "mine"]
+    assert list(rows["budget"]) == list(BUDGETS) and set(rows["seeds"]) == {"3"}
+    assert set(rows["evaluations"]) == {""}  # not given
+    assert "Mine: as given in mine.csv." in table.notes
+    shown = table.shown[table.shown["Method"] == "Mine"]
+    assert set(shown["Search (s)"]) == {"—"}
+    (row,) = [r for r in differences(compared).csv.to_dict("records") if r["method"] == "mine"]
+    assert [row[f"difference{end}"] for end in ("", "_low", "_high")] == ["-1.000"] * 3
+    assert imagenet(compared).csv.equals(imagenet(study).csv)  # other data
+    before, after = claims(study), claims(compared)
+    assert [claim.verdict for claim in before] == [claim.verdict for claim in after]
+
+
+def test_everything_is_written_beside_the_study(
+    study: Results, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path: path.read_bytes() for path in study.path.rglob("*") if path.is_file()}
+    widths = " ".join(str(width) for width in study.base["resnet20"].graph.groups.values())
+    own = written(tmp_path, lines(study, widths=widths, evaluations=10, search_seconds=3.5))
+    assert compare.main([str(study.path), str(own)]) == 0
+    folder = study.path / "compare/mine"
+    assert capsys.readouterr().out.strip() == str(folder / "report.html")
+    text = (folder / "report.html").read_text()
+    assert ">Mine</td>" in text and "as given in mine.csv" in text
+    for link in Page(text).links:
+        is_record = "records/" in link  # the fixture keeps only some of their files
+        assert link.startswith("#") or is_record or (folder / unquote(link)).is_file(), link
+    assert len(list((folder / "figures").iterdir())) == 14
+    assert len(list((folder / "tables").iterdir())) == 15
+    assert all(path.read_bytes() == content for path, content in before.items())
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"method": "AMC"}, "the study has a method 'AMC' already: rename yours"),
+        ({"model": "resnet21"}, "has no line for model resnet20, budget 0.5"),
+        ({"macs": 10**12}, "line 2: 1,000,000,000,000 MACs are more than the budget of"),
+        ({"test_top1": "good"}, "line 2: test_top1 is 'good', not a number"),
+        ({"test_top1": ""}, "line 2: test_top1 is '', not a number"),
+        ({"seed": 1}, "line 3 has a seed a second time"),
+        ({"widths": "1 2"}, "line 2: widths are not"),
+        ({"top1": 3}, "has an unknown column 'top1'; known: method, model"),
+    ],
+)
+def test_a_wrong_file_is_refused_in_one_line(
+    study: Results, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    change: dict[str, Any], says: str,
+) -> None:  # fmt: skip
+    path = written(tmp_path, lines(study, **change))
+    assert compare.main([str(study.path), str(path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(str(path)) and says in line
+
+
+def test_lines_that_no_table_would_show_are_refused(study: Results, tmp_path: Path) -> None:
+    extra = {**lines(study)[0], "budget": "0.3"}
+    with pytest.raises(compare.UserError, match=r"line 8: the study has no budget '0.3', but 0.5"):
+        compare.with_given(study, written(tmp_path, [*lines(study), extra]))
+
+
+@pytest.mark.parametrize(("text", "says"), [("", "cannot be read"), ("method\n", "no column")])
+def test_a_file_without_a_table_is_refused(
+    study: Results, tmp_path: Path, text: str, says: str
+) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_text(text)
+    with pytest.raises(compare.UserError, match=says):
+        compare.with_given(study, path)
+    with pytest.raises(compare.UserError, match="cannot be read"):
+        compare.with_given(study, tmp_path / "none.csv")
