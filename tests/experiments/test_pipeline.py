@@ -102,7 +102,7 @@ def test_table3_has_a_row_for_every_method_and_budget(smoke: Path) -> None:
 
 def test_found_networks_use_98_to_100_percent_of_their_budget(smoke: Path) -> None:
     found = metrics(smoke, "search").values()
-    assert len(found) == 7
+    assert len(found) == len(yaml.safe_load((smoke / "params.yaml").read_text())["methods"])
     for result in found:
         for seed in result["seeds"].values():
             assert 0.98 * result["budget_macs"] <= seed["macs"] <= result["budget_macs"]
@@ -112,6 +112,18 @@ def test_every_searcher_has_the_same_evaluations(smoke: Path) -> None:
     for result in metrics(smoke, "search").values():
         expected = 1 if result["method"] == "uniform" else 6
         assert {seed["evaluations"] for seed in result["seeds"].values()} == {expected}
+
+
+def test_an_ablation_is_judged_by_its_own_pruningnet_and_may_begin_with_its_weights(
+    smoke: Path,
+) -> None:
+    by_method = {found["method"]: found for found in metrics(smoke, "final").values()}
+    began = {name: found["initial"] for name, found in by_method.items()}
+    assert {name for name, initial in began.items() if initial == "searched"} == {"generated"}
+    found = {result["method"]: result for result in metrics(smoke, "search").values()}
+    assert found["generated"]["seeds"] == found["graphpruning"]["seeds"]  # the same search
+    assert by_method["generated"]["seeds"] != by_method["graphpruning"]["seeds"]
+    assert (smoke / "models/smoke/resnet8/pruningnet-gat.safetensors").exists()
 
 
 def test_the_taken_away_network_has_the_accuracy_that_the_table_says(smoke: Path) -> None:
