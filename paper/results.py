@@ -444,7 +444,7 @@ def _read(path: Path) -> Results:
         path=path,
         name=name,
         title=study["title"],
-        data=str(study["data"]["name"]),
+        data=_data(study),
         models=models,
         budgets=budgets,
         rows=rows,
@@ -457,6 +457,13 @@ def _read(path: Path) -> Results:
         search=search,
         final=final,
     )
+
+
+def _data(study: Mapping[str, Any]) -> str:
+    """What the images are called: a folder's have no name but in the title, after "on"."""
+    name = str(study["data"]["name"])
+    named = str(study["title"]).rpartition(" on ")[2]
+    return named if name == "folder" else name
 
 
 def read_published() -> pd.DataFrame:

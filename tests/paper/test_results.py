@@ -138,3 +138,14 @@ def test_paper_needs_neither_torch_nor_the_pipeline():
         "sys.exit(str(bad & set(sys.modules)) if bad & set(sys.modules) else 0)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_folder_of_images_is_called_what_the_title_says(results, tmp_path):
+    copied = copied_study(results, tmp_path)
+    path = copied / "study.json"
+    study = json.loads(path.read_text())
+    study |= {"title": "ResNet-20 on CIFAR-10 (JPEG)", "data": {"name": "folder"}}
+    path.write_text(json.dumps(study))
+    assert read(copied).data == "CIFAR-10 (JPEG)"
+    path.write_text(json.dumps(study | {"data": {"name": "cifar10"}}))
+    assert read(copied).data == "cifar10"
