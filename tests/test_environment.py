@@ -82,5 +82,6 @@ def test_every_package_that_the_code_imports_is_declared() -> None:
     foreign = imported - set(sys.stdlib_module_names) - set(PACKAGES)
     needed = {canonicalize_name(distributions[name][0]) for name in foreign}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    for_users = [*project["dependencies"], *project["optional-dependencies"]["onnx"]]
+    extras = project["optional-dependencies"]
+    for_users = [*project["dependencies"], *extras["onnx"], *extras["group-norm"]]
     assert needed <= pins(for_users).keys()
