@@ -164,7 +164,8 @@ def _of_methods(results: Results) -> dict[str, Caption]:
             f"Best accuracy so far on the search split against candidates evaluated: mean over "
             f"{seeds}, and a band from the lowest to the highest. The line style says whose "
             "weights rate the candidates, and only lines of one style can be compared: methods "
-            f"that share those of {ours} stand on the left, others on the right.",
+            f"that share those of {ours} stand on the left, others on the right. Methods that "
+            "differ in their final training alone have one search, drawn once.",
             _FIGURES,
             ("search",),
         ),

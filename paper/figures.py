@@ -48,8 +48,11 @@ STYLE: Any = {
     "savefig.dpi": DPI,
     "pdf.fonttype": 42,
 }
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+COLOURS = (  # Okabe and Ito's, then some of Tol's "muted", for studies of many methods
+    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000",
+    "#882255", "#999933", "#332288", "#757575", "#117733",
+)  # fmt: skip
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*")
 LINES: dict[str, Any] = {
     "graph": "-", "block": "--", "none": ":", "base": "-.", GIVEN: (0, (1, 1)),
     "no-shortcuts": (0, (5, 1)), "sage": (0, (3, 1, 1, 1)), "gat": (0, (3, 1, 1, 1, 1, 1)),
@@ -227,13 +230,13 @@ def generated_accuracy(results: Results) -> Figure:
 def search_curves(results: Results) -> Figure:
     """Figure 5: the best candidate so far; methods that rate it by other weights stand apart."""
     panels = [(model, budget) for model in results.models for budget in results.budgets]
-    same = [row for row in results.rows.values() if measures.same_weights(results, row)]
-    searched = [row for row in results.rows.values() if row.kind != GIVEN]
+    searched = _different_searches(results)
+    same = [row for row in searched if measures.same_weights(results, row)]
     other = [row for row in searched if row not in same]
     columns = {f"rated as by {results.ours.label}": same, "rated otherwise": other}
     columns = {whose: rows for whose, rows in columns.items() if rows}
     figure, axes = plt.subplots(
-        len(panels), len(columns), figsize=(PAGE, 0.8 + 1.9 * len(panels)), squeeze=False,
+        len(panels), len(columns), figsize=(PAGE, 1.1 + 1.9 * len(panels)), squeeze=False,
         sharex=True,
     )  # fmt: skip
     for line, (model, budget) in zip(axes, panels, strict=True):
@@ -250,9 +253,18 @@ def search_curves(results: Results) -> Figure:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
     }
     figure.legend(
-        handles.values(), handles.keys(), loc="outside lower center", ncols=3, handlelength=3
+        handles.values(), handles.keys(), loc="outside lower center", ncols=2, handlelength=3
     )
     return figure
+
+
+def _different_searches(results: Results) -> list[Row]:
+    """Of methods that differ in their final training alone, the first; none that was given."""
+    found: dict[tuple[str, str, str], Row] = {}
+    for row in results.rows.values():
+        if row.kind != GIVEN:
+            found.setdefault((row.source, row.state, row.searcher), row)
+    return list(found.values())
 
 
 def _search_curve(axis: Axes, results: Results, row: Row, history: pd.DataFrame) -> None:
