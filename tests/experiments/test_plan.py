@@ -42,16 +42,16 @@ def test_a_small_study_costs_what_a_hand_computes() -> None:
         Row("train_base", "resnet8", 1, 6 * train, 7 + 1, 7 * search + test,
             FULL * (3 * 6 * train + 7 * search + test)),
         Row("correlation", "resnet8", 0, 0, 0, 3 * 60, FULL * 3 * 60),
-        # three PruningNets, judged at three widths after each of six epochs, and once more
-        Row("train_pruningnet", "resnet8", 3, 3 * 6 * train, 3 * 19, 3 * 19 * candidate,
-            FULL * (3 * 3 * 6 * train + 3 * 19 * candidate)),
+        # four PruningNets, judged at three widths after each of six epochs, and once more
+        Row("train_pruningnet", "resnet8", 4, 4 * 6 * train, 4 * 19, 4 * 19 * candidate,
+            FULL * (4 * 3 * 6 * train + 4 * 19 * candidate)),
         # four candidates by three PruningNets, two of them trained
         Row("analyse_pruningnet", "resnet8", 2, 2 * train, 12 + 2, 12 * candidate + 2 * search,
             FULL * (3 * 2 * train + 12 * candidate + 2 * search)),
-        # six methods with six evaluations and a uniform width, two seeds
-        Row("search", "resnet8", 0, 0, 74, 74 * candidate, half * 74 * candidate),
-        Row("finetune", "resnet8", 14, 14 * train, 14, 14 * test,
-            half * 14 * (3 * train + test)),
+        # eight methods with six evaluations and a uniform width, two seeds
+        Row("search", "resnet8", 0, 0, 98, 98 * candidate, half * 98 * candidate),
+        Row("finetune", "resnet8", 18, 18 * train, 18, 18 * test,
+            half * 18 * (3 * train + test)),
     ]  # fmt: skip
 
 
@@ -64,7 +64,7 @@ def test_a_model_has_its_own_budgets_recipes_and_weights() -> None:
         "weights": "base.safetensors",
     }
     study = smoke(networks={"resnet8": own}, budgets=["small"])
-    assert row(study, "finetune").trained_images == 14 * 3 * 500
+    assert row(study, "finetune").trained_images == 18 * 3 * 500
     assert row(study, "finetune").macs == 200_000 * 14 * (3 * 3 * 500 + 200)
     base = row(study, "train_base")
     assert (base.networks, base.trained_images, base.evaluated_images) == (0, 0, 100 + 200)
