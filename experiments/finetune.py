@@ -18,7 +18,7 @@ from experiments.inputs import (
 from experiments.stage import Context, Stage
 from experiments.study import recipe, seed_list
 from graphpruning.architecture import save_architecture
-from graphpruning.files import read_json, write_json
+from graphpruning.files import read_json, sha256, write_json
 from graphpruning.network.cost import macs, params
 from graphpruning.network.graph import Widths
 from graphpruning.network.surgery import narrow
@@ -114,7 +114,11 @@ def train_found(
     vector = "-".join(str(width) for width in widths.values())
     checkpoint = Checkpoint(
         context.checkpoints / f"seed-{seed}-{vector}.pt",
-        context.fingerprint(widths=dict(widths), splits=splits_hash(context)),
+        context.fingerprint(
+            widths=dict(widths),
+            splits=splits_hash(context),
+            initial=None if initial is None else sha256(initial),
+        ),
     )
     settings = recipe(context.study, "final", context.items["model"])
     train = images.select(split(context, "train"))

@@ -82,6 +82,7 @@ def prepare(context: Context) -> None:
             "budgets": [budget_name(budget) for budget in study.budgets],
             "methods": study.methods,
             "seeds": study.seeds,
+            "reward": study.search.reward,
             "pruningnet": {"conditionings": study.pruningnet.conditionings},
             "analysis": {"conditionings": study.analysis.conditionings},
             "rows": methods.rows(list(study.methods)),

@@ -114,7 +114,9 @@ def prune(
     if weights is not None:
         source = load_pretrained(base, make.name, str(weights))
     _check_outputs(make.name, base, size, classes)
-    initial = initial or ("base" if source else "scratch")
+    if initial is None:
+        usual: Initial = "base" if source else "scratch"
+        initial = "searched" if row.initial == "searched" else usual
     if source is None and "base" in (initial, row.source):
         raise UserError(f"{method}, initial {initial}: the trained network is cut; give --weights")
     graph = trace(base, size)

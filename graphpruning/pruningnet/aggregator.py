@@ -78,7 +78,8 @@ class BlockConditioning(nn.Module):
     """MetaPruning's: per layer Linear(k, size) and ReLU on its block's k kept ratios.
 
     The size is `SIZE`, and `BOTTLENECK` in an inverted residual block: one with a depthwise layer
-    and more than one other (liuzechun/MetaPruning, `models/mobilenet_v2.py`).
+    and more than one other (liuzechun/MetaPruning,
+    `mobilenetv2/training/mobilenet_v2.py`).
     """
 
     def __init__(self, graph: ChannelGraph) -> None:

@@ -25,8 +25,9 @@ def pair(request) -> tuple[SearchSpace, nn.Module]:
 def test_it_leaves_the_base_as_it_was_and_prunes_more_at_a_higher_ratio(pair):
     space, model = pair
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    macs = [space.macs(group_norm.pruned(space, model, ratio)) for ratio in (0.0, 0.3, 0.6)]
-    assert macs[0] == space.macs(space.full) > macs[1] > macs[2] >= space.macs(space.smallest)
+    macs = [space.macs(group_norm.pruned(space, model, ratio)) for ratio in (0.0, 0.3, 0.6, 0.99)]
+    assert macs[0] == space.macs(space.full) > macs[1] > macs[2]
+    assert macs[3] == space.macs(space.smallest)
     assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
 
 
@@ -57,19 +58,33 @@ def test_it_asks_once_within_the_budget(pair, share):
 
 
 def test_widths_are_those_of_torch_pruning(pair):
-    """With every width a level, by Torch-Pruning's own counts of what it leaves."""
+    """At a low ratio, where its own bound does not matter, by its own counts of what it leaves."""
     space, model = pair
     fine = SearchSpace(space.graph, divisor=1, smallest=0.01)
     copy = deepcopy(model).eval()
     last = copy.get_submodule(space.graph.layers[-1].name)
     tp.pruner.BasePruner(
         copy, torch.zeros(1, 3, 32, 32), tp.importance.GroupMagnitudeImportance(p=2),
-        pruning_ratio=0.4, max_pruning_ratio=0.98, global_pruning=True, ignored_layers=[last],
+        pruning_ratio=0.3, global_pruning=True, ignored_layers=[last],
     ).step()  # fmt: skip
-    found = group_norm.pruned(fine, model, 0.4)
+    found = group_norm.pruned(fine, model, 0.3)
     for layer in space.graph.layers:
         if layer.group in found:
             assert found[layer.group] == len(copy.get_submodule(layer.name).weight)
+
+
+def test_a_group_that_is_weak_as_a_whole_goes_to_its_smallest_width(pair):
+    """Its channels are alike, so all lie below the threshold at once; Torch-Pruning skips it."""
+    space, model = pair
+    weak = space.groups[2]
+    alike = deepcopy(model)
+    with torch.no_grad():
+        for layer in space.graph.layers:
+            if weak in (*layer.reads, *layer.writes):
+                alike.get_submodule(layer.name).weight.fill_(0.01)
+    widths = [group_norm.pruned(space, alike, ratio)[weak] for ratio in (0.3, 0.6, 0.99)]
+    assert widths == sorted(widths, reverse=True)
+    assert widths[-1] == space.smallest[weak]
 
 
 def test_without_torch_pruning_the_method_is_refused(pair, monkeypatch):
