@@ -45,11 +45,12 @@ def with_given(results: Results, path: Path) -> Results:
     Raises `UserError` for a file that lacks something, and for networks above the budget.
     """
     frame = _read(path)
+    _check_lines(results, path, frame)
     rows, search, final = dict(results.rows), dict(results.search), dict(results.final)
     for label, of_method in frame.groupby("method", sort=False):
         name = re.sub(r"\W+", "-", str(label).lower()).strip("-") or GIVEN
-        if name in rows or label in {row.label for row in rows.values()}:
-            raise UserError(f"{path}: the study has a method {label!r} already: rename yours")
+        if name == "base" or name in rows or label in {row.label for row in rows.values()}:
+            raise UserError(f"{path}: there is a method {label!r} already: rename yours")
         rows[name] = Row(name, str(label), GIVEN, "nothing", path.name, GIVEN)
         for model in results.models:
             for budget in results.budgets:
@@ -60,7 +61,6 @@ def with_given(results: Results, path: Path) -> Results:
                     )
                 key = (model, name, budget)
                 search[key], final[key] = _networks(results, path, key, of_method[there])
-    _check_lines(results, path, frame)
     folder = results.path / "compare" / path.stem
     return replace(results, path=folder, up="../../", rows=rows, search=search, final=final)
 
@@ -91,7 +91,13 @@ def _check_lines(results: Results, path: Path, frame: pd.DataFrame) -> None:
                     f"{path}: line {number}: the study has no {column} {line[column]!r}, "
                     f"but {', '.join(known)}"
                 )
-    twice = frame.duplicated(["method", "model", "budget", "seed"])
+        for column in ("seed", "macs", "params"):
+            if not line[column].isdigit():
+                raise UserError(
+                    f"{path}: line {number}: {column} is {line[column]!r}, not a whole number"
+                )
+    seeds = frame.assign(seed=frame["seed"].astype(int))
+    twice = seeds.duplicated(["method", "model", "budget", "seed"])
     if twice.any():
         raise UserError(f"{path}: line {int(twice.argmax()) + 2} has a seed a second time")
 
@@ -119,13 +125,19 @@ def _networks(
                 raise UserError(f"{where}: {column} is {text!r}, not a number")
             return value
 
-        macs, params, seed = int(number("macs")), int(number("params")), int(number("seed"))
+        macs, params, seed = int(line["macs"]), int(line["params"]), int(line["seed"])
         if macs > limit:
             raise UserError(f"{where}: {macs:,} MACs are more than the budget of {limit:,}")
         kept = line.get("widths", "").split()
-        if kept and (len(kept) != len(groups) or not all(width.isdigit() for width in kept)):
+        full = list(results.base[model].graph.groups.values())
+        fit = len(kept) == len(full) and all(
+            width.isdigit() and 0 < int(width) <= most
+            for width, most in zip(kept, full, strict=True)
+        )
+        if kept and not fit:
             raise UserError(
-                f"{where}: widths are not {len(groups)} whole numbers ({', '.join(groups)})"
+                f"{where}: widths are not {len(groups)} whole numbers up to {full} "
+                f"({', '.join(groups)})"
             )
         found[seed] = Found(
             top1_search=number("top1_search"),

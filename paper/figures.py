@@ -244,7 +244,7 @@ def search_curves(results: Results) -> Figure:
             for row in rows:
                 _search_curve(axis, results, row, results.search[model, row.name, budget].history)
             axis.set_title(f"{model}, {budget_name(results, budget, model)}, {whose}")
-        line[0].set_ylabel("best top-1 so far (%)")
+        line[0].set_ylabel(f"best {results.reward} so far (%)")
     for axis in axes[-1]:
         axis.set_xlabel("candidates evaluated")
     handles = {

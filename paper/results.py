@@ -285,6 +285,7 @@ class Results:
     """Everything under results/STUDY that the tables, figures and report are made from.
 
     `rows`, and all that follows from methods, is empty in a study that ends after the correlation.
+    `reward` (top-1 or top-5) is the accuracy that searches judge by.
     `analysed` are the conditionings of the PruningNets that were analysed, some of the trained.
     `pretrained` is the study beside this one, unless this is it. `up` leads from `path`, where
     tables, figures and report go, to the folder of the study's records.
@@ -297,6 +298,7 @@ class Results:
     models: list[str]
     budgets: list[str]
     rows: dict[str, Row]
+    reward: str
     analysed: list[str]
     splits: Splits
     base: dict[str, Base]
@@ -353,7 +355,12 @@ class Results:
     @property
     def seeds(self) -> list[int]:
         """Every seed of the study's searches."""
-        return sorted({seed for search in self.search.values() for seed in search.seeds})
+        own = (
+            search
+            for (_, method, _), search in self.search.items()
+            if self.rows[method].kind != GIVEN
+        )
+        return sorted({seed for search in own for seed in search.seeds})
 
     @property
     def runs(self) -> list[Run]:
@@ -448,6 +455,7 @@ def _read(path: Path) -> Results:
         models=models,
         budgets=budgets,
         rows=rows,
+        reward=f"top-{study.get('reward', 'top1')[3:]}",
         analysed=analysed,
         splits=splits,
         base=base,

@@ -306,7 +306,14 @@ def _accuracies(results: Results, model: str, row: Row, budget: str) -> list[tup
         if measures.same_weights(results, row):
             search_difference = measures.search_difference(results, model, row.name, [budget])
     return [
-        _ablation(model, variant, where, ("top1_search", "search top-1"), found, search_difference),
+        _ablation(
+            model,
+            variant,
+            where,
+            ("top1_search", f"search {results.reward}"),
+            found,
+            search_difference,
+        ),
         _ablation(model, variant, where, ("top1_test", "test top-1"), final, final_difference),
     ]
 

@@ -1,9 +1,10 @@
 """Every study's evidence on the five claims as one page: `python -m paper.verdicts`.
 
-Writes `paper/claims.md` from all folders of `results/` that hold a study.
+Writes `paper/claims.md` from the studies whose results are committed.
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -14,15 +15,15 @@ from paper.claims import STATEMENTS, Claim, claims
 from paper.results import read
 
 RESULTS = Path("results")
+COMMITTED = ("desk", "pretrained")
 PAGE = Path(__file__).with_name("claims.md")
 
 
-def render(results: Path) -> str:
-    """The page as Markdown, studies in the order of their names."""
+def render(results: Path, names: Sequence[str] = COMMITTED) -> str:
+    """The page as Markdown, of the studies `names` below `results`."""
     studies: dict[str, dict[str, Claim]] = {}
-    for study in sorted(results.glob("*/study.json")):
-        found = claims(read(study.parent))
-        studies[study.parent.name] = {claim.id: claim for claim in found}
+    for name in names:
+        studies[name] = {claim.id: claim for claim in claims(read(results / name))}
     environment = Environment(
         loader=FileSystemLoader(PAGE.parent),
         trim_blocks=True,

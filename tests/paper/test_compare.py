@@ -79,13 +79,17 @@ def test_everything_is_written_beside_the_study(
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"method": "AMC"}, "the study has a method 'AMC' already: rename yours"),
-        ({"model": "resnet21"}, "has no line for model resnet20, budget 0.5"),
+        ({"method": "AMC"}, "there is a method 'AMC' already: rename yours"),
+        ({"method": "Base"}, "there is a method 'Base' already: rename yours"),
+        ({"model": "resnet21"}, "line 2: the study has no model 'resnet21', but resnet20"),
         ({"macs": 10**12}, "line 2: 1,000,000,000,000 MACs are more than the budget of"),
         ({"test_top1": "good"}, "line 2: test_top1 is 'good', not a number"),
         ({"test_top1": ""}, "line 2: test_top1 is '', not a number"),
         ({"seed": 1}, "line 3 has a seed a second time"),
+        ({"seed": 0.5}, "line 2: seed is '0.5', not a whole number"),
+        ({"macs": "4.2"}, "line 2: macs is '4.2', not a whole number"),
         ({"widths": "1 2"}, "line 2: widths are not"),
+        ({"widths": " ".join(["999"] * 12)}, "whole numbers up to [16"),
         ({"top1": 3}, "has an unknown column 'top1'; known: method, model"),
     ],
 )
@@ -97,6 +101,17 @@ def test_a_wrong_file_is_refused_in_one_line(
     assert compare.main([str(study.path), str(path)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(str(path)) and says in line
+
+
+def test_a_method_must_have_every_budget(study: Results, tmp_path: Path) -> None:
+    half = [line for line in lines(study) if line["budget"] == "0.5"]
+    with pytest.raises(compare.UserError, match="no line for model resnet20, budget 0.25"):
+        compare.with_given(study, written(tmp_path, half))
+
+
+def test_seeds_of_the_study_stay_those_that_it_ran(study: Results, tmp_path: Path) -> None:
+    more = [{**line, "seed": line["seed"] + 7} for line in lines(study)]
+    assert compare.with_given(study, written(tmp_path, more)).seeds == study.seeds == [0, 1, 2]
 
 
 def test_lines_that_no_table_would_show_are_refused(study: Results, tmp_path: Path) -> None:

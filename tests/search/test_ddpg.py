@@ -96,7 +96,10 @@ def learnt(seed):
 
 
 def learnt_by_stable_baselines(seed):
-    """The same of stable-baselines3's DDPG: as many steps, warm-up and noise, its own defaults."""
+    """What stable-baselines3's DDPG does in the end, without noise, after as many steps.
+
+    Warm-up, sizes and batch are ours; its noise does not decay, and it sees a step's own reward.
+    """
     from stable_baselines3 import DDPG
     from stable_baselines3.common.noise import NormalActionNoise
 
