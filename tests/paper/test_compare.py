@@ -105,7 +105,7 @@ def test_a_wrong_file_is_refused_in_one_line(
 
 def test_a_method_must_have_every_budget(study: Results, tmp_path: Path) -> None:
     half = [line for line in lines(study) if line["budget"] == "0.5"]
-    with pytest.raises(compare.UserError, match="no line for model resnet20, budget 0.25"):
+    with pytest.raises(compare.UserError, match=r"no line for model resnet20, budget 0\.25"):
         compare.with_given(study, written(tmp_path, half))
 
 
