@@ -89,7 +89,7 @@ def test_everything_is_written_beside_the_study(
         ({"seed": 0.5}, "line 2: seed is '0.5', not a whole number"),
         ({"macs": "4.2"}, "line 2: macs is '4.2', not a whole number"),
         ({"widths": "1 2"}, "line 2: widths are not"),
-        ({"widths": " ".join(["999"] * 12)}, "whole numbers up to [16"),
+        ({"widths": " ".join(["999"] * 12)}, "12 whole numbers up to ["),
         ({"top1": 3}, "has an unknown column 'top1'; known: method, model"),
     ],
 )
