@@ -1,4 +1,4 @@
-"""The command line that tables, figures and report share: one argument, results/STUDY."""
+"""The command lines of this folder: refusals, and the one argument that most have."""
 
 import argparse
 import sys
@@ -17,8 +17,13 @@ def run(description: str, make: Callable[[Results], None], argv: Sequence[str] |
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("results", type=Path, metavar="results/STUDY", help="a study's results")
     arguments = parser.parse_args(argv)
+    return status(lambda: make(read(arguments.results)))
+
+
+def status(work: Callable[[], object]) -> int:
+    """Do the work; the exit status is 2 after a refusal, which is one line on standard error."""
     try:
-        make(read(arguments.results))
+        work()
     except UserError as refusal:
         print(refusal, file=sys.stderr)
         return 2

@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 
 from graphpruning.errors import UserError
-from paper import figures, report, tables
+from paper import command, figures, report, tables
 from paper.results import GIVEN, HISTORY, Final, Found, Results, Row, Search, Trained, read
 
 REQUIRED = {
@@ -107,51 +107,56 @@ def _networks(
 ) -> tuple[Search, Final]:
     model, _, budget = key
     limit = results.search[model, results.ours.name, budget].budget_macs
-    groups = list(results.base[model].graph.groups)
+    full = results.base[model].graph.groups
     found: dict[int, Found] = {}
     trained: dict[int, Trained] = {}
     for position, line in zip(lines.index, lines.to_dict("records"), strict=True):
         where = f"{path}: line {int(position) + 2}"
-
-        def number(column: str, line: dict[Any, str] = line, where: str = where) -> float:
-            text = line.get(column, "")
-            if not text and column in OPTIONAL:
-                return math.nan
-            try:
-                value = float(text)
-            except ValueError:
-                value = math.nan
-            if not math.isfinite(value):
-                raise UserError(f"{where}: {column} is {text!r}, not a number")
-            return value
-
         macs, params, seed = int(line["macs"]), int(line["params"]), int(line["seed"])
         if macs > limit:
             raise UserError(f"{where}: {macs:,} MACs are more than the budget of {limit:,}")
-        kept = line.get("widths", "").split()
-        full = list(results.base[model].graph.groups.values())
-        fit = len(kept) == len(full) and all(
-            width.isdigit() and 0 < int(width) <= most
-            for width, most in zip(kept, full, strict=True)
-        )
-        if kept and not fit:
-            raise UserError(
-                f"{where}: widths are not {len(groups)} whole numbers up to {full} "
-                f"({', '.join(groups)})"
-            )
         found[seed] = Found(
-            top1_search=number("top1_search"),
+            top1_search=_number(where, line, "top1_search"),
             macs=macs,
             params=params,
-            evaluations=number("evaluations"),
-            images_seen=number("images_seen"),
-            seconds=number("search_seconds"),
-            widths=dict(zip(groups, map(int, kept), strict=True)) if kept else {},
+            evaluations=_number(where, line, "evaluations"),
+            images_seen=_number(where, line, "images_seen"),
+            seconds=_number(where, line, "search_seconds"),
+            widths=_widths(where, line, full),
         )
-        trained[seed] = Trained(
-            number("test_top1"), number("test_top5"), macs, params, 0, architecture=""
-        )
+        top1, top5 = (_number(where, line, column) for column in ("test_top1", "test_top5"))
+        trained[seed] = Trained(top1, top5, macs, params, 0, architecture="")
     return Search(limit, found, pd.DataFrame(columns=list(HISTORY)), {}), Final("", trained, {})
+
+
+def _number(where: str, line: dict[Any, str], column: str) -> float:
+    """A cell's number; NaN where an optional one is not there."""
+    text = line.get(column, "")
+    if not text and column in OPTIONAL:
+        return math.nan
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise UserError(f"{where}: {column} is {text!r}, not a number")
+    return value
+
+
+def _widths(where: str, line: dict[Any, str], full: dict[str, int]) -> dict[str, int]:
+    """The widths of a line, or none where they are not there."""
+    kept = line.get("widths", "").split()
+    if not kept:
+        return {}
+    if len(kept) != len(full) or not all(
+        width.isdigit() and 0 < int(width) <= most
+        for width, most in zip(kept, full.values(), strict=True)
+    ):
+        raise UserError(
+            f"{where}: widths are not {len(full)} whole numbers up to {list(full.values())} "
+            f"({', '.join(full)})"
+        )
+    return dict(zip(full, map(int, kept), strict=True))
 
 
 def write(results: Results) -> None:
@@ -169,14 +174,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("results", type=Path, metavar="results/STUDY", help="a study's results")
     parser.add_argument("method", type=Path, metavar="my_results.csv", help="your results")
     arguments = parser.parse_args(argv)
-    try:
+
+    def compare() -> None:
         results = with_given(read(arguments.results), arguments.method)
         write(results)
-    except UserError as refusal:
-        print(refusal, file=sys.stderr)
-        return 2
-    print(results.path / "report.html")
-    return 0
+        print(results.path / "report.html")
+
+    return command.status(compare)
 
 
 if __name__ == "__main__":

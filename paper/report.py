@@ -9,10 +9,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from urllib.parse import quote
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from graphpruning.errors import UserError
 from graphpruning.files import read_json, write_text
@@ -20,6 +17,7 @@ from paper import claims, command
 from paper.captions import Caption, budget_name, captions, origin
 from paper.claims import representable
 from paper.figures import DPI, drawn
+from paper.pages import template
 from paper.results import Results, Run
 from paper.tables import Table, differences, numeric, tables
 from paper.wording import counted, joined, number
@@ -72,18 +70,11 @@ class _Surroundings:
 
 def render(results: Results) -> str:
     """The page as HTML."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
     figures = {name: _figure(results, name) for name in drawn(results)}
     words = captions(results)
     judged = claims.claims(results)
     around = _surroundings(results.runs)
-    return environment.get_template("report.html.jinja").render(
+    return template("report.html.jinja", autoescape=True).render(
         title=results.title,
         summary=_summary(results, judged),
         claims=judged,

@@ -7,11 +7,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-from graphpruning.errors import UserError
 from graphpruning.files import write_text
+from paper import command
 from paper.claims import STATEMENTS, Claim, claims
+from paper.pages import template
 from paper.results import read
 
 RESULTS = Path("results")
@@ -24,25 +23,13 @@ def render(results: Path, names: Sequence[str] = COMMITTED) -> str:
     studies: dict[str, dict[str, Claim]] = {}
     for name in names:
         studies[name] = {claim.id: claim for claim in claims(read(results / name))}
-    environment = Environment(
-        loader=FileSystemLoader(PAGE.parent),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        undefined=StrictUndefined,
-    )
-    template = environment.get_template("claims.md.jinja")
-    return template.render(statements=STATEMENTS, studies=studies)
+    page = template("claims.md.jinja", autoescape=False)
+    return page.render(statements=STATEMENTS, studies=studies)
 
 
 def main() -> int:
     """Command line; returns the exit status."""
-    try:
-        write_text(PAGE, render(RESULTS))
-    except UserError as refusal:
-        print(refusal, file=sys.stderr)
-        return 2
-    return 0
+    return command.status(lambda: write_text(PAGE, render(RESULTS)))
 
 
 if __name__ == "__main__":
