@@ -9,7 +9,7 @@ import numpy as np
 
 from paper import measures
 from paper.claims import representable
-from paper.results import PRETRAINED, Network, Results
+from paper.results import GIVEN, PRETRAINED, Network, Results
 from paper.statistics import LEVEL, RESAMPLES
 from paper.wording import counted, interval, joined, number
 
@@ -20,6 +20,7 @@ CONDITIONINGS = {
 SOURCES = {
     "base": "sliced from the base",
     **{name: f"generated, {label}" for name, label in CONDITIONINGS.items()},
+    GIVEN: "its own rating",
 }
 """Whose weights rate a candidate, by `Row.source`."""
 
@@ -165,7 +166,9 @@ def _of_methods(results: Results) -> dict[str, Caption]:
             f"{seeds}, and a band from the lowest to the highest. The line style says whose "
             "weights rate the candidates, and only lines of one style can be compared: methods "
             f"that share those of {ours} stand on the left, others on the right. Methods that "
-            "differ in their final training alone have one search, drawn once.",
+            "differ in their final training alone have one search, drawn once."
+            + " Of a method that was given, the end of its search is known alone."
+            * bool(results.of_kind(GIVEN)),
             _FIGURES,
             ("search",),
         ),

@@ -126,7 +126,21 @@ def _networks(
         )
         top1, top5 = (_number(where, line, column) for column in ("test_top1", "test_top5"))
         trained[seed] = Trained(top1, top5, macs, params, 0, architecture="")
-    return Search(limit, found, pd.DataFrame(columns=list(HISTORY)), {}), Final("", trained, {})
+    return Search(limit, found, _ends(found), {}), Final("", trained, {})
+
+
+def _ends(found: dict[int, Found]) -> pd.DataFrame:
+    """A history of the last candidate alone, of those searches whose end is known."""
+    known = {
+        seed: network
+        for seed, network in found.items()
+        if not math.isnan(network.top1_search + network.evaluations)
+    }
+    lines = [
+        (seed, int(one.evaluations), one.macs, one.top1_search, one.top1_search)
+        for seed, one in known.items()
+    ]
+    return pd.DataFrame(lines, columns=list(HISTORY))
 
 
 def _number(where: str, line: dict[Any, str], column: str) -> float:

@@ -242,7 +242,9 @@ def search_curves(results: Results) -> Figure:
     for line, (model, budget) in zip(axes, panels, strict=True):
         for axis, (whose, rows) in zip(line, columns.items(), strict=True):
             for row in rows:
-                _search_curve(axis, results, row, results.search[model, row.name, budget].history)
+                history = results.search[model, row.name, budget].history
+                if not history.empty:
+                    _search_curve(axis, results, row, history)
             axis.set_title(f"{model}, {budget_name(results, budget, model)}, {whose}")
         line[0].set_ylabel(f"best {results.reward} so far (%)")
     for axis in axes[-1]:
@@ -259,11 +261,11 @@ def search_curves(results: Results) -> Figure:
 
 
 def _different_searches(results: Results) -> list[Row]:
-    """Of methods that differ in their final training alone, the first; none that was given."""
-    found: dict[tuple[str, str, str], Row] = {}
+    """Of methods that differ in their final training alone, the first; each that was given."""
+    found: dict[tuple[str, ...], Row] = {}
     for row in results.rows.values():
-        if row.kind != GIVEN:
-            found.setdefault((row.source, row.state, row.searcher), row)
+        given = row.kind == GIVEN
+        found.setdefault((row.name,) if given else (row.source, row.state, row.searcher), row)
     return list(found.values())
 
 

@@ -256,14 +256,17 @@ def differences(results: Results) -> Table:
 
 
 def ablations(results: Results) -> Table:
-    """Table 4: what aggregation sees (C2), and what an ablation costs in accuracy (C2, C4)."""
+    """Table 4: what aggregation sees (C2), and what an ablation costs in accuracy (C2, C4).
+
+    A method that was given beside the study's stands below its ablations.
+    """
     rows = []
     for model in results.models:
         rows += _influence(results, model)
-        for row in [results.ours, *results.of_kind("ablation")]:
+        for row in [results.ours, *results.of_kind("ablation"), *results.of_kind(GIVEN)]:
             for budget in results.budgets:
                 rows += _accuracies(results, model, row, budget)
-    return _table("table4_ablations", rows)
+    return _table("table4_ablations", rows, *_given(results))
 
 
 def _influence(results: Results, model: str) -> list[tuple[Cells, Cells]]:

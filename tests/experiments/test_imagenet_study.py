@@ -42,7 +42,7 @@ SMALLER = {
     "search.reconstruction.images": CLASSES,
     "final.recipe": SMALL,
     "budgets": ["small"],
-    "methods": ["graphpruning", "metapruning", "amc"],
+    "methods": ["graphpruning", "amc"],
     "searches.graph": ["graphpruning"],
 }  # fmt: skip
 

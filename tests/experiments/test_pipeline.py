@@ -170,7 +170,7 @@ def test_records_name_neither_the_host_nor_its_folders(smoke: Path) -> None:
     records = [path for path in (smoke / RESULTS / "records").rglob("*") if path.is_file()]
     sidecars = [json.loads(p.read_text()) for p in (smoke / RESULTS).rglob("run.json")
                 if "records" not in p.parts]  # fmt: skip
-    assert len(sidecars) == 1 + 1 + 1 + 4 + 1 + 9 + 9
+    assert len(sidecars) == 1 + 1 + 1 + 4 + 1 + 8 + 8
     known = yaml.safe_load((smoke / "dvc.lock").read_text())["stages"]
     assert {sidecar["stage"] for sidecar in sidecars} <= set(known)
     for sidecar in sidecars:

@@ -9,8 +9,9 @@ import pytest
 
 from paper import compare
 from paper.claims import claims
+from paper.figures import search_curves
 from paper.results import Results, read
-from paper.tables import differences, imagenet, main_results
+from paper.tables import ablations, differences, imagenet, main_results
 from tests.paper.test_report import Page
 
 BUDGETS = ("0.5", "0.25")
@@ -55,6 +56,26 @@ def test_they_are_in_the_tables_and_paired_by_seed(study: Results, tmp_path: Pat
     assert imagenet(compared).csv.equals(imagenet(study).csv)  # other data
     before, after = claims(study), claims(compared)
     assert [claim.verdict for claim in before] == [claim.verdict for claim in after]
+
+
+@pytest.mark.parametrize("known", [{"top1_search": 61.5, "evaluations": 40}, {"evaluations": 40}])
+def test_they_stand_below_the_ablations_and_where_their_search_ended(
+    study: Results, tmp_path: Path, known: dict[str, float]
+) -> None:
+    compared = compare.with_given(study, written(tmp_path, lines(study, **known)))
+    rows = [row for row in ablations(compared).csv.to_dict("records") if row["variant"] == "mine"]
+    assert [row["at"] for row in rows] == [f"budget {b}" for b in BUDGETS for _ in range(2)]
+    searched, final = rows[:2]
+    assert searched["mean"] == ("61.5000" if "top1_search" in known else "")
+    assert searched["difference"] == ""  # it rates candidates in its own way
+    assert final["difference"] == "-1.0000"
+    points = [
+        tuple(map(float, line.get_xydata()[0]))
+        for axis in search_curves(compared).axes
+        for line in axis.get_lines()
+        if str(line.get_label()).startswith("Mine")
+    ]
+    assert points == ([(40, 61.5)] * len(BUDGETS) if "top1_search" in known else [])
 
 
 def test_everything_is_written_beside_the_study(

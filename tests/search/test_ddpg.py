@@ -122,7 +122,7 @@ def learnt_by_stable_baselines(seed):
 def test_it_reaches_a_known_optimum_and_no_less_than_stable_baselines():
     ours = [learnt(seed) for seed in range(10)]
     assert sum(reward >= 0.95 for reward in ours) >= 9, ours
-    theirs = [learnt_by_stable_baselines(seed) for seed in range(3)]
+    theirs = [learnt_by_stable_baselines(seed) for seed in range(2)]
     assert np.mean(ours) >= np.mean(theirs), (ours, theirs)
 
 
