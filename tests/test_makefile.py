@@ -102,7 +102,8 @@ def test_plan_fails_with_its_refusal(project: Path) -> None:
 def test_tests_run_in_two_processes_of_one_thread(project: Path) -> None:
     ready_environment(project, "exit 0")
     executable(project / ".venv/bin/pytest", 'echo "$OMP_NUM_THREADS $@"')
-    assert "1 -q -n 2 --dist loadfile --no-loadscope-reorder" in make(project, "test").stdout.splitlines()
+    called = "1 -q -n 2 --dist loadfile --no-loadscope-reorder"
+    assert called in make(project, "test").stdout.splitlines()
 
 
 @pytest.mark.parametrize(
