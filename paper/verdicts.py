@@ -14,7 +14,7 @@ from paper.pages import template
 from paper.results import read
 
 RESULTS = Path("results")
-COMMITTED = ("desk", "pretrained")
+COMMITTED = ("desk", "cifar10", "pretrained")
 PAGE = Path(__file__).with_name("claims.md")
 
 

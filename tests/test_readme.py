@@ -104,16 +104,21 @@ def test_the_named_architecture_is_committed_and_asks_for_its_weights_only() -> 
         assert "the weights of" in str(refusal)
 
 
-def test_the_results_are_those_of_the_committed_desk_study() -> None:
-    shown = README.split("<!-- results -->")[1].split("<!-- /results -->")[0].strip()
-    assert shown == (ROOT / "results/desk/tables/table3_main.md").read_text().strip()
+@pytest.mark.parametrize(("study", "mark"), [("desk", "results"), ("cifar10", "results cifar10")])
+def test_the_results_are_those_of_the_committed_study(study: str, mark: str) -> None:
+    shown = README.split(f"<!-- {mark} -->")[1].split(f"<!-- /{mark} -->")[0].strip()
+    assert shown == (ROOT / f"results/{study}/tables/table3_main.md").read_text().strip()
 
 
-def test_the_verdicts_are_those_of_the_committed_report() -> None:
-    report = (ROOT / "results/desk/report.html").read_text()
+@pytest.mark.parametrize(
+    ("study", "words"),
+    [("desk", "The claims in these runs"), ("cifar10", "The claims in this run")],
+)
+def test_the_verdicts_are_those_of_the_committed_report(study: str, words: str) -> None:
+    report = (ROOT / f"results/{study}/report.html").read_text()
     verdicts = re.findall(r'class="verdict">. ([a-z ]+)</span>', report)
     shown = ", ".join(f"C{number} {verdict}" for number, verdict in enumerate(verdicts, start=1))
-    assert len(verdicts) == 5 and f"The claims in these runs: {shown}." in README
+    assert len(verdicts) == 5 and f"{words}: {shown}." in README
 
 
 def test_every_file_and_make_target_that_is_named_exists() -> None:
