@@ -44,6 +44,7 @@ SMALLER = {
     "budgets": ["small"],
     "methods": ["graphpruning", "amc"],
     "searches.graph": ["graphpruning"],
+    "searches.block": [],
 }  # fmt: skip
 
 
