@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from graphpruning.convolution import conv2d
 from graphpruning.network.graph import ChannelGraph, Layer, Widths, kept
 from graphpruning.pruningnet.features import block_ratios
 
@@ -75,7 +76,7 @@ class _Run(fx.Interpreter):
             if isinstance(module, nn.Linear):
                 return F.linear(x, weight, self.net.biases[target.replace(".", "/")])
             groups = x.shape[1] // weight.shape[1]
-            return F.conv2d(x, weight, None, module.stride, module.padding, 1, groups)
+            return conv2d(x, weight, None, module.stride, module.padding, 1, groups)
         if isinstance(module, nn.BatchNorm2d):
             return self.net.norm(target, x.shape[1])(x)
         return super().call_module(target, args, kwargs)

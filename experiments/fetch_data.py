@@ -9,7 +9,7 @@ still missing; whatever the source, a file gets its name only once its SHA-256 i
 
 import argparse
 import gzip
-import shutil
+import os
 import subprocess
 import sys
 import tempfile
@@ -21,12 +21,14 @@ from pathlib import Path
 from urllib.request import urlopen
 
 from graphpruning.errors import UserError
-from graphpruning.files import atomic, sha256
+from graphpruning.files import atomic, require_file
 from graphpruning.training.data import FASHION_MNIST_FILES as FILES
+from graphpruning.training.data import reason, sum_of
 
 COMMAND = "python -m experiments.fetch_data"
 PACKAGE = "dataset-fashion-mnist"
 SECONDS_TO_ANSWER = 20
+LARGEST, BLOCK = 2**26, 2**20  # bytes: the largest file has 47 million
 NOT_GZIP = (gzip.BadGzipFile, EOFError, zlib.error)
 
 Source = Callable[[Collection[str], Path], None]
@@ -43,7 +45,7 @@ def raw_folder(root: str | Path) -> Path:
 
 def is_there(path: Path) -> bool:
     """Say whether `path` exists; a `UserError` if it does and holds other bytes than expected."""
-    if not path.exists():
+    if not os.path.exists(path):  # a link to nothing is replaced
         return False
     require_hash(path, path.name, str(path), f"delete it and run `{COMMAND}` again")
     return True
@@ -51,7 +53,7 @@ def is_there(path: Path) -> bool:
 
 def require_hash(path: Path, name: str, shown: str, remedy: str) -> None:
     """Raise a `UserError` unless `path` holds the bytes of the file `name`."""
-    found = sha256(path)
+    found = sum_of(path, f"`{COMMAND}`")
     if found != FILES[name]:
         raise UserError(f"{shown}: SHA-256 is {found}, expected {FILES[name]}; {remedy}")
 
@@ -60,14 +62,18 @@ def place(stream: BufferedIOBase, target: Path, origin: str) -> None:
     """Copy uncompressed bytes to `target` if they are the expected ones; else a `UserError`."""
     with atomic(target) as beside:
         with open(beside, "wb") as file:
-            shutil.copyfileobj(stream, file)
+            for _ in range(LARGEST // BLOCK):
+                if not file.write(stream.read(BLOCK)):
+                    break
+            else:
+                raise UserError(f"{origin}: more than {LARGEST:,} bytes, {target.name} has fewer")
         remedy = f"get the file elsewhere: `{COMMAND} --from FOLDER`"
         require_hash(beside, target.name, origin, remedy)
 
 
 def from_folder(folder: Path, names: Collection[str], raw: Path) -> None:
     """Copy the files, plain or gzipped, from `folder` or the subfolders torchvision makes."""
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise Unavailable(f"{folder} is not a folder")
     for name in names:
         candidates = [
@@ -75,8 +81,10 @@ def from_folder(folder: Path, names: Collection[str], raw: Path) -> None:
             for subfolder in (folder, folder / "raw", raw_folder(folder))
             for file in (name, f"{name}.gz")
         ]
-        path = next(filter(Path.is_file, candidates), None)
+        path = next(filter(os.path.isfile, candidates), None)
         if path is None:
+            for other in filter(os.path.lexists, candidates):
+                require_file(other, "who has the data set")
             raise Unavailable(f"{folder} holds neither {name} nor {name}.gz")
         try:
             with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as stream:
@@ -86,6 +94,8 @@ def from_folder(folder: Path, names: Collection[str], raw: Path) -> None:
                 f"{path}: not a whole gzip file ({error}), expected one that unpacks to SHA-256 "
                 f"{FILES[name]}; get it again, or run `{COMMAND}` without --from"
             ) from None
+        except OSError as error:
+            raise UserError(f"{path} cannot be read ({reason(error)})") from None
 
 
 def from_mirrors(names: Collection[str], raw: Path) -> None:
@@ -107,17 +117,20 @@ def download(urls: Sequence[str], target: Path) -> None:
                 place(stream, target, url)
             return
         except (OSError, HTTPException, *NOT_GZIP) as error:
-            failures.append(f"{url}: {error}")
+            failures.append(f"{url}: {reason(error)}")
     raise Unavailable("; ".join(failures))
 
 
 def from_debian(names: Collection[str], raw: Path) -> None:
     """Unpack Debian's package, without installing it, in a temporary folder."""
-    with tempfile.TemporaryDirectory() as folder:
-        run(["apt-get", "download", PACKAGE], folder, "root may have to run `apt-get update`")
-        (package,) = Path(folder).glob("*.deb")
-        run(["dpkg-deb", "-x", package.name, "unpacked"], folder, "the download may be damaged")
-        from_folder(Path(folder, "unpacked/usr/share/datasets/fashion-mnist"), names, raw)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            run(["apt-get", "download", PACKAGE], folder, "root may have to run `apt-get update`")
+            package = next(Path(folder).glob("*.deb"), Path("package"))
+            run(["dpkg-deb", "-x", package.name, "unpacked"], folder, "the download may be damaged")
+            from_folder(Path(folder, "unpacked/usr/share/datasets/fashion-mnist"), names, raw)
+    except OSError as error:
+        raise Unavailable(f"no temporary folder ({reason(error)})") from None
 
 
 def run(command: Sequence[str], folder: str, hint: str) -> None:
@@ -130,10 +143,13 @@ def run(command: Sequence[str], folder: str, hint: str) -> None:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
+            errors="replace",
             timeout=30 * SECONDS_TO_ANSWER,
         )
     except FileNotFoundError:
         raise Unavailable(f"there is no {command[0]} here") from None
+    except OSError as error:
+        raise Unavailable(f"{command[0]} does not start ({reason(error)})") from None
     except subprocess.TimeoutExpired as error:
         raise Unavailable(f"{command[0]} did not finish in {error.timeout:.0f} s") from None
     except subprocess.CalledProcessError as error:
@@ -166,7 +182,7 @@ def fetch(root: str | Path, folder: str | Path | None = None) -> None:
         except Unavailable as error:
             print(f"Fashion-MNIST: not from {label}: {error}", file=sys.stderr)
             tried.append(f"{label} ({error})")
-        missing = [name for name in missing if not (raw / name).exists()]
+        missing = [name for name in missing if not os.path.isfile(raw / name)]
     if missing:
         raise UserError(
             f"no source has {', '.join(missing)}; tried {'; '.join(tried)}; "

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from experiments.stage import Context
 from graphpruning.errors import UserError
-from graphpruning.files import write_text
+from graphpruning.files import read_text, write_text
 from graphpruning.network.graph import ChannelGraph
 from graphpruning.network.trace import trace
 from graphpruning.network.widths import SearchSpace
@@ -24,6 +24,8 @@ from graphpruning.training.data import FOLDERS, Images, Preprocessing, load
 from graphpruning.training.listing import read_manifest
 
 SPLITS = ("train", "search", "calibration")
+MAKER = "the stage prepare"
+DIGITS = 15  # of the largest index that a split may hold
 
 
 MANIFESTS = Path("data/manifests")
@@ -71,21 +73,29 @@ def _images(context: Context, part: str) -> Images:
 
 
 def split(context: Context, name: str) -> Tensor:
-    """Indices of the split `name`, as `prepare` wrote them."""
+    """Indices of the split `name`, as `prepare` wrote them.
+
+    Raises `UserError`, with the line, for what is no index or is there twice. Whether there is such
+    an image is for `Images.select` to say.
+    """
     path = context.results / "splits" / f"{name}.txt"
-    try:
-        numbers = [int(line) for line in path.read_text(encoding="utf-8").split()]
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing: the stage prepare makes it (dvc repro)") from None
-    except ValueError:
-        raise UserError(f"{path} holds something else than indices: remove it, dvc repro") from None
-    return torch.tensor(numbers, dtype=torch.int64)
+    lines: dict[int, int] = {}  # of each index, in order
+    for place, line in enumerate(read_text(path, MAKER).split("\n"), start=1):
+        word = line.strip()
+        if word and not (word.isascii() and word.isdigit() and len(word) <= DIGITS):
+            fault = f"{word[:40]!r} is no index of an image"
+        elif word and (first := lines.setdefault(int(word), place)) != place:
+            fault = f"the index {word} stands in line {first} too"
+        else:
+            continue
+        raise UserError(f"{path}, line {place}: {fault}: remove the file, then dvc repro")
+    return torch.tensor(list(lines), dtype=torch.int64)
 
 
 def splits_hash(context: Context) -> str:
     """What a checkpoint must agree with: which images train, judge and recalibrate."""
-    texts = [(context.results / "splits" / f"{name}.txt").read_bytes() for name in SPLITS]
-    return hashlib.sha256(b"".join(texts)).hexdigest()
+    texts = [read_text(context.results / "splits" / f"{name}.txt", MAKER) for name in SPLITS]
+    return hashlib.sha256("".join(texts).encode()).hexdigest()
 
 
 def preprocessing(context: Context) -> Preprocessing:

@@ -6,6 +6,8 @@ them: small networks do not keep several cores busy, nor does a stage's start. T
 of a plain `dvc repro`, which does as well.
 
 A lane is a `dvc repro` of its own. DVC allows several at a time that write different files.
+
+Whatever this starts is ended with it: a signal to the runner reaches every stage.
 """
 
 import os
@@ -13,15 +15,18 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from experiments.locks import only_runner
 from experiments.study import Study, load, parse
 from graphpruning.errors import UserError
-from graphpruning.machine import refuse
+from graphpruning.machine import end_on_signals, refuse
 
 DVC = (sys.executable, "-m", "dvc", "--wait-for-lock")
+PATIENCE = 10  # seconds between asking stages to end and telling them
 MOST_LANES = 4  # each takes memory for its images, and a GPU is shared by all
 LONG = {"train_base": 3.0, "analyse_pruningnet": 4.0}
 """How long a stage takes against the others of its round, where it is not about the same."""
@@ -76,20 +81,43 @@ def share_out(chains: Sequence[Chain], lanes: int) -> list[Chain]:
 
 def run_lanes(lanes: Sequence[Chain], flags: Sequence[str]) -> None:
     """Run each lane's stages in order, all lanes at once; `UserError` when a stage fails."""
-    runs = [
-        subprocess.Popen(
-            [*DVC, "repro", "--single-item", *flags, *lane],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )
-        for lane in lanes
-    ]  # fmt: skip
-    readers = [threading.Thread(target=_pass_on, args=(run,)) for run in runs]
-    for reader in readers:
-        reader.start()
-    for reader in readers:
-        reader.join()
-    if any(run.wait() for run in runs):
-        raise UserError("a stage has failed, see above: `make repro` goes on from there")
+    with _ended_together() as runs:
+        for lane in lanes:
+            command = [*DVC, "repro", "--single-item", *flags, *lane]
+            runs.append(
+                subprocess.Popen(
+                    command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                    process_group=0,
+                )
+            )  # fmt: skip
+        readers = [threading.Thread(target=_pass_on, args=(run,)) for run in runs]
+        for reader in readers:
+            reader.start()
+        for reader in readers:
+            reader.join()
+        if any([run.wait() for run in runs]):
+            raise UserError("a stage has failed, see above: `make repro` goes on from there")
+
+
+@contextmanager
+def _ended_together() -> Iterator[list["subprocess.Popen[Any]"]]:
+    """Yield a list for processes that lead groups of their own; if the block fails, end them all.
+
+    Ctrl-C is what DVC and the stages end by in order. Who does not is told more plainly.
+    """
+    runs: list[subprocess.Popen[Any]] = []
+    try:
+        yield runs
+    except BaseException:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # an impatient second Ctrl-C
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+            for run in runs:
+                with suppress(ProcessLookupError):  # also a stage whose DVC is gone already
+                    os.killpg(run.pid, number)
+            with suppress(subprocess.TimeoutExpired):
+                for run in runs:
+                    run.wait(PATIENCE)
+        raise
 
 
 def _pass_on(run: "subprocess.Popen[str]") -> None:
@@ -141,8 +169,10 @@ def repro(raw: Mapping[str, Any], flags: Sequence[str]) -> None:
 
 
 def _call(command: Sequence[str]) -> None:
-    if code := subprocess.run(command).returncode:
-        raise SystemExit(code)
+    with _ended_together() as runs:
+        runs.append(subprocess.Popen(command, process_group=0))
+        if code := runs[0].wait():
+            raise SystemExit(code if code > 0 else 128 - code)
 
 
 def main(arguments: list[str]) -> int:
@@ -150,12 +180,11 @@ def main(arguments: list[str]) -> int:
     if set(arguments) - {"--force"}:
         print("usage: python -m experiments.repro [--force]", file=sys.stderr)
         return 2
-    # Ctrl-C reaches DVC and the stages too: they end by themselves, and then this does. (SIG_IGN
-    # instead of a handler would be inherited by them.)
-    signal.signal(signal.SIGINT, lambda *_: None)
+    end_on_signals()
     try:
         raw = load()
-        repro(raw, arguments)
+        with only_runner():
+            repro(raw, arguments)
     except UserError as refusal:
         return refuse(refusal)
     print(f"The report: {Path('results', raw['study'], 'report.html')}")

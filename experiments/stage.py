@@ -7,6 +7,7 @@ with all of Sacred's own flags (`-F`, `-m`, `-s` add observers; `-u` runs withou
 
 import gc
 import hashlib
+import itertools
 import json
 import logging
 import os
@@ -15,7 +16,8 @@ import shutil
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, is_dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -25,8 +27,9 @@ from typing import Any
 from experiments.study import PARAMS, Study, load, nearest, parse
 from graphpruning.distributed import barrier, world
 from graphpruning.errors import UserError
-from graphpruning.files import write_json
-from graphpruning.machine import is_writer, processor, refuse
+from graphpruning.files import alone, read_text, write_json, write_text
+from graphpruning.machine import end_on_signals, is_writer, launched, processor, refuse
+from graphpruning.watch import watch
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", "pkg_resources is deprecated", UserWarning)
@@ -135,18 +138,20 @@ class Stage:
         """
         gc.enable()  # see the package
         gc.freeze()
+        end_on_signals()
         sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
         if not is_writer():  # the others would say the same
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         try:
             raw = load()
+            check_words(sys.argv[1:], self.items)
         except UserError as refusal:
             sys.exit(refuse(refusal))
         experiment = Experiment(self.module, save_git_info=False)
         experiment.logger = _quiet_logger()
         experiment.add_config({name: raw[name] for name in ("study", *self.sections)})
         experiment.add_config({"seed": 0, **dict.fromkeys(self.items)})
-        observer = FileStorageObserver(RUNS, copy_sources=False)
+        observer = _Records(RUNS, copy_sources=False)
         arguments = list(sys.argv)
         if is_writer():
             experiment.observers.append(observer)
@@ -161,12 +166,15 @@ class Stage:
                 context.run = _run
                 done.append(context)
                 self._work(context)
-            except UserError as refusal:
+            except (UserError, OSError) as refusal:
                 raise SystemExit(refuse(refusal)) from None
 
-        experiment.run_commandline(arguments)
-        if done and observer.dir is not None:
-            keep_record(Path(observer.dir), done[0].results / "records" / done[0].name)
+        try:
+            experiment.run_commandline(arguments)
+            if done and observer.dir is not None:
+                keep_record(Path(observer.dir), done[0].results / "records" / done[0].name)
+        except (UserError, OSError) as refusal:
+            sys.exit(refuse(refusal))
 
     def _context(
         self,
@@ -190,15 +198,45 @@ class Stage:
         return Context(stage, self.sections, study, items)
 
     def _work(self, context: Context) -> None:
-        started = datetime.now(UTC)
-        clock = time.perf_counter()
-        self.work(context)
-        seconds = time.perf_counter() - clock
-        sidecar = _sidecar(context, self.module, started, seconds)
-        write_json(_sidecar_path(context, self.module), sidecar)
-        barrier()  # nobody needs a checkpoint any more
-        if is_writer():
-            shutil.rmtree(context.checkpoints, ignore_errors=True)
+        if not launched():  # torchrun tells by itself how its processes ended
+            watch(context.name)
+        lock = Path("checkpoints", context.study.study, "locks", context.name)
+        with alone(lock, f"the stage {context.name}") if is_writer() else nullcontext():
+            started = datetime.now(UTC)
+            clock = time.perf_counter()
+            self.work(context)
+            seconds = time.perf_counter() - clock
+            sidecar = _sidecar(context, self.module, started, seconds)
+            write_json(_sidecar_path(context, self.module), sidecar)
+            barrier()  # nobody needs a checkpoint any more
+            if is_writer():
+                shutil.rmtree(context.checkpoints, ignore_errors=True)
+
+
+class _Records(FileStorageObserver):
+    """Sacred's records in a folder; where it cannot be written to, the run is refused."""
+
+    def started_event(self, *arguments: Any, **values: Any) -> Any:
+        """Write what is known at the start of a run."""
+        try:
+            return super().started_event(*arguments, **values)
+        except OSError as error:  # Sacred would print its traceback
+            raise SystemExit(refuse(error)) from None
+
+
+def check_words(words: Sequence[str], items: Sequence[str]) -> None:
+    """Refuse what follows `with` on the command line and sets nothing; Sacred takes it for the
+    name of a configuration.
+    """
+    updates = list(words)[list(words).index("with") + 1 :] if "with" in words else []
+    before_flags = itertools.takewhile(lambda word: not word.startswith("-"), updates)
+    for word in before_flags:
+        key, is_set, _ = word.partition("=")
+        if key == "seed":
+            raise UserError("with seed=...: a stage's seed stands in its section of the study")
+        if not is_set and not Path(word).is_file():
+            hint = nearest(word, items) if items else "this stage takes no key of its own"
+            raise UserError(f"with {word}: say KEY=VALUE; {hint}")
 
 
 def check_items(items: dict[str, str], raw: dict[str, Any]) -> None:
@@ -279,11 +317,10 @@ def hardware() -> dict[str, Any]:
 def keep_record(run: Path, record: Path) -> None:
     """Copy Sacred's record of a run to results/, without host name and absolute paths."""
     beside = record.with_name(f".{os.getpid()}.{record.name}")
-    beside.mkdir(parents=True)
     for name in ("config.json", "run.json", "metrics.json", "cout.txt"):
         if not (run / name).exists():
             continue
-        text = (run / name).read_text(encoding="utf-8")
+        text = read_text(run / name, "Sacred")
         text = text.replace(str(Path.cwd()), ".").replace(str(Path.home()), "~")
         if name == "run.json":
             record_data = json.loads(text)
@@ -294,7 +331,7 @@ def keep_record(run: Path, record: Path) -> None:
             config = json.loads(text)
             config.pop("seed", None)  # Sacred's own; every stage's seed is in its section
             text = json.dumps(config, indent=1) + "\n"
-        (beside / name).write_text(text, encoding="utf-8")
+        write_text(beside / name, text)
     shutil.rmtree(record, ignore_errors=True)
     beside.rename(record)
 

@@ -1,28 +1,32 @@
 """The one reader of a study file (`params.yaml`): typed and strict.
 
 An unknown key or value is an error that names where it stands and the nearest known one.
-`python -m experiments.study KEY` prints one value (`data.name`), for the Makefile.
+`python -m experiments.study KEY` prints one value (`data.name`), for the Makefile. With `--check`
+it prints nothing: DVC runs that before every command that has values of the study in it.
 """
 
-import difflib
-import math
+import re
 import sys
-import types
-from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
-import yaml
-
+from experiments.study_file import read_study_file
+from experiments.typed import nearest, typed
 from graphpruning.budget import budget_in_macs as macs_of
 from graphpruning.errors import UserError
+from graphpruning.names import require_plain
 from graphpruning.training.recipe import Recipe
 
 PARAMS = Path("params.yaml")
 
 Conditioning = Literal["graph", "block", "none", "no-shortcuts", "sage", "gat"]
 Part = Literal["base", "pruningnet", "final"]
+LARGEST_SEED = 2**63 - 1
+MOST_THREADS = 1024
+MOST_PIXELS = 8192
+MANY = 10**9
+"""More than anybody means: a typing error, which would otherwise end in a lack of memory."""
 SOURCES = ("graph", "block", "none", "base", "ablations")
 """Where candidates' weights come from, a search stage each; each of the ablations has a PruningNet
 of its own, of the same name."""
@@ -206,12 +210,7 @@ class Study:
 
 def load(path: Path = PARAMS) -> dict[str, Any]:
     """Read a study file as plain data and check it whole; `UserError` for what does not fit."""
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing: run from the repository's root") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    raw = read_study_file(path)
     parse(raw, str(path))
     result: dict[str, Any] = raw
     return result
@@ -219,14 +218,52 @@ def load(path: Path = PARAMS) -> dict[str, Any]:
 
 def parse(raw: Any, where: str = str(PARAMS)) -> Study:
     """Turn plain data into a `Study`."""
-    study: Study = _read(Study, raw, where)
-    for seeds in study.seeds:
-        seed_list(seeds)
+    study: Study = typed(Study, raw, where)
+    _check_names(study, where)
     _check_methods(study, where)
     _check_lists(study, where)
     _check_ranges(study, where)
     _check_networks(study, where)
     return study
+
+
+def _check_names(study: Study, where: str) -> None:
+    """What becomes part of a command, a stage's name or a path is a plain name, and stands once.
+
+    DVC puts these values into its commands, which a shell runs.
+    """
+    budgets = tuple(budget_name(budget) for budget in study.budgets)
+    names: dict[str, tuple[str, ...]] = {
+        "study": (study.study,),
+        "models": study.models,
+        "networks": tuple(study.networks),
+        "budgets": budgets,
+        "seeds": study.seeds,
+        "methods": study.methods,
+        "pruningnet: conditionings": study.pruningnet.conditionings,
+        "analysis: conditionings": study.analysis.conditionings,
+    }
+    for model, network in study.networks.items():
+        names[f"networks: {model}: options"] = tuple(network.options)
+        names[f"networks: {model}: budgets"] = tuple(network.budgets)
+    for source, methods in study.searches.items():
+        names[f"searches: {source}"] = methods
+    for key, listed in names.items():
+        for name in listed:
+            require_plain(name, f"{where}: {key}")
+        _require_once(listed, f"{where}: {key}")
+    seeds = [seed for joined in study.seeds for seed in seed_list(joined)]
+    _require_once(tuple(map(str, seeds)), f"{where}: seeds")
+    for key, path in (("root", study.data.root), ("files", study.data.files)):
+        if not path or not path.isprintable():
+            raise UserError(f"{where}: data: {key}: {path!r} is no path")
+    if not study.title or not study.title.isprintable():
+        raise UserError(f"{where}: title: {study.title!r} is no line of text")
+
+
+def _require_once(names: tuple[str, ...], where: str) -> None:
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"{where}: {twice[0]!r} stands twice: remove one")
 
 
 def _check_methods(study: Study, where: str) -> None:
@@ -280,28 +317,55 @@ def _check_lists(study: Study, where: str) -> None:
 
 
 def _check_ranges(study: Study, where: str) -> None:
-    """Counts that must be there, and parts that must fit into their whole."""
-    data, search, analysis = study.data, study.search, study.analysis
-    within: dict[str, tuple[int | None, float]] = {
-        "threads": (study.threads, math.inf),
-        "data: recalibration_images": (data.recalibration_images, data.calibration_images),
-        "data: size": (data.size, math.inf if data.resize is None else data.resize),
-        "data: resize": (data.resize, math.inf),
-        "correlation: images": (study.correlation.images, data.calibration_images),
-        "search: reconstruction: images": (search.reconstruction.images, data.calibration_images),
-        "analysis: trained": (analysis.trained, analysis.candidates),
-        "search: agent: warmup_episodes": (search.agent.warmup_episodes, search.evaluations - 1),
+    """Every number lies where it means something; parts fit into their whole."""
+    data, space, search = study.data, study.space, study.search
+    agent, evolution = search.agent, search.evolution
+    analysis, fit_again = study.analysis, search.reconstruction
+    smallest_population = max(1, evolution.parents, evolution.mutations + evolution.crossovers)
+    within: dict[str, tuple[float | None, float, float]] = {
+        "threads": (study.threads, 1, MOST_THREADS),
+        "data: search_images": (data.search_images, 0, MANY),
+        "data: calibration_images": (data.calibration_images, 1, MANY),
+        "data: recalibration_images": (data.recalibration_images, 1, data.calibration_images),
+        "data: seed": (data.seed, 0, LARGEST_SEED),
+        "data: pad": (data.pad, 0, MOST_PIXELS),
+        "data: size": (data.size, 1, data.resize or MOST_PIXELS),
+        "data: resize": (data.resize, 1, MOST_PIXELS),
+        "data: workers": (data.workers, 0, MOST_THREADS),
+        "space: divisor": (space.divisor, 1, MANY),
+        "space: filled": (space.filled, 0, 1),
+        "base: seed": (study.base.seed, 0, LARGEST_SEED),
+        "correlation: images": (study.correlation.images, 1, data.calibration_images),
+        "correlation: positions": (study.correlation.positions, 1, MANY),
+        "correlation: seed": (study.correlation.seed, 0, LARGEST_SEED),
+        "pruningnet: seed": (study.pruningnet.seed, 0, LARGEST_SEED),
+        "analysis: candidates": (analysis.candidates, 1, MANY),
+        "analysis: trained": (analysis.trained, 1, analysis.candidates),
+        "analysis: seed": (analysis.seed, 0, LARGEST_SEED),
+        "search: evaluations": (search.evaluations, 2, MANY),
+        "search: agent: warmup_episodes": (agent.warmup_episodes, 1, search.evaluations - 1),
+        "search: agent: noise_decay": (agent.noise_decay, 0, 1),
+        "search: evolution: population": (evolution.population, smallest_population, MANY),
+        "search: evolution: parents": (evolution.parents, 1, MANY),
+        "search: evolution: mutations": (evolution.mutations, 0, MANY),
+        "search: evolution: crossovers": (evolution.crossovers, 0, MANY),
+        "search: evolution: mutation_probability": (evolution.mutation_probability, 0, 1),
+        "search: reconstruction: images": (fit_again.images, 1, data.calibration_images),
+        "search: reconstruction: points": (fit_again.points, 1, MANY),
     }
-    for key, (value, most) in within.items():
-        if value is not None and not 1 <= value <= most:
-            upto = f"lie between 1 and {most}" if most < math.inf else "reach 1"
-            raise UserError(f"{where}: {key}: {value} does not {upto}")
-    if data.smallest_area is not None and not 0 < data.smallest_area <= 1:
-        raise UserError(
-            f"{where}: data: smallest_area: {data.smallest_area} is no share above 0 and up to 1"
-        )
-    if data.workers < 0:
-        raise UserError(f"{where}: data: workers: {data.workers} is below 0")
+    for key, (value, least, most) in within.items():
+        if value is not None and not least <= value <= most:
+            raise UserError(f"{where}: {key}: {value} does not lie between {least} and {most}")
+    shares = {f"space: ratios[{n}]": ratio for n, ratio in enumerate(space.ratios or ())}
+    shares["space: smallest"] = space.smallest
+    if data.smallest_area is not None:
+        shares["data: smallest_area"] = data.smallest_area
+    for key, share in shares.items():
+        if not 0 < share <= 1:
+            raise UserError(f"{where}: {key}: {share} is no share above 0 and up to 1")
+    for number, deviation in enumerate(data.std):
+        if not deviation > 0:
+            raise UserError(f"{where}: data: std[{number}]: {deviation} is not above 0")
 
 
 def _check_networks(study: Study, where: str) -> None:
@@ -344,87 +408,23 @@ def budget_name(budget: float | str) -> str:
 
 def seed_list(seeds: str) -> list[int]:
     """The seeds that one stage runs one after the other: "0+1+2" is [0, 1, 2]."""
-    try:
-        return [int(seed) for seed in str(seeds).split("+")]
-    except ValueError:
-        raise UserError(f"seeds: {seeds!r} is not of the form '0' or '0+1+2'") from None
-
-
-def _read(kind: Any, value: Any, where: str) -> Any:
-    """Check `value` against a type annotation and build it; errors say where."""
-    if is_dataclass(kind):
-        return _read_fields(kind, value, where)
-    origin, arguments = get_origin(kind), get_args(kind)
-    if kind is Any:
-        return value
-    if origin in (Union, types.UnionType):
-        return _read_union(arguments, value, where)
-    if origin is Literal:
-        if value not in arguments:
-            raise UserError(f"{where}: {value!r} is unknown; {nearest(value, arguments)}")
-        return value
-    if origin is tuple:
-        if not isinstance(value, list | tuple):
-            raise UserError(f"{where}: a list is expected, not {value!r}")
-        return tuple(_read(arguments[0], v, f"{where}[{i}]") for i, v in enumerate(value))
-    if origin is dict:
-        if not isinstance(value, Mapping):
-            raise UserError(f"{where}: a mapping is expected, not {value!r}")
-        return {
-            _read(arguments[0], str(k), where): _read(arguments[1], v, f"{where}: {k}")
-            for k, v in value.items()
-        }
-    accepted = (int, float) if kind is float else kind
-    if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
-        raise UserError(f"{where}: {kind.__name__} is expected, not {value!r}")
-    return float(value) if kind is float else value
-
-
-def _read_union(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
-    if value is None and type(None) in kinds:
-        return None
-    kinds = tuple(kind for kind in kinds if kind is not type(None))
-    if len(kinds) == 1:
-        return _read(kinds[0], value, where)  # its error says more than "X or null is expected"
-    for kind in kinds:
-        try:
-            return _read(kind, value, where)
-        except UserError:
-            continue
-    names = " or ".join(getattr(kind, "__name__", str(kind)) for kind in kinds)
-    raise UserError(f"{where}: {names} is expected, not {value!r}")
-
-
-def _read_fields(kind: Any, value: Any, where: str) -> Any:
-    if not isinstance(value, Mapping):
-        raise UserError(f"{where}: a mapping is expected, not {value!r}")
-    hints = get_type_hints(kind)
-    for key in value:
-        if key not in hints:
-            raise UserError(f"{where}: unknown key {key!r}; {nearest(key, hints)}")
-    required = [f.name for f in fields(kind) if f.default is f.default_factory is MISSING]
-    if missing := [name for name in required if name not in value]:
-        raise UserError(f"{where}: key {missing[0]!r} is missing")
-    values = {key: _read(hints[key], v, f"{where}: {key}") for key, v in value.items()}
-    try:
-        return kind(**values)
-    except UserError as refusal:  # a recipe checks its values itself
-        raise UserError(f"{where}: {refusal}") from None
-
-
-def nearest(word: Any, known: Any) -> str:
-    """A question that names the nearest known word."""
-    near = difflib.get_close_matches(str(word), [str(k) for k in known], 1, 0)
-    return f"did you mean {near[0]!r}?"
+    if not re.fullmatch(r"[0-9]{1,19}(\+[0-9]{1,19})*", str(seeds)):
+        raise UserError(f"seeds: {seeds!r} is not of the form '0' or '0+1+2'")
+    found = [int(seed) for seed in str(seeds).split("+")]
+    if max(found) > LARGEST_SEED:
+        raise UserError(f"seeds: {max(found)} does not lie between 0 and {LARGEST_SEED}")
+    return found
 
 
 def main(arguments: list[str]) -> int:
-    """Print one value of the study, after checking all of it."""
+    """Print one value of the study, or with `--check` none, after checking all of it."""
     if len(arguments) != 1:
-        print("usage: python -m experiments.study KEY", file=sys.stderr)
+        print("usage: python -m experiments.study KEY | --check", file=sys.stderr)
         return 2
     try:
         study = load()
+        if arguments == ["--check"]:
+            return 0
         for part in arguments[0].split("."):
             if not isinstance(study, dict) or part not in study:
                 raise UserError(f"{PARAMS} has no {arguments[0]!r}")

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from graphpruning.errors import UserError
-from graphpruning.machine import refuse
+from graphpruning.machine import end_on_signals, launched, refuse
 
 MODEL = "a name of torchvision's or of ours (resnet20, mobilenet_v1), or package.module:function"
 
@@ -20,10 +20,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options.run(options)
         sys.stdout.flush()
-    except UserError as refusal:
-        return refuse(refusal)
     except BrokenPipeError:  # whoever reads has seen enough, as in `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (UserError, OSError) as refusal:
+        return refuse(refusal)
     return 0
 
 
@@ -122,7 +122,10 @@ def _inspect(options: argparse.Namespace) -> None:
 
 def _prune(options: argparse.Namespace) -> None:
     from graphpruning.pruning import prune
+    from graphpruning.watch import watch
 
+    if not launched():  # torchrun tells by itself how its processes ended
+        watch("prune")
     chosen = {key: value for key, value in vars(options).items() if key != "run"}
     prune(**chosen)
 
@@ -140,4 +143,5 @@ def _export(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
+    end_on_signals()
     sys.exit(main())

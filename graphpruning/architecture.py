@@ -2,29 +2,49 @@
 
 Nothing in these files is code; loading them gives a plain `nn.Module`. A network that a user's
 own function builds is loaded only with that function in hand: a file never imports anything.
+
+Either file may come from anybody. So what they say is compared before any of it costs something:
+types and ranges (`architecture_file`), then the names, shapes and MACs of tensors that have no
+memory yet, then the SHA-256, and the numbers last.
 """
 
+import copy
+import inspect
+import math
 import os
+import textwrap
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import nn
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
+from graphpruning.architecture_file import FORMAT, MEND, Entry, check_description, read_entry, shown
 from graphpruning.builder import Build, Builder
 from graphpruning.errors import UserError
-from graphpruning.files import atomic, read_json, sha256, write_json
+from graphpruning.files import atomic, require_file, sha256, write_json
 from graphpruning.network import zoo
 from graphpruning.network.cost import macs, params
-from graphpruning.network.graph import Widths
+from graphpruning.network.graph import ChannelGraph, Widths
 from graphpruning.network.surgery import narrow
 from graphpruning.network.trace import trace
+from graphpruning.training.checkpoint import save_tensors
 
-FORMAT = 2
-"""2 added networks that a user's function builds; files of format 1 are read as before."""
-_KEYS = {"format", "network", "input_size", "widths", "macs", "params", "preprocessing", "weights"}
+LARGEST_HEADER = 2**20
+"""Bytes of a safetensors header; the longest, EfficientNetV2-L's, has a fifth of it."""
+_FLOATS = ("F32", "F64", "F16", "BF16")
+_OTHERS = {
+    torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8",
+    torch.uint8: "U8", torch.bool: "BOOL", torch.complex64: "C64",
+}  # fmt: skip
+Held = Mapping[str, tuple[str, tuple[int, ...]]]
+"""Type and shape of each tensor in a file, by its name."""
 
 
 def save_architecture(
@@ -41,14 +61,11 @@ def save_architecture(
 
     `network` is the full network: what `zoo.build` takes (name, num_classes, in_channels and
     options), or a `Builder`. The JSON names the weights relative to itself, with their SHA-256.
+    Raises `UserError`, before anything is written, for what `load_architecture` would refuse.
     """
     made = network if isinstance(network, Builder) else Builder(zoo.build, network)
-    graph = trace(_unseeded(made), input_size)
-    # safetensors refuses channels_last tensors, hence contiguous.
-    state = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
-    with atomic(weights_path) as beside:
-        save_file(state, beside)
-        digest = sha256(beside)
+    graph = trace(full_network(made), input_size)
+    named = {"file": os.path.relpath(weights_path, Path(path).parent), "sha256": "0" * 64}
     description = {
         "format": FORMAT,
         "network": made.description,
@@ -57,11 +74,14 @@ def save_architecture(
         "macs": macs(graph, widths),
         "params": params(graph, widths),
         "preprocessing": preprocessing,
-        "weights": {
-            "file": os.path.relpath(weights_path, Path(path).parent),
-            "sha256": digest,
-        },
+        "weights": named,
     }
+    check_description(Entry(path, description))
+    # safetensors refuses channels_last tensors, hence contiguous.
+    state = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
+    with atomic(weights_path) as beside:
+        save_tensors(beside, state)
+        named["sha256"] = sha256(beside)
     write_json(path, description)
 
 
@@ -76,48 +96,183 @@ def load_architecture(
     to another network.
     """
     description = read_architecture(path)
-    full = _unseeded(_builder(path, description["network"], build))
-    graph = trace(full, tuple(description["input_size"]))
-    model = narrow(full, graph, description["widths"])
-    file = Path(weights or Path(path).parent / description["weights"]["file"])
-    if not file.exists():
-        raise UserError(f"{file}, the weights of {path}, is missing: `dvc repro` or `dvc pull`")
-    if weights is None and (found := sha256(file)) != (
-        expected := description["weights"]["sha256"]
-    ):
-        raise UserError(f"{file} has SHA-256 {found}, but {path} expects {expected}")
-    try:
-        model.load_state_dict(load_file(file))
-    except (RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{file} does not hold the weights of {path}: {reason}") from None
+    named, widths = description["weights"], description["widths"]
+    file = Path(path).parent / named["file"] if weights is None else Path(weights)
+    digest = named["sha256"] if weights is None else None
+    made = _builder(path, description["network"], build)
+    misfit = f"{file} does not hold the weights of {path}"
+    mend = f"get the file with SHA-256 {digest}" if digest else "give those that were saved with it"
+
+    require_file(file, "`dvc repro` or `dvc pull`, or whoever gave you the architecture,")
+    with _about(path):
+        full = full_network(made)
+    with _about(misfit, mend):
+        held = _held(file)
+        _require_names(full, held)
+    with _about(path):
+        places = _positions(full, tuple(description["input_size"]))
+        # Of an altered image the price is known before its graph is made, which takes long.
+        _require_equal(description, "macs", _macs_of(held, places))
+        graph = trace(full, tuple(description["input_size"]))
+        model = narrow(full, graph, widths)
+    with _about(misfit, mend):
+        _require_shapes(model, held)
+    with _about(path):
+        _require_equal(description, "macs", macs(graph, widths))
+        _require_equal(description, "params", params(graph, widths))
+    if digest is not None and (found := sha256(file)) != digest:
+        raise UserError(f"{file} has SHA-256 {found}, but {path} expects {digest}")
+    if "name" in made.description:
+        model = _with_memory(model, made, graph, widths)
+    with _about(misfit, "train it again, or give other weights"):
+        _load(model, file)
     return model.eval()
 
 
 def read_architecture(path: str | Path) -> dict[str, Any]:
     """Return the description in `path`; `UserError` when it is not one of ours."""
-    description = read_json(path, "save_architecture")
-    known = isinstance(description, dict) and set(description) == _KEYS
-    if not known or description["format"] not in (1, FORMAT):
-        raise UserError(f"{path} is not an architecture of format 1 to {FORMAT}")
-    result: dict[str, Any] = description
-    return result
+    return check_description(read_entry(path))
+
+
+def full_network(make: Builder) -> nn.Module:
+    """Build a network to look at: one of a known name without memory for its weights.
+
+    A user's function may compute with its weights, so it builds as ever. PyTorch's global
+    generator is left as it was.
+    """
+    with torch.random.fork_rng(devices=[]):
+        if "function" in make.description:
+            return make()
+        with zoo.weightless():
+            return make()
 
 
 def _builder(path: str | Path, network: dict[str, Any], build: Build | None) -> Builder:
     if "function" not in network:
         return Builder(zoo.build, network)
+    arguments = {name: value for name, value in network.items() if name != "function"}
     if build is None:
-        taken = "".join(f" {name}" for name in network if name != "function")
+        taken = "".join(f" {name}" for name in arguments)
         raise UserError(
             f"the network of {path} is your own, {network['function']}: give a function that "
             f"returns the full network, as load_architecture(..., build=lambda{taken}: model) or "
             "--model package.module:function"
         )
+    try:
+        inspect.signature(build).bind(**arguments)
+    except TypeError as error:
+        raise UserError(
+            f"{path}: network: the function that is given cannot be called with "
+            f"{', '.join(arguments) or 'nothing'} ({error}): give the one it was saved with"
+        ) from None
+    except ValueError:  # some callables written in C do not tell
+        pass
     return Builder(build, network)
 
 
-def _unseeded(make: Builder) -> nn.Module:
-    """Build a network whose initial weights are thrown away, and leave the generator as it was."""
+@contextmanager
+def _about(what: str | Path, mend: str = MEND) -> Iterator[None]:
+    """Put the file in front of every refusal within the block, and behind it what to do."""
+    try:
+        yield
+    except UserError as refusal:
+        raise type(refusal)(f"{what}: {refusal}; {mend}") from refusal
+
+
+def _held(file: Path) -> Held:
+    """Read the header of a safetensors file; of the tensors themselves nothing is read.
+
+    The library makes sure that the file has as many bytes as the header says, and no more.
+    """
+    try:
+        with open(file, "rb") as start:
+            header = int.from_bytes(start.read(8), "little")
+        if header > LARGEST_HEADER:
+            raise UserError(f"it is not safetensors: its header would have {header:,} bytes")
+        with safe_open(file, "pt") as tensors:
+            parts = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118
+        return {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in parts.items()}
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"it cannot be read ({textwrap.shorten(str(error), 200)})") from None
+
+
+def _require_names(full: nn.Module, held: Held) -> None:
+    """Narrowing takes no tensor away, so the full network has the names of the narrowed one."""
+    names = full.state_dict().keys()
+    for name in names:
+        if name not in held:
+            raise UserError(f"it has no tensor {name!r}")
+    for name in held:
+        if name not in names:
+            raise UserError(f"it has a tensor {shown(name)}, which the network has not")
+
+
+def _require_shapes(model: nn.Module, held: Held) -> None:
+    """A floating-point tensor may have another precision than the network, as it always could."""
+    for name, wanted in model.state_dict().items():
+        kind, shape = held[name]
+        if shape != wanted.shape:
+            raise UserError(f"{name} is {list(shape)}, expected {list(wanted.shape)}")
+        kinds = _FLOATS if wanted.is_floating_point() else (_OTHERS.get(wanted.dtype),)
+        if kind not in kinds:
+            raise UserError(f"{name} has the type {kind}, expected {kinds[0]}")
+
+
+def _positions(full: nn.Module, size: tuple[int, ...]) -> dict[str, int]:
+    """How often each layer's filters are applied to one image, by running it without numbers."""
+    model = copy.deepcopy(full).eval()
+    found: dict[str, int] = {}
+
+    def note(name: str, layer: nn.Module, _: Any, output: Tensor) -> None:
+        assert isinstance(layer, nn.Conv2d | nn.Linear)
+        filters = layer.out_channels if isinstance(layer, nn.Conv2d) else layer.out_features
+        found[name] = output.numel() // filters
+
+    for name, part in model.named_modules():
+        if isinstance(part, nn.Conv2d | nn.Linear):
+            part.register_forward_hook(partial(note, name))
+    like = next(model.parameters(), torch.zeros(()))
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+            model(torch.zeros(1, *size, dtype=like.dtype, device=like.device))
+    except zoo.FAULTS as error:
+        reason = textwrap.shorten(str(error), 200)
+        raise UserError(f"the network does not run on an image of {size}: {reason}") from error
+    return found
+
+
+def _macs_of(held: Held, positions: Mapping[str, int]) -> int:
+    """MACs of layers with these weights; of a narrowed network, the same as of its graph."""
+    shapes = {name: held[f"{name}.weight"][1] for name in positions if f"{name}.weight" in held}
+    return sum(math.prod(shape) * positions[name] for name, shape in shapes.items())
+
+
+def _require_equal(description: Mapping[str, Any], key: str, found: int) -> None:
+    if found != description[key]:
+        raise UserError(
+            f"{key} is {description[key]:,}, but the network with these weights has {found:,} on "
+            f"an image of {description['input_size']}: the file was altered"
+        )
+
+
+def _with_memory(model: nn.Module, make: Builder, graph: ChannelGraph, widths: Widths) -> nn.Module:
+    """Give a narrowed network of `zoo.weightless` the memory that its weights are loaded into."""
+    if {name for name, _ in model.named_buffers()} <= set(model.state_dict()):
+        return model.to_empty(device="cpu")
+    # What no file holds is as the constructor makes it.
     with torch.random.fork_rng(devices=[]):
-        return make()
+        return narrow(make(), graph, widths)
+
+
+def _load(model: nn.Module, file: Path) -> None:
+    """Load weights of the right names and shapes, all of which must be finite."""
+    state = model.state_dict()
+    try:
+        # Into the network's own dictionary, which has the version that MNASNet asks for.
+        state.update(load_file(file))
+        model.load_state_dict(state)
+    except (OSError, SafetensorError, *zoo.FAULTS) as error:
+        raise UserError(textwrap.shorten(str(error), 200)) from None
+    for name, value in model.state_dict().items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise UserError(f"{name} has a value that is infinite or no number (NaN)")

@@ -3,6 +3,7 @@
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -19,8 +20,8 @@ def export_onnx(model: nn.Module, input_size: tuple[int, ...], path: str | Path)
 
     Its input is `images` [batch, channels, height, width], its output `logits` [batch, classes].
     Both runtimes see the same random images. Raises `UserError` when the extra `onnx` is not
-    installed, when PyTorch cannot export the network, and when the outputs differ by more than
-    `TOLERANCE`; there is then no file.
+    installed, when PyTorch cannot export the network, and when the outputs are not finite or differ
+    by more than `TOLERANCE`; there is then no file.
     """
     if missing := [name for name in _EXTRA if find_spec(name) is None]:
         raise UserError(f"ONNX needs {', '.join(missing)}: pip install 'graphpruning[onnx]'")
@@ -38,6 +39,12 @@ def export_onnx(model: nn.Module, input_size: tuple[int, ...], path: str | Path)
                 (found,) = session.run(["logits"], {"images": batch.numpy()})
                 with torch.no_grad():
                     expected = model(batch)
+                # A difference of NaN would count as none: `max` passes over it.
+                if not (expected.isfinite().all() and np.isfinite(found).all()):
+                    raise UserError(
+                        f"{path}: the network's outputs are infinite or no numbers (NaN), which "
+                        "other weights would mend; the file is not kept"
+                    )
                 difference = float((torch.from_numpy(found) - expected).abs().max())
                 worst = max(worst, difference / max(1e-30, float(expected.abs().max())))
             if not worst <= TOLERANCE:

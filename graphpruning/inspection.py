@@ -5,12 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
-from graphpruning.builder import Builder, builder
-from graphpruning.errors import UserError
-from graphpruning.files import read_json
+from graphpruning.architecture import full_network
+from graphpruning.architecture_file import Entry, check_image, check_widths, read_entry
+from graphpruning.builder import builder
 from graphpruning.network.cost import macs, params
 from graphpruning.network.graph import ChannelGraph
 from graphpruning.network.trace import trace
@@ -32,8 +31,9 @@ def describe(
     the entry `narrowed` has MACs and parameters at these widths. Raises `UserError` for a network
     or widths that do not exist or do not fit.
     """
+    check_image(Entry("inspect", list(input_size), "input size"))
     make = builder(model, num_classes, input_size[0])
-    graph = trace(_weightless(make), input_size)
+    graph = trace(full_network(make), input_size)
     return {"model": make.name, **describe_graph(graph, widths)}
 
 
@@ -58,12 +58,13 @@ def describe_graph(graph: ChannelGraph, widths: Mapping[str, int] | None = None)
 
 
 def read_widths(path: str | Path) -> dict[str, int]:
-    """Return the widths in a JSON file: group ids and channels, or one of our architectures."""
-    found = read_json(path, "you, or `python -m graphpruning prune`,")
-    widths = found.get("widths", found) if isinstance(found, dict) else found
-    if not isinstance(widths, dict) or not all(type(width) is int for width in widths.values()):
-        raise UserError(f"{path} does not map groups to whole numbers of channels")
-    return widths
+    """Return the widths in a JSON file: group ids and channels, or one of our architectures.
+
+    Raises `UserError` for a file with anything else.
+    """
+    found = read_entry(path, "you, or `python -m graphpruning prune`,")
+    nested = isinstance(found.value, dict) and "widths" in found.value
+    return check_widths(found.members()["widths"] if nested else found)
 
 
 def text(description: Mapping[str, Any]) -> str:
@@ -129,14 +130,6 @@ def _table(rows: list[list[str]], right: tuple[int, ...] = ()) -> list[str]:
         ]
         lines.append("  ".join(cells).rstrip())
     return lines
-
-
-def _weightless(make: Builder) -> nn.Module:
-    """The network without memory for its weights where PyTorch can do so: names are enough."""
-    if "function" in make.description:
-        return make()  # a user's function may compute with its weights
-    with torch.device("meta"):
-        return make()
 
 
 def to_json(description: Mapping[str, Any]) -> str:

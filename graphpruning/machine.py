@@ -6,6 +6,8 @@ import signal
 import sys
 import time
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 from graphpruning.errors import UserError
 
@@ -35,8 +37,26 @@ def is_writer() -> bool:
     return not launched() or os.environ["RANK"] == "0"
 
 
-def refuse(refusal: UserError) -> int:
-    """Say why, once; return the exit code.
+def end_on_signals() -> None:
+    """From here on SIGTERM and SIGINT (Ctrl-C) end this process in order, and without a traceback.
+
+    What is half-written is removed on the way, and the exit code is the shell's for the signal: 143
+    or 130. Who was told to ignore a signal goes on ignoring it. Processes that torchrun started
+    keep PyTorch's ways: they wait for each other in native code, where Python answers no signal.
+    """
+    if launched():
+        return
+    for number in (signal.SIGTERM, signal.SIGINT):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _end)
+
+
+def _end(number: int, frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)
+
+
+def refuse(refusal: UserError | OSError) -> int:
+    """Say why, once and in one line; return the exit code.
 
     All processes may refuse, or this one alone. So all but the first wait: if it refuses too,
     torchrun ends them before they speak.
@@ -44,5 +64,8 @@ def refuse(refusal: UserError) -> int:
     if not is_writer():
         signal.signal(signal.SIGTERM, lambda *_: os._exit(2))
         time.sleep(PATIENCE)
-    print(f"error: {refusal}", file=sys.stderr, flush=True)
+    reason = str(refusal)
+    if isinstance(refusal, OSError) and refusal.filename is not None:
+        reason = f"{refusal.filename}: {refusal.strerror}"
+    print(f"error: {' '.join(reason.split())}", file=sys.stderr, flush=True)
     return 2

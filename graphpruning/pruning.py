@@ -9,6 +9,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -24,7 +25,7 @@ from graphpruning.builder import Build, Builder, builder
 from graphpruning.distributed import barrier, is_writer
 from graphpruning.errors import UserError
 from graphpruning.export import export_onnx
-from graphpruning.files import write_json, write_text
+from graphpruning.files import alone, write_json, write_text
 from graphpruning.latency import latency
 from graphpruning.network.graph import ChannelGraph, Widths
 from graphpruning.network.subnet import LayerWeights
@@ -98,8 +99,7 @@ def prune(
     same arguments goes on from. Raises `UserError` for whatever does not fit.
     """
     out, size = Path(out), tuple(input_size)
-    if (out / "report.json").exists():
-        raise UserError(f"{out} holds a finished run: choose another folder, or remove this one")
+    _refuse_finished(out)
     if evaluations < 2:
         raise UserError(f"evaluations is {evaluations}; a search needs at least 2")
     row = methods.method(method)
@@ -129,70 +129,80 @@ def prune(
     allowed = budget_in_macs(budget, space.macs(space.full))
     space.require(allowed)
 
-    images = _images(listings, preprocessing, workers, seed, out / "checkpoints/decoded")
-    fabric = make_fabric(precision, cache=out / "checkpoints" / "precision.json")
-    recipes = _recipes(len(images.train), batch_size, lr, pruningnet_epochs, epochs, initial)
-    judged = methods.evaluations_of(row, evaluations)
-    settings: dict[str, Any] = {
-        "network": make.description,
-        "weights": source,
-        "method": method,
-        "budget_macs": allowed,
-        "input_size": list(size),
-        "evaluations": judged,
-        "initial": initial,
-        "divisor": divisor,
-        "smallest": smallest,
-        "seed": seed,
-        "precision": precision_of(fabric),
-        "preprocessing": preprocessing.to_dict(),
-        "recipes": {part: asdict(recipe) for part, recipe in recipes.items()},
-        "data": str(data),
-        "images": images.counts(),
-    }
-    held = {
-        **settings,
-        "weights": _digest(base) if source else None,
-        "graph": hashlib.sha256(json.dumps(graph.describe()).encode()).hexdigest(),
-        "files": images.digest,
-        "torch": torch.__version__,
-    }
-    job = _Job(
-        row, make, base, graph, space, allowed, images, preprocessing, recipes, fabric,
-        out / "checkpoints", judged, seed, held,
-    )  # fmt: skip
-
-    test = prepared(images.test, preprocessing, BATCH)
-    before = None if source is None else evaluate(fabric, base, test)
-    if before is None:
-        fabric.print("base: no weights were given, so its accuracy is not known")
-    else:
-        fabric.print(f"base: top-1 {before.top1:.2f} %, {space.macs(space.full):,} MACs")
-    judge = job.judge()
-    found = job.search(judge)
-    fabric.print(f"search: {found.macs:,} MACs, {found.accuracy:.2f} % on the search split")
-    final = job.train(found.widths, initial, judge)
-    after = evaluate(fabric, final, test)
-    fabric.print(f"final: top-1 {after.top1:.2f} %, {found.macs:,} MACs")
-
-    result: dict[str, Any] = {}
-    if is_writer():
-        times = latency([base, final], size, fabric.device)
-        final = final.cpu().eval()
-        save_architecture(
-            out / "architecture.json", out / "weights.safetensors", final, network=make,
-            input_size=size, widths=found.widths, preprocessing=preprocessing.to_dict(),
+    with alone(out / "checkpoints/lock", f"pruning into {out}") if is_writer() else nullcontext():
+        _refuse_finished(out)
+        images = _images(listings, preprocessing, workers, seed, out / "checkpoints/decoded")
+        fabric = make_fabric(precision, cache=out / "checkpoints" / "precision.json")
+        recipes = _recipes(len(images.train), batch_size, lr, pruningnet_epochs, epochs, initial)
+        judged = methods.evaluations_of(row, evaluations)
+        settings: dict[str, Any] = {
+            "network": make.description,
+            "weights": source,
+            "method": method,
+            "budget_macs": allowed,
+            "input_size": list(size),
+            "evaluations": judged,
+            "initial": initial,
+            "divisor": divisor,
+            "smallest": smallest,
+            "seed": seed,
+            "precision": precision_of(fabric),
+            "preprocessing": preprocessing.to_dict(),
+            "recipes": {part: asdict(recipe) for part, recipe in recipes.items()},
+            "data": str(data),
+            "images": images.counts(),
+        }
+        held = {
+            **settings,
+            "weights": _digest(base) if source else None,
+            "graph": hashlib.sha256(json.dumps(graph.describe()).encode()).hexdigest(),
+            "files": images.digest,
+            "torch": torch.__version__,
+        }
+        job = _Job(
+            row, make, base, graph, space, allowed, images, preprocessing, recipes, fabric,
+            out / "checkpoints", judged, seed, held,
         )  # fmt: skip
-        result = report(
-            graph, settings, found, (before, after), times, fabric.device,
-            onnx=_onnx(final, size, out / "network.onnx"),
-        )  # fmt: skip
-        write_text(out / "report.md", markdown(result))
-        write_json(out / "report.json", result)
-        shutil.rmtree(out / "checkpoints")
-        print(f"{out}: report.md says what was found", flush=True)
-    barrier()
-    return result
+
+        test = prepared(images.test, preprocessing, BATCH)
+        before = None if source is None else evaluate(fabric, base, test)
+        if before is None:
+            fabric.print("base: no weights were given, so its accuracy is not known")
+        else:
+            fabric.print(f"base: top-1 {before.top1:.2f} %, {space.macs(space.full):,} MACs")
+        judge = job.judge()
+        found = job.search(judge)
+        fabric.print(f"search: {found.macs:,} MACs, {found.accuracy:.2f} % on the search split")
+        final = job.train(found.widths, initial, judge)
+        after = evaluate(fabric, final, test)
+        fabric.print(f"final: top-1 {after.top1:.2f} %, {found.macs:,} MACs")
+
+        result: dict[str, Any] = {}
+        if is_writer():
+            times = latency([base, final], size, fabric.device)
+            final = final.cpu().eval()
+            save_architecture(
+                out / "architecture.json", out / "weights.safetensors", final, network=make,
+                input_size=size, widths=found.widths, preprocessing=preprocessing.to_dict(),
+            )  # fmt: skip
+            result = report(
+                graph, settings, found, (before, after), times, fabric.device,
+                onnx=_onnx(final, size, out / "network.onnx"),
+            )  # fmt: skip
+            write_text(out / "report.md", markdown(result))
+            write_json(out / "report.json", result)
+            shutil.rmtree(out / "checkpoints")
+            print(f"{out}: report.md says what was found", flush=True)
+        barrier()
+        return result
+
+
+def _refuse_finished(out: Path) -> None:
+    """A finished run stays; its checkpoints go, if it was killed before it could remove them."""
+    if (out / "report.json").exists():
+        if is_writer():
+            shutil.rmtree(out / "checkpoints", ignore_errors=True)
+        raise UserError(f"{out} holds a finished run: choose another folder, or remove this one")
 
 
 @dataclass(frozen=True)

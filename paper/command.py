@@ -25,6 +25,7 @@ def status(work: Callable[[], object]) -> int:
     try:
         work()
     except UserError as refusal:
-        print(refusal, file=sys.stderr)
+        # One line even where a file's name, which the message holds, has several.
+        print(" ".join(str(refusal).splitlines()), file=sys.stderr)
         return 2
     return 0

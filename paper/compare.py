@@ -7,17 +7,30 @@ as they are, and so do the verdicts on the claims.
 
 import argparse
 import math
+import os
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from graphpruning.errors import UserError
+from graphpruning.files import read_json, read_text
+from graphpruning.names import require_plain
 from paper import command, figures, report, tables
+from paper.reading import (
+    COUNT,
+    LABEL,
+    PERCENT,
+    SECONDS,
+    Number,
+    Text,
+    clipped,
+    is_written_number,
+    table,
+)
 from paper.results import GIVEN, HISTORY, Final, Found, Results, Row, Search, Trained, read
 
 REQUIRED = {
@@ -44,87 +57,148 @@ def with_given(results: Results, path: Path) -> Results:
 
     Raises `UserError` for a file that lacks something, and for networks above the budget.
     """
-    frame = _read(path)
-    _check_lines(results, path, frame)
+    folder = (
+        results.path
+        / "compare"
+        / require_plain(path.stem, f"{path}: rename it, a folder has its name")
+    )
+    lines = _read(path)
+    _check_lines(results, path, lines)
     rows, search, final = dict(results.rows), dict(results.search), dict(results.final)
-    for label, of_method in frame.groupby("method", sort=False):
-        name = re.sub(r"\W+", "-", str(label).lower()).strip("-") or GIVEN
+    for label in dict.fromkeys(line.cells["method"] for line in lines):
+        name = re.sub(r"\W+", "-", label.lower()).strip("-") or GIVEN
         if name == "base" or name in rows or label in {row.label for row in rows.values()}:
             raise UserError(f"{path}: there is a method {label!r} already: rename yours")
-        rows[name] = Row(name, str(label), GIVEN, "nothing", path.name, GIVEN)
+        rows[name] = Row(name, label, GIVEN, "nothing", path.name, GIVEN)
         for model in results.models:
             for budget in results.budgets:
-                there = (of_method["model"] == model) & (of_method["budget"] == budget)
-                if not there.any():
+                key = (model, name, budget)
+                there = [line for line in lines if line.is_of(label, model, budget)]
+                if not there:
                     raise UserError(
                         f"{path}: {label} has no line for model {model}, budget {budget}"
                     )
-                key = (model, name, budget)
-                search[key], final[key] = _networks(results, path, key, of_method[there])
-    folder = results.path / "compare" / path.stem
+                search[key], final[key] = _networks(results, key, there)
     return replace(results, path=folder, up="../../", rows=rows, search=search, final=final)
 
 
-def _read(path: Path) -> pd.DataFrame:
+@dataclass(frozen=True)
+class _Line:
+    """A line of the file, by column; `where` names it in a refusal."""
+
+    where: str
+    cells: dict[str, str]
+
+    def is_of(self, method: str, model: str, budget: str) -> bool:
+        return (self.cells["method"], self.cells["model"], self.cells["budget"]) == (
+            method, model, budget,
+        )  # fmt: skip
+
+    def refusal(self, column: str, wanted: str) -> UserError:
+        text = clipped(self.cells.get(column, ""))
+        return UserError(f"{self.where}: {column} is {text}, not {wanted}")
+
+    def number(self, column: str, kind: Number) -> float:
+        """A cell's number; NaN where an optional one is not there."""
+        text = self.cells.get(column, "").strip()
+        if not text and column in OPTIONAL:
+            return math.nan
+        if not is_written_number(text, whole=False):
+            raise self.refusal(column, "a number")
+        value = float(text)
+        whole = kind.whole and value.is_integer()  # spreadsheets write 40 as 40.0
+        if not kind.accepts(int(value) if whole else value):
+            raise self.refusal(column, str(kind))
+        return value
+
+    def whole(self, column: str, least: int) -> int:
+        """A cell of the digits 0 to 9 alone."""
+        text = self.cells[column]
+        kind = Number(least, COUNT.high, whole=True)
+        if not re.fullmatch(r"[0-9]+", text):
+            raise self.refusal(column, "a whole number")
+        if len(text) > _DIGITS or not kind.accepts(int(text)):
+            raise self.refusal(column, str(kind))
+        return int(text)
+
+
+_EVALUATIONS = Number(1, 10**9, whole=True)
+_DIGITS = 18
+"""Of the longest numbers that are read."""
+_LONGEST = 10_000
+"""Characters of a cell; widths of thousand groups are shorter."""
+
+
+def _read(path: Path) -> list[_Line]:
+    """The lines of a file with the columns that it must have, and text of one line in each cell."""
+    if not os.path.exists(path):
+        raise UserError(f"{path} cannot be read: there is no such file, or no way to it")
     try:
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({' '.join(str(error).split())})") from None
-    if missing := [column for column in REQUIRED if column not in frame]:
+        header, rows = table(read_text(path, "saving it as CSV (UTF-8)").removeprefix("\ufeff"))
+    except ValueError as error:
+        raise UserError(f"{path} cannot be read as CSV: {error}") from None
+    if twice := [column for column in header if header.count(column) > 1]:
+        raise UserError(f"{path}: line 1 has the column {clipped(twice[0])} twice")
+    if missing := [column for column in REQUIRED if column not in header]:
         raise UserError(f"{path} has no column {missing[0]!r}: {REQUIRED[missing[0]]}")
-    if unknown := [column for column in frame if column not in (*REQUIRED, *OPTIONAL)]:
+    if unknown := [column for column in header if column not in (*REQUIRED, *OPTIONAL)]:
         raise UserError(
-            f"{path} has an unknown column {unknown[0]!r}; known: "
+            f"{path} has an unknown column {clipped(unknown[0])}; known: "
             f"{', '.join((*REQUIRED, *OPTIONAL))}"
         )
-    if frame.empty:
+    if not rows:
         raise UserError(f"{path} has no lines")
-    return frame
+    return [
+        _Line(f"{path}: line {number}", dict(zip(header, cells, strict=True)))
+        for number, cells in rows
+    ]
 
 
-def _check_lines(results: Results, path: Path, frame: pd.DataFrame) -> None:
+def _check_lines(results: Results, path: Path, lines: list[_Line]) -> None:
     """No line may be left out in silence, nor count twice."""
-    for number, line in enumerate(frame.to_dict("records"), 2):
+    seen = set()
+    for line in lines:
+        for column, text in line.cells.items():
+            kind = LABEL if column == "method" else Text(0, _LONGEST)
+            if not kind.accepts(text):
+                raise line.refusal(column, str(kind))
         for column, known in (("model", results.models), ("budget", results.budgets)):
-            if line[column] not in known:
+            if line.cells[column] not in known:
                 raise UserError(
-                    f"{path}: line {number}: the study has no {column} {line[column]!r}, "
+                    f"{line.where}: the study has no {column} {clipped(line.cells[column])}, "
                     f"but {', '.join(known)}"
                 )
-        for column in ("seed", "macs", "params"):
-            if not line[column].isdigit():
-                raise UserError(
-                    f"{path}: line {number}: {column} is {line[column]!r}, not a whole number"
-                )
-    seeds = frame.assign(seed=frame["seed"].astype(int))
-    twice = seeds.duplicated(["method", "model", "budget", "seed"])
-    if twice.any():
-        raise UserError(f"{path}: line {int(twice.argmax()) + 2} has a seed a second time")
+        seed = line.whole("seed", 0)
+        line.whole("macs", 1)
+        line.whole("params", 1)
+        network = (*(line.cells[column] for column in ("method", "model", "budget")), seed)
+        if network in seen:
+            raise UserError(f"{line.where} has a seed a second time")
+        seen.add(network)
 
 
 def _networks(
-    results: Results, path: Path, key: tuple[str, str, str], lines: pd.DataFrame
+    results: Results, key: tuple[str, str, str], lines: list[_Line]
 ) -> tuple[Search, Final]:
     model, _, budget = key
     limit = results.search[model, results.ours.name, budget].budget_macs
     full = results.base[model].graph.groups
     found: dict[int, Found] = {}
     trained: dict[int, Trained] = {}
-    for position, line in zip(lines.index, lines.to_dict("records"), strict=True):
-        where = f"{path}: line {int(position) + 2}"
-        macs, params, seed = int(line["macs"]), int(line["params"]), int(line["seed"])
+    for line in lines:
+        macs, params, seed = line.whole("macs", 1), line.whole("params", 1), line.whole("seed", 0)
         if macs > limit:
-            raise UserError(f"{where}: {macs:,} MACs are more than the budget of {limit:,}")
+            raise UserError(f"{line.where}: {macs:,} MACs are more than the budget of {limit:,}")
         found[seed] = Found(
-            top1_search=_number(where, line, "top1_search"),
+            top1_search=line.number("top1_search", PERCENT),
             macs=macs,
             params=params,
-            evaluations=_number(where, line, "evaluations"),
-            images_seen=_number(where, line, "images_seen"),
-            seconds=_number(where, line, "search_seconds"),
-            widths=_widths(where, line, full),
+            evaluations=line.number("evaluations", _EVALUATIONS),
+            images_seen=line.number("images_seen", COUNT),
+            seconds=line.number("search_seconds", SECONDS),
+            widths=_widths(line, full),
         )
-        top1, top5 = (_number(where, line, column) for column in ("test_top1", "test_top5"))
+        top1, top5 = (line.number(column, PERCENT) for column in ("test_top1", "test_top5"))
         trained[seed] = Trained(top1, top5, macs, params, 0, architecture="")
     return Search(limit, found, _ends(found), {}), Final("", trained, {})
 
@@ -143,31 +217,17 @@ def _ends(found: dict[int, Found]) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=list(HISTORY))
 
 
-def _number(where: str, line: dict[Any, str], column: str) -> float:
-    """A cell's number; NaN where an optional one is not there."""
-    text = line.get(column, "")
-    if not text and column in OPTIONAL:
-        return math.nan
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise UserError(f"{where}: {column} is {text!r}, not a number")
-    return value
-
-
-def _widths(where: str, line: dict[Any, str], full: dict[str, int]) -> dict[str, int]:
+def _widths(line: _Line, full: dict[str, int]) -> dict[str, int]:
     """The widths of a line, or none where they are not there."""
-    kept = line.get("widths", "").split()
+    kept = line.cells.get("widths", "").split()
     if not kept:
         return {}
     if len(kept) != len(full) or not all(
-        width.isdigit() and 0 < int(width) <= most
+        re.fullmatch(r"[0-9]{1,9}", width) and 0 < int(width) <= most
         for width, most in zip(kept, full.values(), strict=True)
     ):
         raise UserError(
-            f"{where}: widths are not {len(full)} whole numbers up to {list(full.values())} "
+            f"{line.where}: widths are not {len(full)} whole numbers up to {list(full.values())} "
             f"({', '.join(full)})"
         )
     return dict(zip(full, map(int, kept), strict=True))
@@ -177,6 +237,14 @@ def write(results: Results) -> None:
     """Write tables, figures and report to the folder of `results`."""
     for part in (tables, figures, report):
         part.write(results)
+
+
+def _check_records(study: Results) -> None:
+    """Refuse a record that the report could not show, before any table or figure is written."""
+    for run in study.runs:
+        record = study.path / run.record / "config.json"
+        if record.is_file():
+            read_json(record, f"the stage {run.stage}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -190,7 +258,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
 
     def compare() -> None:
-        results = with_given(read(arguments.results), arguments.method)
+        study = read(arguments.results)
+        results = with_given(study, arguments.method)
+        _check_records(study)
         write(results)
         print(results.path / "report.html")
 

@@ -443,9 +443,21 @@ def to_csv(table: Table) -> str:
 def to_markdown(table: Table, caption: Caption) -> str:
     """A pipe table under its caption, notes below."""
     rows = [table.shown.columns, [":--"] * len(table.shown.columns), *table.shown.to_numpy()]
-    grid = "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
-    notes = "".join(f"\n{note}\n" for note in table.notes)
-    return f"**{caption.label}.** {caption.text}\n\n{grid}\n{notes}"
+    grid = "\n".join(f"| {' | '.join(map(_markdown_cell, cells))} |" for cells in rows)
+    notes = "".join(f"\n{_markdown(note)}\n" for note in table.notes)
+    return f"**{caption.label}.** {_markdown(caption.text)}\n\n{grid}\n{notes}"
+
+
+def _markdown(text: str) -> str:
+    """`text` for Markdown, where `<` would begin a tag of HTML."""
+    return text.replace("<", "&lt;")
+
+
+def _markdown_cell(text: str) -> str:
+    """The same for a cell of a table, which ends at a bare `|`."""
+    if "|" in text:  # a backslash before it would take the escaping away
+        text = text.replace("\\", "\\\\").replace("|", "\\|")
+    return _markdown(text)
 
 
 def to_latex(table: Table, caption: Caption) -> str:
@@ -495,6 +507,7 @@ _LATEX = {
     "τ": r"$\tau$",
     "<": "$<$",
     ">": "$>$",
+    "|": r"\textbar{}",
 }
 
 

@@ -35,6 +35,7 @@ from graphpruning.training.data import Batch, Preprocessing, load, prepared
 from graphpruning.training.fabric import make_fabric
 from graphpruning.training.loop import evaluate, fit
 from graphpruning.training.recipe import Recipe
+from tests import processes
 
 PREPROCESSING = Preprocessing((0.5,), (0.25,), pad=1, flip=True)
 STEPS = 20
@@ -171,12 +172,9 @@ def batch_norm_differences() -> dict[str, float]:
 
 def torchrun(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run two processes with one thread each, on a free port, from `folder`."""
-    return subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone",
-         "--nproc-per-node", "2", *arguments],
-        cwd=folder, env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(folder)},
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(folder)}
+    return processes.run([sys.executable, *launch, *arguments], folder, environment, seconds=120)
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from graphpruning import distributed
+from graphpruning.convolution import conv2d
 from graphpruning.network.graph import ChannelGraph, channel_axis
 
 Batch = tuple[Tensor, Tensor]
@@ -87,17 +88,6 @@ def _flat(statistics: Statistics) -> Tensor:
     return torch.cat([part for pair in statistics.values() for part in pair])
 
 
-def _is_slow_backward(x: Tensor, module: nn.Conv2d, groups: int) -> bool:
-    """Whether a convolution is better run at stride 1, of which only some positions are kept.
-
-    oneDNN's bf16 gradient of a strided depthwise convolution takes many times as long as at
-    stride 1 (`python -m benchmarks pruningnet_step`, torch 2.14).
-    """
-    is_strided_depthwise = groups == x.shape[1] > 1 and module.stride != (1, 1)
-    is_half = x.device.type == "cpu" and torch.is_autocast_enabled("cpu")
-    return is_strided_depthwise and is_half and torch.is_grad_enabled()
-
-
 class _Run(fx.Interpreter):
     """One forward pass: layers and batch normalisations are replaced, the rest is as traced."""
 
@@ -141,12 +131,7 @@ class _Run(fx.Interpreter):
             return F.linear(x, weight, bias)
         assert isinstance(module, nn.Conv2d)
         groups = x.shape[1] // weight.shape[1]
-        padding: Any = module.padding
-        if _is_slow_backward(x, module, groups):
-            every = F.conv2d(x, weight, bias, 1, padding, module.dilation, groups)
-            some = every[:, :, :: module.stride[0], :: module.stride[1]]
-            return some.contiguous(memory_format=torch.channels_last)
-        return F.conv2d(x, weight, bias, module.stride, padding, module.dilation, groups)
+        return conv2d(x, weight, bias, module.stride, module.padding, module.dilation, groups)
 
     def _layer_norm(self, name: str, module: nn.LayerNorm, x: Tensor) -> Tensor:
         scale, shift = self.weights.get(name, (None, None))

@@ -2,13 +2,16 @@
 
 import difflib
 import inspect
-from collections.abc import Callable, Iterator
+import textwrap
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from graphpruning.errors import UserError
 
@@ -152,13 +155,20 @@ ZOO: dict[str, Callable[..., nn.Module]] = {
 
 
 AUXILIARY = ("googlenet", "inception_v3")
+MOST_WEIGHTS, MOST_TENSORS, MOST_CHANNELS = 2 * 10**9, 4000, 2**17
+"""Of a network without memory, and of each of its tensors: three times what torchvision's have."""
+FAULTS = (
+    ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError,
+    ValueError,
+)  # fmt: skip
+"""What PyTorch raises for numbers that a constructor or a layer does not check."""
 
 
 def build(name: str, num_classes: int = 10, in_channels: int = 3, **options: Any) -> nn.Module:
     """Build a network by name: ours (`ZOO`), else torchvision's, with fresh weights.
 
     Initial weights are drawn from PyTorch's global generator. Raises `UserError` for a name or
-    an option that does not exist, naming the nearest.
+    an option that does not exist, naming the nearest, and for values that give no network.
     """
     if name in ZOO:
         known = list(inspect.signature(ZOO[name]).parameters)
@@ -168,7 +178,8 @@ def build(name: str, num_classes: int = 10, in_channels: int = 3, **options: Any
                 raise UserError(f"{name} has no option {option!r}; did you mean {near[0]!r}?")
             if isinstance(value, str):
                 raise UserError(f"{name}: {option} is the text {value!r}, not a number")
-        return ZOO[name](num_classes=num_classes, in_channels=in_channels, **options)
+        arguments = {"num_classes": num_classes, "in_channels": in_channels, **options}
+        return _constructed(name, ZOO[name], arguments)
     from torchvision import models  # half a second that our own networks need not pay
 
     if name not in models.list_models(models):
@@ -178,8 +189,73 @@ def build(name: str, num_classes: int = 10, in_channels: int = 3, **options: Any
         raise UserError(f"{name} is torchvision's and reads 3 channels, not {in_channels}")
     if name in AUXILIARY:  # heads for training alone: they are no part of what is pruned
         options = {"aux_logits": False, "init_weights": False, **options}
+    if "weights" in options:  # they would be downloaded
+        raise UserError(f"{name}: weights is no option; a network is built with fresh ones")
+    arguments = {"weights": None, "num_classes": num_classes, **options}
+    return _constructed(name, models.get_model_builder(name), arguments)
+
+
+def _constructed(name: str, make: Callable[..., nn.Module], arguments: dict[str, Any]) -> nn.Module:
+    """Call a constructor; whatever it raises for its arguments is a `UserError`, and so is a layer
+    without channels.
+    """
+    given = {option: value for option, value in arguments.items() if value is not None}
+    what = textwrap.shorten(f"{name} cannot be built with {given}", 300)
     try:
-        model: nn.Module = models.get_model(name, weights=None, num_classes=num_classes, **options)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{name} cannot be built with {options}: {error}") from None
+        with warnings.catch_warnings():
+            # PyTorch says of a layer without channels what is said below.
+            warnings.filterwarnings("ignore", "Initializing zero-element tensors")
+            model = make(**arguments)
+    except FAULTS as error:
+        reason = textwrap.shorten(str(error), 200) or type(error).__name__
+        raise UserError(f"{what}: {reason}") from error
+    for parameter, value in model.named_parameters():
+        if not value.numel():
+            raise UserError(f"{what}: {parameter} would be empty, {list(value.shape)}")
     return model
+
+
+@contextmanager
+def weightless() -> Iterator[None]:
+    """Inside the block a network's weights have shapes and no memory (they are on the meta device).
+
+    Raises `UserError` as soon as they are more than `MOST_WEIGHTS` or in more than `MOST_TENSORS`
+    tensors, so that a loop that never ends does; and for more than `MOST_CHANNELS` channels.
+    """
+    with _Weightless():
+        yield
+
+
+class _Weightless(TorchFunctionMode):
+    """Not `torch.device("meta")`: RegNet computes its widths by tensors, which need their values.
+
+    Of what constructors call, these functions make weights, and no other does.
+    """
+
+    MAKES = frozenset((torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn))
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numbers = self.tensors = 0
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if func not in self.MAKES:
+            return func(*args, **(kwargs or {}))
+        made = func(*args, **{**(kwargs or {}), "device": "meta"})
+        self.numbers += made.numel()
+        self.tensors += 1
+        limits = (
+            ("weights", self.numbers, MOST_WEIGHTS),
+            ("tensors of weights", self.tensors, MOST_TENSORS),
+            ("channels in a layer", max(made.shape, default=0), MOST_CHANNELS),
+        )
+        for what, found, most in limits:
+            if found > most:
+                raise UserError(f"the network has more than {most:,} {what}: choose a smaller one")
+        return made

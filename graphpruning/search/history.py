@@ -3,6 +3,7 @@
 import json
 import os
 import time
+import zlib
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from graphpruning.distributed import is_writer, require_shared
-from graphpruning.files import write_text
+from graphpruning.files import parse_json, unwritable, write_text
 from graphpruning.network.graph import Widths
 from graphpruning.network.widths import SearchSpace
 
@@ -67,10 +68,10 @@ class Journal:
     twice count as two evaluations but are computed once.
 
     The file has one JSON value a line: `fingerprint` (whatever decides the answers), then
-    `{"widths": ..., "accuracy": ..., "seconds": ...}`. A journal with another fingerprint is
-    started anew, a half-written line is dropped with all that follows, and so are answers to
-    other questions. Several processes read one file, which the first of them writes; `UserError`
-    when they do not find the same.
+    `{"sum": ..., "widths": ..., "accuracy": ..., "seconds": ...}`, where `sum` is the check sum of
+    the rest. A journal with another fingerprint is started anew; a half-written or altered line is
+    dropped with all that follows, and so are answers to other questions. Several processes read
+    one file, which the first of them writes; `UserError` when they do not find the same.
     """
 
     def __init__(
@@ -124,10 +125,7 @@ class Journal:
         self._given.append(answer)
         self._known[asked] = accuracy
         if not replayed and is_writer():
-            with open(self._path, "a", encoding="utf-8", newline="\n") as file:
-                file.write(self._line(answer))
-                file.flush()
-                os.fsync(file.fileno())
+            self._append(answer)
         return accuracy
 
     def _compute(self, asked: tuple[int, ...], widths: Widths) -> _Answer:
@@ -143,7 +141,16 @@ class Journal:
             "accuracy": answer.accuracy,
             "seconds": answer.seconds,
         }
-        return json.dumps(values, allow_nan=False) + "\n"
+        return json.dumps({"sum": _check_sum(values), **values}) + "\n"
+
+    def _append(self, answer: _Answer) -> None:
+        try:
+            with open(self._path, "a", encoding="utf-8", newline="\n") as file:
+                file.write(self._line(answer))
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise unwritable(error, self._path) from error
 
     def _rewrite(self, answers: list[_Answer]) -> None:
         write_text(self._path, "".join([self._header + "\n", *map(self._line, answers)]))
@@ -159,9 +166,15 @@ class Journal:
         answers = []
         for line in lines[:-1]:  # what follows the last line feed is half a line, or nothing
             try:
-                held = json.loads(line)
+                held = parse_json(line)
+                if held.pop("sum") != _check_sum(held):
+                    break
                 asked, accuracy = self._space.vector(held["widths"]), float(held["accuracy"])
                 answers.append(_Answer(asked, accuracy, float(held["seconds"])))
-            except (ValueError, KeyError, TypeError):
+            except (AttributeError, ValueError, KeyError, TypeError):
                 break
         return answers
+
+
+def _check_sum(values: Mapping[str, Any]) -> int:
+    return zlib.crc32(json.dumps(values, allow_nan=False).encode())

@@ -1,10 +1,12 @@
 """Weights as safetensors, and checkpoints from which training goes on exactly."""
 
 import json
-import zipfile
+import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+from zipfile import BadZipFile, ZipFile
 
 import torch
 from safetensors import SafetensorError
@@ -20,7 +22,17 @@ def save_weights(path: str | Path, state_dict: Mapping[str, Tensor]) -> None:
     # safetensors refuses channels_last tensors, hence contiguous.
     tensors = {name: value.detach().cpu().contiguous() for name, value in state_dict.items()}
     with atomic(path) as beside:
-        save_file(tensors, beside)
+        save_tensors(beside, tensors)
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Write safetensors; where the system refuses, its OSError, which safetensors makes text of."""
+    try:
+        save_file(tensors, path)
+    except SafetensorError as error:
+        if number := re.search(r"os error (\d+)", str(error)):
+            raise OSError(int(number[1]), str(error)) from None
+        raise
 
 
 def load_weights(path: str | Path, model: nn.Module | None = None) -> dict[str, Tensor]:
@@ -69,8 +81,12 @@ class Checkpoint:
 
     def save(self, state: Mapping[str, Any]) -> None:
         """Replace the file by `state`: tensors, numbers and text in dicts and lists."""
-        with atomic(self.path) as beside:
-            torch.save({"fingerprint": self.fingerprint, "state": dict(state)}, beside)
+        with atomic(self.path) as beside, open(beside, "wb") as file:
+            sink = _Sink(file)
+            try:
+                torch.save({"fingerprint": self.fingerprint, "state": dict(state)}, sink)  # type: ignore[arg-type]
+            except RuntimeError:
+                raise sink.refused or AssertionError("torch.save failed by itself") from None
 
     def load(self) -> dict[str, Any] | None:
         """Return the saved state on the CPU, or None.
@@ -79,11 +95,13 @@ class Checkpoint:
         """
         if not self.path.exists():
             return None
-        # torch writes a zip archive; a file cut short has lost its directory, which is at the end.
-        if not zipfile.is_zipfile(self.path):
-            print(f"{self.path}: not a whole checkpoint, ignored: starting anew", flush=True)
+        try:
+            held = read_checked(self.path)
+        except (OSError, RuntimeError, ValueError, pickle.UnpicklingError, BadZipFile) as error:
+            reason = " ".join(str(error).split())[:200]
+            print(f"{self.path}: not a whole checkpoint ({reason}), ignored: starting anew",
+                  flush=True)  # fmt: skip
             return None
-        held = torch.load(self.path, map_location="cpu", weights_only=True)
         if held["fingerprint"] != self.fingerprint:
             then, now = json.loads(held["fingerprint"]), json.loads(self.fingerprint)
             keys = [key for key in sorted(then | now) if then.get(key) != now.get(key)]
@@ -95,3 +113,33 @@ class Checkpoint:
         self.resumed = True
         state: dict[str, Any] = held["state"]
         return state
+
+
+def read_checked(path: Path) -> Any:
+    """Read what `torch.save` wrote, or raise what a file that is damaged raises.
+
+    torch writes a zip archive. A file cut short has lost its directory, which is at the end; of a
+    changed bit the archive's check sums tell, which `torch.load` does not look at.
+    """
+    with ZipFile(path) as archive:
+        if (damaged := archive.testzip()) is not None:
+            raise BadZipFile(f"{damaged} has another check sum")
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+class _Sink:
+    """A file as `torch.save` needs it, which keeps the error that `torch.save` makes another of."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.refused: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.refused = error
+            raise
+
+    def flush(self) -> None:
+        self.file.flush()

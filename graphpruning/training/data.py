@@ -3,6 +3,8 @@
 Image files that are decoded as they are needed are in `folder.py`; both kinds are `Images`.
 """
 
+import os
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from difflib import get_close_matches
@@ -15,7 +17,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from graphpruning.errors import UserError
-from graphpruning.files import sha256
+from graphpruning.files import require_file, sha256
 
 Batch = tuple[Tensor, Tensor]  # float32 images [B, C, H, W] in channels_last, int64 labels [B]
 
@@ -107,7 +109,7 @@ class Images(Protocol):
     def __len__(self) -> int: ...
 
     def select(self, indices: Tensor) -> "Images":
-        """Return the images at `indices`, in that order."""
+        """Return the images at `indices`, in that order; `UserError` for one that is not there."""
 
     def to(self, device: torch.device) -> "Images":
         """Return the images so that batches are made on `device`."""
@@ -159,6 +161,7 @@ class ImageSet:
 
     def select(self, indices: Tensor) -> "ImageSet":
         """Return the images at `indices`, in that order, in memory."""
+        check_indices(indices, len(self))
         return replace(self, images=self.images[indices], labels=self.labels[indices])
 
     def to(self, device: torch.device) -> "ImageSet":
@@ -208,6 +211,15 @@ class ImageSet:
             yield normalise(pixels, preprocessing), self.labels[order[mine]].to(device)
 
 
+def check_indices(indices: Tensor, count: int) -> None:
+    """Raise `UserError` for the first index that none of `count` images has."""
+    if outside := indices[(indices < 0) | (indices >= count)][:1].tolist():
+        raise UserError(
+            f"there is no image {outside[0]}: the data set has {count}, numbered from 0; the "
+            "splits are of other images: remove their folder, then dvc repro"
+        )
+
+
 def _draw_crops(
     count: int, preprocessing: Preprocessing, generator: Generator | None, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -233,27 +245,56 @@ def batch_slices(
         yield slice(start + rank, min(start + batch_size, count), world)
 
 
+def one_line(text: str) -> str:
+    """Return a text with line feeds, escape codes and the like spelled out, as names may have."""
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
+
+
+def reason(error: BaseException) -> str:
+    """Return what an error says, short and in one line."""
+    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return one_line(textwrap.shorten(said or type(error).__name__, 200))
+
+
+def sum_of(path: Path, made_by: str) -> str:
+    """Return a file's SHA-256; `UserError` for what is missing, no regular file, or not read."""
+    require_file(path, made_by)
+    try:
+        return sha256(path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({reason(error)})") from None
+
+
 def fashion_mnist(root: Path, train: bool) -> ImageSet:
-    """Return Fashion-MNIST (60,000 and 10,000 images, 1x28x28) after checking all four files."""
+    """Return Fashion-MNIST (60,000 and 10,000 images, 1x28x28) after checking all four files.
+
+    Raises `UserError` for a file that is missing or has other bytes.
+    """
+    raw = root / "FashionMNIST" / "raw"
     for name, expected in FASHION_MNIST_FILES.items():
-        path = root / "FashionMNIST" / "raw" / name
-        if not path.is_file():
-            raise UserError(f"{path} is missing: `python -m experiments.fetch_data` gets it")
-        found = sha256(path)
+        path = raw / name
+        found = sum_of(path, "`python -m experiments.fetch_data`")
         if found != expected:
             raise UserError(
                 f"{path} has SHA-256 {found}, expected {expected}: "
                 "delete it, then `python -m experiments.fetch_data` gets it again"
             )
 
-    from torchvision.datasets import FashionMNIST  # here, because importing it takes long
+    from torchvision.datasets import FashionMNIST, mnist  # here, because importing it takes long
 
-    source = FashionMNIST(root, train=train, download=False)
-    return ImageSet(source.data.unsqueeze(1), source.targets, tuple(source.classes))
+    # The files that were checked: `FashionMNIST` itself prefers an old "processed" folder.
+    part = "train" if train else "t10k"
+    images = mnist.read_image_file(raw / f"{part}-images-idx3-ubyte")
+    labels = mnist.read_label_file(raw / f"{part}-labels-idx1-ubyte")
+    return ImageSet(images.unsqueeze(1), labels, tuple(FashionMNIST.classes))
 
 
 def cifar10(root: Path, train: bool) -> ImageSet:
-    """Return CIFAR-10 (50,000 and 10,000 images, 3x32x32) after checking its files' MD5 sums."""
+    """Return CIFAR-10 (50,000 and 10,000 images, 3x32x32) after checking its files' MD5 sums.
+
+    They are pickles, so nothing is read before that. Raises `UserError` for a file that is missing
+    or has other bytes.
+    """
     from torchvision.datasets import CIFAR10
     from torchvision.datasets.utils import check_integrity
 
@@ -261,12 +302,20 @@ def cifar10(root: Path, train: bool) -> ImageSet:
     files[CIFAR10.meta["filename"]] = CIFAR10.meta["md5"]
     for name, expected in files.items():
         path = root / CIFAR10.base_folder / name
-        if not check_integrity(path, expected):
-            state = "is corrupted" if path.exists() else "is missing"
-            raise UserError(
-                f"{path} {state} (expected MD5 {expected}): get it by `python -c "
-                f"\"from torchvision.datasets import CIFAR10; CIFAR10('{root}', download=True)\"`"
-            )
+        get = (
+            '`python -c "from torchvision.datasets import CIFAR10; '
+            f"CIFAR10('{root}', download=True)\"`"
+        )
+        state = "is missing"
+        if os.path.lexists(path):
+            require_file(path, get)
+            state = "is corrupted"
+        try:
+            whole = check_integrity(path, expected)
+        except OSError as error:
+            raise UserError(f"{path} cannot be read ({reason(error)})") from None
+        if not whole:
+            raise UserError(f"{path} {state} (expected MD5 {expected}): get it by {get}")
     source = CIFAR10(root, train=train, download=False)
     images = torch.from_numpy(source.data).permute(0, 3, 1, 2).contiguous()
     return ImageSet(images, torch.tensor(source.targets), tuple(source.classes))

@@ -85,7 +85,7 @@ def _auto_precision(plain: Fabric, cache: Path) -> str:
 
 def cpu_precision(cache: Path) -> str:
     """Return "bf16-mixed" or "32-true", whichever `cache` or else a timing says."""
-    known = read_json(cache, "the next run, once you delete it,") if cache.exists() else {}
+    known = _timed(cache)
     machine = f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
     if machine not in known:
         full, half = time_training_step()
@@ -96,6 +96,23 @@ def cpu_precision(cache: Path) -> str:
         }
         write_json(cache, known)
     return str(known[machine]["precision"])
+
+
+def _timed(cache: Path) -> dict[str, dict[str, Any]]:
+    """What earlier timings said, by machine; nothing of a file that is damaged."""
+    if not cache.exists():
+        return {}
+    try:
+        held = read_json(cache, "a timing")
+    except UserError as damage:
+        print(f"{damage}: timed anew", flush=True)
+        return {}
+    of_machines = held.items() if isinstance(held, dict) else []
+    return {
+        machine: found
+        for machine, found in of_machines
+        if isinstance(found, dict) and found.get("precision") in PRECISIONS[1:]
+    }
 
 
 def time_training_step() -> tuple[float, float]:

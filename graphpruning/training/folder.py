@@ -30,10 +30,13 @@ from graphpruning.training.data import (
     ImageSet,
     Preprocessing,
     batch_slices,
+    check_indices,
     image_order,
     normalise,
+    one_line,
+    reason,
 )
-from graphpruning.training.listing import Listing
+from graphpruning.training.listing import UNDECODABLE, Listing, open_regular
 
 CPU = torch.device("cpu")
 CACHE = Path("checkpoints/decoded")
@@ -73,6 +76,7 @@ class FolderSet:
 
     def select(self, indices: Tensor) -> "FolderSet":
         """Return the images at `indices`, in that order."""
+        check_indices(indices, len(self))
         chosen = indices.numpy()
         return replace(
             self, files=self.files[chosen], sizes=self.sizes[chosen], labels=self.labels[indices]
@@ -96,10 +100,9 @@ class FolderSet:
             digest.update(np.ascontiguousarray(array).data)
         path = self.cache / f"{digest.hexdigest()[:32]}.bin"
         shape = (len(self), self.size, self.size, 3)
-        if not is_writer():  # of several processes (torchrun) the first writes
-            while not path.exists():
-                time.sleep(0.2)
-        if not path.exists():
+        while not (whole := _has_size(path, math.prod(shape))) and not is_writer():
+            time.sleep(0.2)  # of several processes (torchrun) the first writes
+        if not whole:
             self._decode_to(path, preprocessing)
         pixels = torch.from_file(str(path), size=math.prod(shape), dtype=torch.uint8)
         images = pixels.view(shape).permute(0, 3, 1, 2)
@@ -239,8 +242,8 @@ def decode(content: bytes, box: tuple[int, int, int, int] | None = None) -> Imag
     try:
         with Image.open(BytesIO(content)) as image:
             part = image.crop(box or (0, 0, *image.size))
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(str(error)) from None
+    except UNDECODABLE as error:
+        raise ValueError(reason(error)) from None
     return part if part.mode == "RGB" else part.convert("RGB")
 
 
@@ -303,6 +306,11 @@ class _Centre:
         return transforms.pil_to_tensor(transforms.center_crop(image, self.size)).permute(1, 2, 0)
 
 
+def _has_size(path: Path, size: int) -> bool:
+    """Say whether `path` is a file of `size` bytes, which one that was cut is not."""
+    return path.is_file() and path.stat().st_size == size
+
+
 class _Files(Dataset[Any]):
     """Pixels of several files at once, uint8 [B, H, W, 3], or what is wrong with one of them."""
 
@@ -317,9 +325,14 @@ class _Files(Dataset[Any]):
         for image, place in zip(pixels, places, strict=True):
             path = self.root / os.fsdecode(self.files[place])
             try:
-                image.copy_(self.crop(path.read_bytes(), place))
-            except (OSError, ValueError) as error:  # an error would come back as several lines
-                return f"{path} cannot be used ({error}): replace it, or remove it and run prepare"
+                with open_regular(path) as file:
+                    content = file.read()
+                image.copy_(self.crop(content, place))
+            except UNDECODABLE as error:  # an error would come back as several lines
+                return one_line(
+                    f"{path} cannot be used ({reason(error)}): replace it, or remove it and run "
+                    "prepare"
+                )
         return pixels
 
 

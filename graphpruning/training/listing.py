@@ -2,18 +2,26 @@
 
 import gzip
 import hashlib
-from collections.abc import Callable, Mapping
+import os
+import stat
+import struct
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+from PIL.Image import DecompressionBombError
 from tqdm import tqdm
 
 from graphpruning.errors import UserError
-from graphpruning.files import atomic
-from graphpruning.training.data import FASHION_MNIST_FILES
+from graphpruning.files import LARGEST_TEXT, atomic, require_file
+from graphpruning.training.data import FASHION_MNIST_FILES, one_line, reason
+from graphpruning.training.pretrained import UNREADABLE, read_saved, said
 
+META_MAKER = "the devkit archive (or torchvision)"
 WNIDS = Path(__file__).with_name("imagenet_wnids.txt")  # of the 1,000 classes, in index order
 CIFAR10_FILES = ("batches.meta", *(f"data_batch_{n}" for n in range(1, 6)), "test_batch")
 FILES = {  # of data sets whose images do not stand in a file each
@@ -22,6 +30,11 @@ FILES = {  # of data sets whose images do not stand in a file each
 }
 HEADER = "part\tpath\tbytes\tlabel"
 NAMED = 10  # faults that a refusal names; it counts the others
+DIGITS = 15  # of the largest number that a manifest may hold
+UNDECODABLE = (  # what Pillow raises for content that is no whole image
+    OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, ArithmeticError,
+    MemoryError, RuntimeError, struct.error, zlib.error, DecompressionBombError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -62,12 +75,14 @@ def _list_classes(
 ) -> Listing:
     found = subfolders(root / part)
     if unknown := sorted(set(found) - set(classes)):
-        raise UserError(f"{root / part / unknown[0]} is not a class of this data set: move it away")
+        raise UserError(
+            one_line(f"{root / part / unknown[0]} is not a class of this data set: move it away")
+        )
     listing = list_folder(root, part, classes)
     wanted = classes if all_of_them else found
     held = {classes[label] for label in set(listing.labels)}
     if lacking := [name for name in wanted if name not in held]:
-        raise UserError(f"{root / part / lacking[0]} has no image: fill it")
+        raise UserError(one_line(f"{root / part / lacking[0]} has no image: fill it"))
     if not held:
         raise UserError(f"{root / part} has no class: each is a folder of images")
     return listing
@@ -76,55 +91,168 @@ def _list_classes(
 def list_files(name: str, root: Path) -> Listing:
     """List the files of a data set that is no image folder (generated images have none).
 
-    A file holds images of many classes: its label is -1. One that is missing is left out.
+    A file holds images of many classes: its label is -1. One that is missing is left out; a
+    folder or a device in the place of one is a `UserError`.
     """
-    files = tuple(file for file in FILES.get(name, ()) if (root / file).is_file())
+    maker = "who published the data set"
+    files = tuple(file for file in FILES.get(name, ()) if is_there(root / file, maker))
     sizes = tuple((root / file).stat().st_size for file in files)
     return Listing(root, files, sizes, (-1,) * len(files), ())
 
 
 def imagenet_classes(root: Path | None) -> tuple[str, ...]:
-    """Return ImageNet's wnids in index order: those of `root`/meta.bin if it is there."""
-    from torchvision.datasets.imagenet import META_FILE, load_meta_file
+    """Return ImageNet's wnids in index order: those of `root`/meta.bin if it is there.
 
-    if root is not None and (root / META_FILE).is_file():
-        return tuple(sorted(load_meta_file(root)[0]))
+    Raises `UserError` for a meta.bin that is damaged.
+    """
+    from torchvision.datasets.imagenet import META_FILE
+
+    if root is not None and is_there(root / META_FILE, META_MAKER):
+        return tuple(sorted(read_meta(root / META_FILE)[0]))
     return tuple(WNIDS.read_text(encoding="utf-8").split())
 
 
-def subfolders(folder: Path) -> tuple[str, ...]:
-    """Return the sorted names of the folders in `folder` but for hidden ones; `UserError` if it is
-    missing.
+def read_meta(path: Path) -> tuple[dict[str, Any], list[str]]:
+    """Read torchvision's meta.bin: the names of each wnid, and the validation images' wnids.
+
+    torchvision's own reader looks neither at the check sums nor at what it has read. Raises
+    `UserError` for a file that is missing, damaged, or holds anything else.
     """
-    if not folder.is_dir():
-        raise UserError(f"{folder} is missing: it should hold one folder of images for each class")
-    return tuple(sorted(path.name for path in folder.glob("[!.]*") if path.is_dir()))
+    require_file(path, META_MAKER)
+    try:
+        names, validation = read_saved(path)
+        if not (isinstance(names, dict) and isinstance(validation, list) and names):
+            raise ValueError("it does not hold names and validation images")
+        if odd := [name for name in names if not _is_folder_name(name)]:
+            raise ValueError(f"{odd[0]!r} is no name of a class")
+        if not all(isinstance(name, str) and name in names for name in validation):
+            raise ValueError("a validation image has an unknown class")
+    except UNREADABLE as error:
+        raise UserError(
+            f"{path} is damaged ({said(error)}): remove it; {META_MAKER} makes it anew"
+        ) from None
+    return names, validation
+
+
+def _is_folder_name(name: object) -> bool:
+    """Say whether a class may be called so: its folder is made under exactly that name."""
+    return (
+        isinstance(name, str)
+        and name.isprintable()
+        and "/" not in name
+        and name[:1] not in ("", ".")
+    )
+
+
+def is_there(path: Path, made_by: str) -> bool:
+    """Say whether a file is there; `UserError` for a folder, a device, or a link to nothing."""
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise UserError(one_line(f"{path} cannot be read ({error.strerror})")) from None
+    require_file(path, made_by)
+    return True
+
+
+def subfolders(folder: Path) -> tuple[str, ...]:
+    """Return the sorted names of the folders in `folder` but for hidden ones.
+
+    Raises `UserError` if it is missing or cannot be read, and for a link to nothing in it, because
+    that may be a class.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            shown = [entry for entry in entries if not entry.name.startswith(".")]
+        for entry in shown:
+            if entry.is_symlink():
+                os.stat(entry)
+        return tuple(sorted(entry.name for entry in shown if entry.is_dir()))
+    except OSError as error:
+        if error.filename == str(folder) and isinstance(
+            error, FileNotFoundError | NotADirectoryError
+        ):
+            raise UserError(
+                one_line(f"{folder} is missing: it should hold one folder of images for each class")
+            ) from None
+        raise _unreadable(error, folder) from None
+
+
+def _unreadable(error: OSError, place: str | Path) -> UserError:
+    """The refusal of a folder, or of a link in it, that cannot be looked at."""
+    path = os.fsdecode(error.filename) if error.filename else place
+    if isinstance(error, FileNotFoundError) and os.path.islink(path):
+        return UserError(one_line(f"{path} is a link to nothing: mend or remove it"))
+    return UserError(
+        one_line(f"{path} cannot be read ({error.strerror}): see to whom it belongs, or move it")
+    )
 
 
 def list_folder(root: Path, part: str, classes: tuple[str, ...]) -> Listing:
-    """List the images of those classes that have a folder in root/part, as `ImageFolder` does."""
-    from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
+    """List the images of those classes that have a folder in root/part, as `ImageFolder` does.
 
-    numbers = {name: number for number, name in enumerate(classes)}
-    images = (
-        make_dataset(str(root / part), numbers, IMG_EXTENSIONS, allow_empty=True) if numbers else []
-    )
-    paths = [Path(path) for path, _ in images]
-    return Listing(
-        root,
-        tuple(path.relative_to(root).as_posix() for path in paths),
-        tuple(path.stat().st_size for path in paths),
-        tuple(label for _, label in images),
-        classes,
-    )
+    Raises `UserError` for a folder that cannot be read, links that lead in a circle, and images
+    that are no regular file.
+    """
+    files, sizes, labels, faults = [], [], [], []
+    for label, name in sorted(enumerate(classes), key=lambda numbered: numbered[1]):
+        for path in _images_in(root / part / name):
+            file = Path(path).relative_to(root).as_posix()
+            try:
+                found = os.stat(path)
+            except OSError as error:
+                lost = isinstance(error, FileNotFoundError)
+                why = "is a link to nothing" if lost else f"cannot be read ({error.strerror})"
+                faults.append(f"{file} {why}")
+                continue
+            if not stat.S_ISREG(found.st_mode):
+                faults.append(f"{file} is a device or a pipe")
+            files.append(file)
+            sizes.append(found.st_size)
+            labels.append(label)
+    refuse(faults, root, "mend or remove these files")
+    return Listing(root, tuple(files), tuple(sizes), tuple(labels), classes)
+
+
+def _images_in(folder: Path) -> list[str]:
+    """Return the paths of the images under `folder`, links followed, in `ImageFolder`'s order."""
+    from torchvision.datasets.folder import IMG_EXTENSIONS
+
+    def stop(error: OSError) -> None:
+        raise error
+
+    found = []
+    try:
+        if not folder.is_dir():
+            return []
+        for place, folders, names in os.walk(folder, onerror=stop, followlinks=True):
+            for inner in (os.path.join(place, name) for name in folders):
+                above = (place, *map(str, Path(place).parents))
+                if os.path.islink(inner) and any(os.path.samefile(inner, p) for p in above):
+                    raise UserError(
+                        one_line(f"{inner} is a link to a folder that it is in: remove it")
+                    )
+            found.append((place, sorted(names)))
+    except OSError as error:
+        raise _unreadable(error, folder) from None
+    return [
+        os.path.join(place, name)
+        for place, names in sorted(found)
+        for name in names
+        if name.lower().endswith(IMG_EXTENSIONS)
+    ]
 
 
 def write_manifest(path: Path, parts: Mapping[str, Listing]) -> dict[str, Any]:
     """Write listings as gzipped tab-separated text; return files, bytes, and the text's SHA-256.
 
-    The same files give the same bytes. Classes come first, as rows of the part `class`.
+    The same files give the same bytes. Classes come first, as rows of the part `class`. Raises
+    `UserError` for a name with a tab or a line feed.
     """
     classes = next(iter(parts.values())).classes if parts else ()
+    if odd := [name for name in classes if set(name) & set("\t\r\n")]:
+        raise UserError(f"the class {odd[0]!r}: rename its folder without tab and line feed")
     rows = [HEADER, *(f"class\t{name}\t0\t{label}" for label, name in enumerate(classes))]
     count = size = 0
     for part, listing in parts.items():
@@ -140,22 +268,59 @@ def write_manifest(path: Path, parts: Mapping[str, Listing]) -> dict[str, Any]:
 
 
 def read_manifest(path: Path, root: Path, part: str) -> Listing:
-    """Read one part of a manifest back; `root` is where its files are now."""
+    """Read one part of a manifest back; `root` is where its files are now.
+
+    Raises `UserError`, with the line, for a manifest that is damaged or that leads out of `root`.
+    """
+    require_file(path, "the stage prepare")
+    classes: list[str] = []
+    mine: list[tuple[str, int, int]] = []
     try:
-        text = gzip.decompress(path.read_bytes()).decode("utf-8", "surrogateescape")
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing: the stage prepare makes it (dvc repro)") from None
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is damaged ({error}): remove it, then dvc repro") from None
-    rows = [line.split("\t") for line in text.split("\n")[1:-1]]
-    mine = [row[1:] for row in rows if row[0] == part]
-    return Listing(
-        root,
-        tuple(path for path, _, _ in mine),
-        tuple(int(size) for _, size, _ in mine),
-        tuple(int(label) for _, _, label in mine),
-        tuple(name for kind, name, _, _ in rows if kind == "class"),
-    )
+        for row in _rows(path):
+            kind, name, size, label = row
+            if kind != "class":
+                if not (0 <= label < len(classes) if classes else label == -1):
+                    raise ValueError(f"{name!r} has label {label} of {len(classes)} classes")
+                if kind == part:
+                    mine.append((name, size, label))
+            elif label == len(classes):
+                classes.append(name)
+            else:
+                raise ValueError(f"the class {name!r} has label {label}, expected {len(classes)}")
+        if classes and not mine:
+            raise ValueError(f"it has no image of the part {part!r}")
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise UserError(f"{path} is damaged ({reason(error)}): remove it, then dvc repro") from None
+    files, sizes, labels = zip(*mine, strict=True) if mine else ((), (), ())
+    return Listing(root, files, sizes, labels, tuple(classes))
+
+
+def _rows(path: Path) -> Iterator[tuple[str, str, int, int]]:
+    """Yield a manifest's rows: part, path, bytes, label; ValueError for one that cannot be."""
+    with gzip.open(path) as file:
+        content = file.read(LARGEST_TEXT + 1)
+    if len(content) > LARGEST_TEXT:
+        raise ValueError(f"it unpacks to more than {LARGEST_TEXT:,} bytes")
+    header, *lines = content.decode("utf-8", "surrogateescape").split("\n")
+    if header != HEADER or not lines or lines.pop():
+        raise ValueError("it lacks its first line, or the end of its last")
+    for number, line in enumerate(lines, start=2):
+        match line.split("\t"):
+            case [part, name, size, label] if (
+                _is_number(size) and (_is_number(label) or label == "-1") and _stays_inside(name)
+            ):
+                yield part, name, int(size), int(label)
+            case _:
+                raise ValueError(f"line {number} is not a part, a path, bytes and a label")
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= DIGITS
+
+
+def _stays_inside(name: str) -> bool:
+    """Say whether a relative path leads to a place under the folder that it begins in."""
+    return not (name[:1] in ("", "/") or "\0" in name or (".." in name and ".." in name.split("/")))
 
 
 def damaged(listing: Listing, title: str) -> list[str]:
@@ -174,23 +339,40 @@ def _damage(path: Path) -> str | None:
     """Say what is wrong with a file: by its last bytes, and only if those are odd by decoding."""
     from PIL import Image
 
-    with open(path, "rb") as file:
-        size = file.seek(0, 2)
-        if not size:
-            return "is empty"
-        file.seek(max(0, size - 2))
-        if file.read() == b"\xff\xd9":  # JPEG's end marker
-            return None
+    try:
+        with open_regular(path) as file:
+            size = file.seek(0, 2)
+            if not size:
+                return "is empty"
+            file.seek(max(0, size - 2))
+            if file.read() == b"\xff\xd9":  # JPEG's end marker
+                return None
+    except OSError as error:
+        return f"cannot be read ({reason(error)})"
     try:
         with Image.open(path) as image:
             image.load()
-    except (OSError, SyntaxError, ValueError) as error:
-        return f"cannot be decoded ({error})"
+    except UNDECODABLE as error:
+        return f"cannot be decoded ({reason(error)})"
     return None
+
+
+@contextmanager
+def open_regular(path: Path) -> Iterator[IO[bytes]]:
+    """Open a regular file for reading; OSError for whatever else is there, without waiting."""
+    with open(path, "rb", opener=_without_waiting) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError("it is no regular file")
+        yield file
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Open a file; a pipe is opened whether or not somebody writes to it."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def refuse(faults: list[str], where: Path, advice: str) -> None:
     """Raise a `UserError` that names the first `NAMED` faults, if there are any."""
     if faults:
         more = f"; and {len(faults) - NAMED} more" if len(faults) > NAMED else ""
-        raise UserError(f"{where}: {'; '.join(faults[:NAMED])}{more}: {advice}")
+        raise UserError(one_line(f"{where}: {'; '.join(faults[:NAMED])}{more}: {advice}"))

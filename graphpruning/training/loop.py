@@ -19,6 +19,7 @@ from torch import Generator, Tensor, nn
 from torch.optim import SGD, Optimizer
 from tqdm import tqdm
 
+from graphpruning.convolution import SoundConvolutions
 from graphpruning.distributed import barrier, require_shared, share, sum_over_ranks, synchronised
 from graphpruning.errors import UserError
 from graphpruning.training.checkpoint import Checkpoint
@@ -230,7 +231,7 @@ class _Run:
         self.net.train()
         # Dropout knows only torch's own generator: in a fork, it too starts anew every epoch.
         devices = [fabric.device] if fabric.device.type == "cuda" else []
-        with torch.random.fork_rng(devices), synchronised(self.net):
+        with torch.random.fork_rng(devices), synchronised(self.net), SoundConvolutions():
             torch.manual_seed(generator.initial_seed() + fabric.global_rank)
             for number, (images, labels) in enumerate(islice(epoch_batches, end - first), first):
                 lr = learning_rate(recipe, number, self.steps, self.steps_per_epoch)

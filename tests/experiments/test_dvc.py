@@ -13,8 +13,22 @@ STAGES: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages
 OWN = ("experiments", "graphpruning", "paper")
 
 
+CHECK = "python -m experiments.study --check"
+
+
+def commands(stage: str) -> list[str]:
+    command = STAGES[stage]["cmd"]
+    return [command] if isinstance(command, str) else list(command)
+
+
 def module_of(stage: str) -> str:
-    return str(STAGES[stage]["cmd"].split()[2])
+    return commands(stage)[-1].split()[2]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_command_with_values_of_the_study_comes_after_its_check(stage: str) -> None:
+    *before, command = commands(stage)
+    assert before == ([CHECK] if "${" in command else [])
 
 
 def source(module: str) -> Path | None:

@@ -1,17 +1,25 @@
 """Fashion-MNIST arrives whole, from whichever source has it, or one line says why not."""
 
+import errno
 import gzip
 import hashlib
+import io
+import os
+import resource
 import struct
 from collections.abc import Callable
+from http.client import HTTPException
 from math import prod
 from pathlib import Path
+from typing import Any
+from urllib.error import URLError
 
 import pytest
 from torchvision.datasets import FashionMNIST
 
 from experiments import fetch_data
 from experiments.fetch_data import Unavailable, main
+from graphpruning.errors import UserError
 
 
 def idx(*shape: int) -> bytes:
@@ -170,3 +178,179 @@ def test_a_command_that_is_missing_or_fails_makes_its_source_unavailable(tmp_pat
         fetch_data.run(["no-such-command"], str(tmp_path), "hint")
     with pytest.raises(Unavailable, match=r"sh failed: second \(hint\)"):
         fetch_data.run(["sh", "-c", "echo 'first\nsecond' >&2; exit 1"], str(tmp_path), "hint")
+
+
+def fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def endless(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize("ending", ["", ".gz"])
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [(Path.mkdir, "is a folder"), (fifo, "is a device or a pipe"), (endless, "is a device")],
+)
+def test_what_is_no_file_in_the_named_folder(
+    tmp_path: Path, make: Callable[[Path], None], says: str, ending: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    write_plain(tmp_path / "mine")
+    (tmp_path / "mine" / NAME).unlink()
+    make(tmp_path / "mine" / f"{NAME}{ending}")
+    assert main(["--from", str(tmp_path / "mine"), "--root", str(tmp_path / "data")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{tmp_path / 'mine' / NAME}{ending} {says}" in line
+    assert held(tmp_path / "data").keys() == CONTENTS.keys() - {NAME}
+
+
+def test_a_folder_beside_the_gzipped_file_does_not_matter(tmp_path: Path) -> None:
+    write_gzipped(tmp_path / "mine")
+    (tmp_path / "mine" / NAME).mkdir()
+    assert main(["--from", str(tmp_path / "mine"), "--root", str(tmp_path / "data")]) == 0
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, fifo, endless])
+def test_what_is_no_file_where_the_files_belong(
+    tmp_path: Path, make: Callable[[Path], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = fetch_data.raw_folder(tmp_path)
+    write_plain(raw)
+    (raw / NAME).unlink()
+    make(raw / NAME)
+    assert main(["--root", str(tmp_path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{raw / NAME} is a" in line
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"no gzip",
+        gzip.compress(CONTENTS[NAME])[:5],
+        gzip.compress(CONTENTS[NAME])[:-1] + b"x",
+        gzip.compress(CONTENTS[NAME])[:12] + b"\xff" * 30,
+        gzip.compress(b"other"),
+    ],
+    ids=["empty", "text", "header", "sum", "middle", "other"],
+)
+def test_a_gzip_file_that_is_none(
+    tmp_path: Path, content: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_gzipped(tmp_path / "mine")
+    (tmp_path / "mine" / f"{NAME}.gz").write_bytes(content)
+    assert main(["--from", str(tmp_path / "mine"), "--root", str(tmp_path / "data")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{NAME}.gz" in line
+    assert held(tmp_path / "data").keys() == CONTENTS.keys() - {NAME}
+
+
+def test_a_file_that_unpacks_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(fetch_data, "BLOCK", 1000)
+    monkeypatch.setattr(fetch_data, "LARGEST", 5000)
+    write_gzipped(tmp_path / "mine")
+    (tmp_path / "mine" / f"{NAME}.gz").write_bytes(gzip.compress(bytes(10**6)))
+    assert main(["--from", str(tmp_path / "mine"), "--root", str(tmp_path / "data")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{NAME}.gz: more than 5,000 bytes" in line
+    assert NAME not in held(tmp_path / "data")
+
+
+def test_a_full_disk_is_no_fault_of_the_source(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No other source is asked; when there is room, only what is missing is fetched."""
+    write_plain(tmp_path / "mine")
+    arguments = ["--from", str(tmp_path / "mine"), "--root", str(tmp_path / "data")]
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        assert main(arguments) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "train-images-idx3-ubyte cannot be written (File too large): make room" in line
+    assert held(tmp_path / "data") == {}
+    assert main(arguments) == 0
+
+
+def test_a_root_that_is_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_plain(tmp_path / "mine")
+    (tmp_path / "data").write_text("mine")
+    assert main(["--from", str(tmp_path / "mine"), "--root", str(tmp_path / "data")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "cannot be written (Not a directory)" in line
+    assert (tmp_path / "data").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [URLError("no route"), TimeoutError("timed out"), HTTPException("two\nlines"),
+     ConnectionResetError(errno.ECONNRESET, "gone"), gzip.BadGzipFile("no gzip"), EOFError("cut")],
+)  # fmt: skip
+@pytest.mark.parametrize("when", ["asked", "read"])
+def test_whatever_a_mirror_does_the_next_one_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, when: str
+) -> None:
+    class Failing(io.BytesIO):
+        def read(self, *_: Any) -> bytes:
+            raise error
+
+    def urlopen(url: str, timeout: float) -> io.BytesIO:
+        if url == "good":
+            return io.BytesIO(gzip.compress(CONTENTS[NAME]))
+        if when == "asked":
+            raise error
+        return Failing()
+
+    monkeypatch.setattr(fetch_data, "urlopen", urlopen)
+    fetch_data.download(["bad", "good"], tmp_path / "data" / NAME)
+    assert held(tmp_path / "data") == {NAME: CONTENTS[NAME]}
+    with pytest.raises(Unavailable) as refused:
+        fetch_data.download(["bad", "bad"], tmp_path / "other" / NAME)
+    assert "bad: " in str(refused.value) and str(refused.value).isprintable()
+    assert held(tmp_path / "other") == {}
+
+
+def test_a_mirror_with_other_bytes_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "served").write_bytes(gzip.compress(b"other"))
+    with pytest.raises(UserError, match="served: SHA-256 is"):
+        fetch_data.download([(tmp_path / "served").as_uri()], tmp_path / "data" / NAME)
+    assert held(tmp_path / "data") == {}
+
+
+def test_debian_without_a_place_for_its_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()  # the real function
+    monkeypatch.setattr(fetch_data.tempfile, "tempdir", str(tmp_path / "nowhere"))
+    with pytest.raises(Unavailable, match="no temporary folder"):
+        fetch_data.from_debian([NAME], tmp_path)
+
+
+def test_debian_that_delivers_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    called = []
+
+    def run(command: list[str], folder: str, hint: str) -> None:
+        called.append(command)
+        if command[0] == "dpkg-deb":
+            raise Unavailable("no such package")
+
+    monkeypatch.setattr(fetch_data, "run", run)
+    with pytest.raises(Unavailable, match="no such package"):
+        fetch_data.from_debian([NAME], tmp_path)
+    assert len(called) == 2
+
+
+def test_a_command_that_says_no_text_or_may_not_start(tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match="sh failed"):
+        fetch_data.run(["sh", "-c", "printf '\\377\\n' >&2; exit 1"], str(tmp_path), "hint")
+    (tmp_path / "tool").write_text("no program")
+    with pytest.raises(Unavailable, match="tool does not start"):
+        fetch_data.run([str(tmp_path / "tool")], str(tmp_path), "hint")

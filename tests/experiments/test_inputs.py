@@ -1,5 +1,7 @@
 """What stages read: roots with environment variables, images by the manifest, tables."""
 
+import hashlib
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +12,7 @@ import torch
 from experiments import inputs, prepare
 from graphpruning.errors import UserError
 from graphpruning.files import sha256
-from graphpruning.training.data import ImageSet
+from graphpruning.training.data import ImageSet, generated
 from graphpruning.training.folder import FolderSet
 from graphpruning.training.listing import read_manifest, write_manifest
 from tests.miniature import ARCHIVES, build
@@ -106,3 +108,65 @@ def test_an_empty_split_is_read_as_one(tmp_path: Path) -> None:
     (tmp_path / "splits/search.txt").write_text("\n")
     indices = inputs.split(SimpleNamespace(results=tmp_path), "search")  # type: ignore[arg-type]
     assert indices.dtype == torch.int64 and len(indices) == 0
+
+
+def write_split(folder: Path, content: bytes, name: str = "search") -> Any:
+    (folder / "splits").mkdir(exist_ok=True)
+    (folder / f"splits/{name}.txt").write_bytes(content)
+    return SimpleNamespace(results=folder)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"3\nx\n", "line 2: 'x' is no index"),
+        (b"3\n\n-1\n", "line 3: '-1' is no index"),
+        (b"3\n1.5\n", "line 2: '1.5' is no index"),
+        (b"3\n4 5\n", "line 2: '4 5' is no index"),
+        (b"3\n1_0\n", "line 2: '1_0' is no index"),
+        ("3\n\u00b2\n".encode(), "line 2: '\u00b2' is no index"),
+        (b"9" * 5000, "line 1: '9999"),
+        (b"5\n3\n5\n", "line 3: the index 5 stands in line 1 too"),
+        (b"5\n05\n", "line 2: the index 05 stands in line 1 too"),
+        (b"\0\0\0", r"line 1: '\x00"),
+        (b"\xff\xfe3\0", "is not text in UTF-8"),
+    ],
+)
+def test_a_split_that_is_damaged(tmp_path: Path, content: bytes, says: str) -> None:
+    damaged = write_split(tmp_path, content)
+    with pytest.raises(UserError) as refused:
+        inputs.split(damaged, "search")
+    assert f"{tmp_path / 'splits/search.txt'}" in str(refused.value) and says in str(refused.value)
+    assert str(refused.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("make", "says"), [(Path.mkdir, "is a folder"), (os.mkfifo, "is a device or a pipe")]
+)
+def test_a_split_that_is_no_file(tmp_path: Path, make: Any, says: str) -> None:
+    place = write_split(tmp_path, b"", "train")
+    make(tmp_path / "splits/search.txt")
+    for read in (lambda: inputs.split(place, "search"), lambda: inputs.splits_hash(place)):
+        with pytest.raises(UserError, match=f"search.txt {says}"):
+            read()
+
+
+def test_a_split_is_read_in_its_order(tmp_path: Path) -> None:
+    place = write_split(tmp_path, b"7\r\n\n 3\n0\n")
+    assert inputs.split(place, "search").tolist() == [7, 3, 0]
+    with pytest.raises(UserError, match=r"train.txt is missing: the stage prepare makes it"):
+        inputs.split(place, "train")
+
+
+def test_a_split_of_another_data_set_is_refused(tmp_path: Path) -> None:
+    images = generated(tmp_path, train=False)
+    place = write_split(tmp_path, b"199\n200\n")
+    with pytest.raises(UserError, match="no image 200: the data set has 200"):
+        images.select(inputs.split(place, "search"))
+
+
+def test_the_splits_hash_is_that_of_their_bytes(tmp_path: Path) -> None:
+    contents = (b"1\n2\n", b"3\n", b"1\n")
+    for name, content in zip(inputs.SPLITS, contents, strict=True):
+        place = write_split(tmp_path, content, name)
+    assert inputs.splits_hash(place) == hashlib.sha256(b"".join(contents)).hexdigest()

@@ -19,6 +19,7 @@ import yaml
 
 from graphpruning import load_architecture
 from graphpruning.training.data import Preprocessing, load, prepared
+from tests import processes
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {
@@ -33,14 +34,7 @@ MODEL = "resnet8"
 
 
 def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command,
-        cwd=folder,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-    )
+    return processes.run(command, folder, ENVIRONMENT)
 
 
 def copy_repository(target: Path) -> Path:
@@ -213,12 +207,11 @@ def test_a_killed_stage_goes_on_to_the_same_metrics(smoke: Path, stage: str) -> 
     undisturbed = path.read_bytes()
     path.unlink()
     command = [sys.executable, "-m", *arguments]
-    process = subprocess.Popen(
-        command, cwd=smoke, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    process = processes.start(command, smoke, ENVIRONMENT)
     _wait_for(lambda: _has_begun(smoke / "checkpoints/smoke"), process)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    _, said = process.communicate(timeout=60)
+    assert "was killed (SIGKILL)" in said, said
     assert not path.exists(), "the stage was done before it could be killed"
     resumed = run(smoke, *command)
     assert resumed.returncode == 0, resumed.stderr
@@ -235,7 +228,7 @@ def _has_begun(checkpoints: Path) -> bool:
     return any(journal.read_text().count("\n") > 1 for journal in journals)
 
 
-def _wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+def _wait_for(condition: Callable[[], bool], process: "subprocess.Popen[str]") -> None:
     deadline = time.monotonic() + 120
     while not condition():
         assert process.poll() is None, "the stage ended before it could be killed"
@@ -288,9 +281,6 @@ def test_a_checkpoint_of_another_network_is_refused(smoke: Path) -> None:
 def test_the_study_is_read_before_anything_runs(smoke: Path, tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("study: smoke\nbudget: [0.5]\n")
     command = [sys.executable, "-m", "experiments.prepare"]
-    refused = subprocess.run(
-        command, cwd=tmp_path, env={**ENVIRONMENT, "PYTHONPATH": str(smoke)}, capture_output=True,
-        text=True,
-    )  # fmt: skip
+    refused = processes.run(command, tmp_path, {**ENVIRONMENT, "PYTHONPATH": str(smoke)})
     assert refused.returncode == 2
     assert refused.stderr.count("\n") == 1 and "did you mean 'budgets'" in refused.stderr

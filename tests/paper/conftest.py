@@ -329,7 +329,18 @@ class Study:
             accuracy = round(85 + 4 * share**0.5 + level + self.rng.normal(0, 0.15), 2)
             trained[str(seed)] = {"test_top1": accuracy, "test_top5": 99.0, **size, "epochs": 4}
             curve += [(seed, e, 0.1, 1 / e, 80 + e) for e in range(1, 5)]
-            self.json(f"final/{key}/architectures/seed-{seed}.json", {"widths": widths})
+            self.json(
+                f"final/{key}/architectures/seed-{seed}.json",
+                {
+                    "format": 2,
+                    "network": {"name": model},
+                    "input_size": [1, 28, 28],
+                    "widths": widths,
+                    **size,
+                    "preprocessing": {},
+                    "weights": {"file": f"seed-{seed}.safetensors", "sha256": 64 * "0"},
+                },
+            )
         item = f"{self.name}-{model}-{method}-{budget}-{seeds}"
         head = {"method": method, "budget": budget, "budget_macs": limit}
         self.json(f"search/{key}/metrics.json", {**head, "seeds": found})

@@ -83,7 +83,7 @@ def a_number(path: Path) -> None:
         (truncated, "not a whole file of weights"),
         (of_another_width, "does not fit resnet8: size mismatch for conv1.weight"),
         (of_another_network, "does not fit resnet8: Missing key.s. in state_dict"),
-        (a_whole_module, "not a whole file of weights"),
+        (a_whole_module, "net.pth holds Python objects; save model.state_dict"),
         (a_number, "does not hold tensors by name"),
     ],
 )

@@ -1,0 +1,310 @@
+"""The runner and the stages when something is against them: names, locks, signals, full disks."""
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from experiments import locks
+from experiments.study import parse
+from graphpruning.errors import UserError
+from graphpruning.files import alone
+from tests import processes
+from tests.experiments.test_pipeline import ENVIRONMENT, copy_repository, run
+
+REPRO = (sys.executable, "-m", "experiments.repro")
+PREPARE = (sys.executable, "-m", "experiments.prepare")
+TRAIN = (sys.executable, "-m", "experiments.train_base", "with", "model=resnet8")
+NOTES = Path(".dvc/tmp/rwlock")
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the repository whose smoke study has been prepared and no more."""
+    folder = copy_repository(tmp_path_factory.mktemp("safety"))
+    done = run(folder, *PREPARE)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture
+def folder(prepared: Path) -> Iterator[Path]:
+    """The same, tidied up afterwards: the study is smoke again, and nothing is locked."""
+    yield prepared
+    shutil.copy(prepared / "studies/smoke.yaml", prepared / "params.yaml")
+    shutil.rmtree(prepared / ".dvc/tmp", ignore_errors=True)
+
+
+def the_line(done: subprocess.CompletedProcess[str]) -> str:
+    """What a refusal says: one line on standard error, and exit code 2."""
+    assert done.returncode == 2, done.stdout + done.stderr
+    lines = [line for line in done.stderr.splitlines() if line]
+    assert len(lines) == 1 and lines[0].startswith("error: "), done.stderr
+    return lines[0]
+
+
+def is_running(process: "subprocess.Popen[str]", condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+# Names that would become commands or paths
+
+
+BAD_NAMES = (
+    "x; touch pwned #", "../../x", "/tmp/x", "", "..", ".", "-x", "a b", "a/b", "a\nb", "a\0b",
+    "${title}", "$(touch pwned)", "`touch pwned`", "\u00b2", "a'b", "a\\b",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+@pytest.mark.parametrize("where", ["study", "models", "budgets", "seeds", "methods", "options"])
+def test_a_name_that_is_no_plain_name_is_refused(where: str, name: str) -> None:
+    raw = yaml.safe_load((locks.Path(__file__).parents[2] / "studies/smoke.yaml").read_text())
+    if where == "study":
+        raw["study"] = name
+    elif where == "options":
+        raw["networks"]["resnet8"]["options"][name] = 1
+    else:
+        raw[where] = [name]
+        if where == "models":
+            raw["networks"][name] = raw["networks"]["resnet8"]
+        if where == "budgets":
+            raw["networks"]["resnet8"]["budgets"] = {name: 0.5}
+        if where == "methods":
+            raw["searches"] = {key: [] for key in raw["searches"]} | {"graph": [name]}
+    with pytest.raises(UserError) as refusal:
+        parse(raw)
+    assert where in str(refusal.value) and len(str(refusal.value).splitlines()) == 1
+
+
+def test_no_label_of_a_study_is_run_by_a_shell(folder: Path) -> None:
+    raw = yaml.safe_load((folder / "params.yaml").read_text())
+    label = "x; touch pwned #"
+    raw["budgets"], raw["networks"]["resnet8"]["budgets"] = [label], {label: 0.5}
+    (folder / "params.yaml").write_text(yaml.safe_dump(raw))
+    assert "budgets: 'x; touch pwned #' is no plain name" in the_line(run(folder, *REPRO))
+    shutil.rmtree(folder / "data/manifests")  # as in a fresh clone
+    try:
+        done = run(folder, "dvc", "repro")
+        assert done.returncode != 0 and "is no plain name" in done.stderr
+        for path in (folder / "data/manifests/smoke.tsv.gz", folder / "data/x"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        stages = run(folder, "dvc", "stage", "list", "--name-only").stdout.splitlines()
+        (bad,) = (stage for stage in stages if stage.startswith("search_base") and label in stage)
+        done = run(folder, "dvc", "repro", "--single-item", "--force", bad)
+        assert done.returncode != 0
+        assert not list(folder.rglob("pwned"))
+    finally:
+        (folder / "data/manifests/smoke.tsv.gz").unlink()
+        assert run(folder, "git", "checkout", "-q", "params.yaml").returncode in (0, 1)
+        shutil.copy(folder / "studies/smoke.yaml", folder / "params.yaml")
+        assert run(folder, *PREPARE).returncode == 0
+
+
+# Locks
+
+
+@pytest.mark.parametrize(
+    ("held", "says"),
+    [
+        ("", "half-written notes"),
+        ('{"write": {"/x', "half-written notes"),
+        ("[1]", "half-written notes"),
+        ("\xff\xfe", "half-written notes"),
+        ('{"write": {"/x": {"pid": %d, "cmd": "dvc repro"}}}', "processes that were killed"),
+        ("{}", None),
+        ('{"write": {}, "read": {}}', None),
+        (None, None),
+    ],
+)
+def test_what_a_killed_dvc_left_is_removed(
+    held: str | None,
+    says: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The number in a stale note may be another process's by now, such as this one's."""
+    monkeypatch.chdir(tmp_path)
+    NOTES.parent.mkdir(parents=True)
+    if held is not None:
+        text = held % os.getpid() if "%d" in held else held
+        NOTES.write_bytes(text.encode("latin-1"))
+    with locks.only_runner():
+        pass
+    said = capsys.readouterr().out
+    assert (said.count("\n") == 1 and says in said) if says else said == ""
+    assert NOTES.exists() == (says is None and held is not None)
+
+
+@pytest.mark.parametrize("held", ["", '{"write": {"/x": {"pid": 1, "cmd": "dvc repro"}}}'])
+def test_notes_of_a_live_dvc_stay(held: str, folder: Path) -> None:
+    sleeper = "import sys, time; sys.argv[0] = 'dvc'; time.sleep(60)"
+    living = processes.start([sys.executable, "-c", sleeper, "dvc", "repro"], folder)
+    # Its second word is `-c`: a script called dvc is what DVC's own start looks like.
+    script = folder / ".dvc/tmp/dvc"
+    script.parent.mkdir(parents=True, exist_ok=True)
+    script.write_text("import time; time.sleep(60)")
+    dvc = processes.start([sys.executable, str(script), "repro"], folder)
+    try:
+        (folder / NOTES).write_text(held)
+        line = the_line(run(folder, *REPRO))
+        assert f"process {dvc.pid} (" in line and str(NOTES) in line
+        assert (folder / NOTES).read_text() == held
+    finally:
+        processes.end(living)
+        processes.end(dvc)
+
+
+def test_a_second_runner_is_told_of_the_first(folder: Path) -> None:
+    code = "from experiments.locks import only_runner\nimport time\nwith only_runner():\n"
+    code += " print('in', flush=True)\n time.sleep(60)"
+    first = processes.start([sys.executable, "-c", code], folder, ENVIRONMENT)
+    assert first.stdout is not None
+    assert first.stdout.readline() == "in\n"
+    try:
+        line = the_line(run(folder, *REPRO))
+        assert f"number {first.pid}" in line and ".dvc/tmp/repro.lock" in line
+        assert first.poll() is None
+    finally:
+        processes.end(first)
+    with alone(folder / ".dvc/tmp/repro.lock", "this"):  # it went with the process
+        pass
+
+
+def test_a_stage_is_run_by_one_process_at_a_time(folder: Path) -> None:
+    lock = folder / "checkpoints/smoke/locks/train_base@smoke-resnet8"
+    with alone(lock, "this test"):
+        line = the_line(run(folder, *TRAIN))
+    assert "the stage train_base@smoke-resnet8 is being done by another process" in line
+    assert f"number {os.getpid()}" in line
+
+
+# Signals
+
+
+@pytest.mark.parametrize("to_group", [False, True], ids=["runner", "group"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_the_runner_ends_all_of_it(
+    number: signal.Signals, to_group: bool, folder: Path
+) -> None:
+    shutil.rmtree(folder / "results/smoke/pruningnet", ignore_errors=True)
+    runner = processes.start(REPRO, folder, ENVIRONMENT)
+    is_running(runner, lambda: any((folder / "checkpoints/smoke/train_pruningnet").rglob("*.pt")))
+    children = psutil.Process(runner.pid).children(recursive=True)
+    (os.killpg if to_group else os.kill)(runner.pid, number)
+    out, err = runner.communicate(timeout=60)
+    assert runner.returncode == 128 + number, out + err
+    assert "Traceback" not in out + err
+    _, alive = psutil.wait_procs(children, timeout=5)
+    assert not alive
+    assert not [p for p in (folder / "results").rglob(".*") if p.is_file()]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_a_stage_ends_it_without_a_traceback(
+    number: signal.Signals, folder: Path
+) -> None:
+    stage = processes.start(TRAIN, folder, ENVIRONMENT)
+    is_running(stage, lambda: any((folder / "checkpoints/smoke/train_base").rglob("*.pt")))
+    stage.send_signal(number)
+    out, err = stage.communicate(timeout=60)
+    assert (stage.returncode, err) == (128 + number, ""), out + err
+
+
+@pytest.mark.parametrize(
+    ("number", "says"),
+    [
+        (signal.SIGSEGV, "died of SIGSEGV"),
+        (signal.SIGABRT, "died of SIGABRT"),
+        (signal.SIGKILL, "was killed (SIGKILL)"),
+    ],
+)
+def test_a_stage_that_dies_by_a_signal_is_explained(
+    number: signal.Signals, says: str, folder: Path
+) -> None:
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    stage = processes.start(TRAIN, folder, ENVIRONMENT)
+    is_running(stage, lambda: any((folder / "checkpoints/smoke/train_base").rglob("*.pt")))
+    stage.send_signal(number)
+    out, err = stage.communicate(timeout=60)
+    assert stage.returncode == -number, out + err
+    (line,) = (line for line in err.splitlines() if line.startswith("error: "))
+    assert f"train_base@smoke-resnet8 {says}" in line and "goes on from what it has saved" in line
+
+
+# Places that cannot be written to
+
+
+@pytest.mark.parametrize("place", ["results/smoke/base", "models", "checkpoints", "runs"])
+def test_a_place_that_cannot_be_written_to_is_named(place: str, folder: Path) -> None:
+    """A file stands where a folder is needed: that stops root too, as a read-only disk would."""
+    path, aside = folder / place, folder / "aside"
+    if path.exists():
+        path.rename(aside)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("in the way\n")
+    try:
+        line = the_line(run(folder, *TRAIN))
+        assert place in line and ("Not a directory" in line or "File exists" in line)
+    finally:
+        path.unlink()
+        if aside.exists():
+            aside.rename(path)
+    done = run(folder, *TRAIN)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_dvc_folder_that_cannot_be_written_to_is_named(folder: Path) -> None:
+    shutil.rmtree(folder / ".dvc/tmp", ignore_errors=True)
+    (folder / ".dvc/tmp").write_text("in the way\n")
+    try:
+        assert ".dvc/tmp/repro.lock cannot be written (" in the_line(run(folder, *REPRO))
+    finally:
+        (folder / ".dvc/tmp").unlink()
+
+
+def test_a_full_disk_is_said_and_work_goes_on_when_there_is_room(folder: Path) -> None:
+    """Files of at most 40 kB: the checkpoint is larger, and nothing of it is left."""
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    limit = "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (40000,) * 2);"
+    limit += " sys.argv[0] = '-m'; runpy.run_module('experiments.train_base', run_name='__main__')"
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
+    line = the_line(run(folder, sys.executable, "-c", limit, "with", "model=resnet8"))
+    assert "training.pt cannot be written (File too large)" in line
+    assert not [p for p in (folder / "checkpoints/smoke/train_base").rglob("*") if p.is_file()]
+    done = run(folder, *TRAIN)
+    assert done.returncode == 0, done.stderr
+
+
+def test_words_that_set_nothing_are_refused(folder: Path) -> None:
+    line = the_line(run(folder, *TRAIN[:-1], "modl"))
+    assert "with modl: say KEY=VALUE; did you mean 'model'?" in line
+    assert "seed stands in its section" in the_line(run(folder, *TRAIN, "seed=x"))
+
+
+def test_a_record_that_is_damaged_is_one_line(folder: Path) -> None:
+    """The search split with a flipped bit: the next stage names the file."""
+    path = folder / "results/smoke/splits/search.txt"
+    whole = path.read_bytes()
+    path.write_bytes(bytes([whole[0] | 0x80]) + whole[1:])
+    try:
+        assert "search.txt" in the_line(run(folder, *TRAIN))
+    finally:
+        path.write_bytes(whole)
+    assert json.loads((folder / "results/smoke/study.json").read_text())["study"] == "smoke"
