@@ -15,10 +15,13 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from experiments.locks import only_runner
 from experiments.study import Study, load, parse
@@ -26,7 +29,8 @@ from graphpruning.errors import UserError
 from graphpruning.machine import end_on_signals, refuse
 
 DVC = (sys.executable, "-m", "dvc", "--wait-for-lock")
-PATIENCE = 10  # seconds between asking stages to end and telling them
+SECONDS_FOR_DVC = 2  # to see that its stage has ended
+SECONDS_FOR_STAGES = 10  # to remove what is half-written
 MOST_LANES = 4  # each takes memory for its images, and a GPU is shared by all
 LONG = {"train_base": 3.0, "analyse_pruningnet": 4.0}
 """How long a stage takes against the others of its round, where it is not about the same."""
@@ -103,21 +107,46 @@ def run_lanes(lanes: Sequence[Chain], flags: Sequence[str]) -> None:
 def _ended_together() -> Iterator[list["subprocess.Popen[Any]"]]:
     """Yield a list for processes that lead groups of their own; if the block fails, end them all.
 
-    Ctrl-C is what DVC and the stages end by in order. Who does not is told more plainly.
+    Stages are told first: then DVC, which waits for one, says so and puts its notes in order.
     """
     runs: list[subprocess.Popen[Any]] = []
     try:
         yield runs
     except BaseException:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # an impatient second Ctrl-C
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+        for run in runs:
+            for stage in _below(run):
+                with suppress(psutil.NoSuchProcess):
+                    stage.terminate()
+        _wait_for_end(runs, SECONDS_FOR_DVC)
+        for number in (signal.SIGTERM, signal.SIGKILL):
             for run in runs:
-                with suppress(ProcessLookupError):  # also a stage whose DVC is gone already
+                with suppress(ProcessLookupError):
                     os.killpg(run.pid, number)
-            with suppress(subprocess.TimeoutExpired):
-                for run in runs:
-                    run.wait(PATIENCE)
+            _wait_for_end(runs, SECONDS_FOR_STAGES)
         raise
+
+
+def _below(run: "subprocess.Popen[Any]") -> list[psutil.Process]:
+    try:
+        return psutil.Process(run.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _wait_for_end(runs: Sequence["subprocess.Popen[Any]"], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while any([_is_there(run) for run in runs]) and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+def _is_there(run: "subprocess.Popen[Any]") -> bool:
+    """Whether any process of the group is left: a stage may outlive the DVC that started it."""
+    run.poll()
+    try:
+        os.killpg(run.pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def _pass_on(run: "subprocess.Popen[str]") -> None:

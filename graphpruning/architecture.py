@@ -10,6 +10,7 @@ memory yet, then the SHA-256, and the numbers last.
 
 import copy
 import inspect
+import json
 import math
 import os
 import textwrap
@@ -36,8 +37,8 @@ from graphpruning.network.surgery import narrow
 from graphpruning.network.trace import trace
 from graphpruning.training.checkpoint import save_tensors
 
-LARGEST_HEADER = 2**20
-"""Bytes of a safetensors header; the longest, EfficientNetV2-L's, has a fifth of it."""
+LARGEST_HEADER = 2**23
+"""Bytes of a safetensors header; one of 1,000 tensors has a hundredth of it."""
 _FLOATS = ("F32", "F64", "F16", "BF16")
 _OTHERS = {
     torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8",
@@ -76,7 +77,7 @@ def save_architecture(
         "preprocessing": preprocessing,
         "weights": named,
     }
-    check_description(Entry(path, description))
+    check_description(Entry(path, json.loads(json.dumps(description))))
     # safetensors refuses channels_last tensors, hence contiguous.
     state = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
     with atomic(weights_path) as beside:
@@ -103,11 +104,14 @@ def load_architecture(
     misfit = f"{file} does not hold the weights of {path}"
     mend = f"get the file with SHA-256 {digest}" if digest else "give those that were saved with it"
 
-    require_file(file, "`dvc repro` or `dvc pull`, or whoever gave you the architecture,")
+    with _about(
+        f"{path}: its weights", "get them by `dvc pull`, or where the architecture is from"
+    ):
+        size = require_file(file, "`save_architecture`")
     with _about(path):
         full = full_network(made)
     with _about(misfit, mend):
-        held = _held(file)
+        held = _held(file, size, full)
         _require_names(full, held)
     with _about(path):
         places = _positions(full, tuple(description["input_size"]))
@@ -179,16 +183,20 @@ def _about(what: str | Path, mend: str = MEND) -> Iterator[None]:
         raise type(refusal)(f"{what}: {refusal}; {mend}") from refusal
 
 
-def _held(file: Path) -> Held:
-    """Read the header of a safetensors file; of the tensors themselves nothing is read.
+def _held(file: Path, size: int, full: nn.Module) -> Held:
+    """Read the header of a safetensors file of `size` bytes; of the tensors nothing is read.
 
-    The library makes sure that the file has as many bytes as the header says, and no more.
+    The library makes sure that the file has as many bytes as the header says, and no more; but it
+    maps the whole file into memory first, so that is not left to a file that is too large.
     """
     try:
         with open(file, "rb") as start:
             header = int.from_bytes(start.read(8), "little")
         if header > LARGEST_HEADER:
             raise UserError(f"it is not safetensors: its header would have {header:,} bytes")
+        most = 8 + header + 8 * sum(value.numel() for value in full.state_dict().values())
+        if size > most:
+            raise UserError(f"it has {size:,} bytes, where the network needs at most {most:,}")
         with safe_open(file, "pt") as tensors:
             parts = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118
         return {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in parts.items()}

@@ -36,16 +36,21 @@ MEND = f"get the file as {_MAKER} wrote it"
 class Entry:
     """A value in a JSON file and where it stands; every method refuses what is not wanted.
 
-    Raises `UserError`: one line with file, key, what is there, and what is expected.
+    Raises `UserError`: one line with file, key, what is there, what is expected, and `mend`, which
+    is what to do.
     """
 
-    def __init__(self, path: str | Path, value: Any, key: str = "") -> None:
-        self.path, self.value, self.key = path, value, key
+    def __init__(self, path: str | Path, value: Any, key: str = "", mend: str = MEND) -> None:
+        self.path, self.value, self.key, self.mend = path, value, key, mend
+
+    @property
+    def place(self) -> str:
+        """The file, and the key where there is one."""
+        return f"{self.path}: {self.key}" if self.key else f"{self.path}"
 
     def refusal(self, wanted: str) -> UserError:
         """Return the refusal of a value that is not `wanted`."""
-        place = f"{self.path}: {self.key}" if self.key else f"{self.path}"
-        return UserError(f"{place} is {shown(self.value)}, expected {wanted}: {MEND}")
+        return UserError(f"{self.place} is {shown(self.value)}, expected {wanted}: {self.mend}")
 
     def whole(self, least: int, most: int) -> int:
         """Return a whole number within bounds; True is none."""
@@ -70,11 +75,11 @@ class Entry:
 
     def entries(self, least: int, most: int) -> list["Entry"]:
         """Return the entries of a list with so many."""
-        if not isinstance(self.value, list | tuple) or not least <= len(self.value) <= most:
+        if not isinstance(self.value, list) or not least <= len(self.value) <= most:
             some = f"{least}" if least == most else f"{least} to {most}"
             raise self.refusal(f"a list of {some} entries")
         return [
-            Entry(self.path, value, f"{self.key}[{number}]")
+            Entry(self.path, value, f"{self.key}[{number}]", self.mend)
             for number, value in enumerate(self.value)
         ]
 
@@ -83,25 +88,26 @@ class Entry:
         if not isinstance(self.value, dict):
             raise self.refusal("an object")
         above = f"{self.key}." if self.key else ""
+        shorts = {name: name if name.isidentifier() else shown(name) for name in self.value}
         return {
-            name: Entry(self.path, value, above + (name if name.isidentifier() else shown(name)))
+            name: Entry(self.path, value, above + shorts[name], self.mend)
             for name, value in self.value.items()
         }
 
     def known(self, required: Iterable[str], optional: Iterable[str] = ()) -> dict[str, "Entry"]:
         """Return the members of an object that has all `required` keys, and no unknown one."""
         members = self.members()
-        of = f"{self.path}: {self.key}" if self.key else f"{self.path}"
         names = [*required, *optional]
         for name in members:
             if name not in names:
                 near = difflib.get_close_matches(name[:LONGEST_TEXT], names, 1, 0)
                 raise UserError(
-                    f"{of} has an unknown key {shown(name)}; did you mean {near[0]!r}? {MEND}"
+                    f"{self.place} has an unknown key {shown(name)}; did you mean {near[0]!r}? "
+                    f"{self.mend}"
                 )
         for name in required:
             if name not in members:
-                raise UserError(f"{of} has no key {name!r}: {MEND}")
+                raise UserError(f"{self.place} has no key {name!r}: {self.mend}")
         return members
 
 
@@ -109,20 +115,20 @@ def shown(value: Any) -> str:
     """What a refusal says of a value: on one line, short, and in characters that print."""
     if isinstance(value, dict):
         return f"an object of {len(value)}"
-    if isinstance(value, list | tuple):
+    if isinstance(value, list):
         return f"a list of {len(value)}"
     text = json.dumps(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def read_entry(path: str | Path, made_by: str = _MAKER) -> Entry:
+def read_entry(path: str | Path, made_by: str = _MAKER, mend: str = MEND) -> Entry:
     """Read JSON of at most `LARGEST_FILE` bytes."""
     if (size := require_file(path, made_by)) > LARGEST_FILE:
         raise UserError(
             f"{path} has {size:,} bytes, more than the {LARGEST_FILE:,} of a large architecture: "
-            f"{MEND}"
+            f"{mend}"
         )
-    return Entry(path, read_json(path, made_by))
+    return Entry(path, read_json(path, made_by), mend=mend)
 
 
 def check_description(whole: Entry) -> dict[str, Any]:
@@ -150,8 +156,7 @@ def check_image(size: Entry) -> tuple[int, ...]:
     sides = [side.whole(1, LARGEST_SIDE) for side in size.entries(3, 3)]
     if math.prod(sides) > LARGEST_IMAGE:
         raise UserError(
-            f"{size.path}: {size.key} {sides} is an image of more than {LARGEST_IMAGE:,} numbers: "
-            f"{MEND}"
+            f"{size.place} {sides} is an image of more than {LARGEST_IMAGE:,} numbers: {size.mend}"
         )
     return tuple(sides)
 
@@ -160,10 +165,10 @@ def check_widths(widths: Entry) -> dict[str, int]:
     """Return the widths: group ids, and whole numbers of channels from 1 on."""
     what = f"{widths.path} does not map groups to whole numbers of channels"
     if not isinstance(widths.value, dict):
-        raise UserError(f"{what}: it has {shown(widths.value)} there; {MEND}")
+        raise UserError(f"{what}: it has {shown(widths.value)} there; {widths.mend}")
     for name, width in widths.value.items():
         if type(width) is not int or not 1 <= width <= LARGEST_COUNT:
-            raise UserError(f"{what}: widths has {shown(width)} for {shown(name)}; {MEND}")
+            raise UserError(f"{what}: widths has {shown(width)} for {shown(name)}; {widths.mend}")
     result: dict[str, int] = widths.value
     return result
 
@@ -192,7 +197,7 @@ def _check_network(network: Entry) -> None:
 
 def _check_option(option: Entry, deepest: int) -> None:
     """A number, a text, true, false, null, or a list of these; a list of lists is one too."""
-    if isinstance(option.value, list | tuple) and deepest:
+    if isinstance(option.value, list) and deepest:
         for entry in option.entries(0, LONGEST_LIST):
             _check_option(entry, deepest - 1)
     elif isinstance(option.value, str):

@@ -31,7 +31,8 @@ def describe(
     the entry `narrowed` has MACs and parameters at these widths. Raises `UserError` for a network
     or widths that do not exist or do not fit.
     """
-    check_image(Entry("inspect", list(input_size), "input size"))
+    sides = [int(side) for side in input_size]
+    check_image(Entry("inspect", sides, "input size", "choose another"))
     make = builder(model, num_classes, input_size[0])
     graph = trace(full_network(make), input_size)
     return {"model": make.name, **describe_graph(graph, widths)}
@@ -62,7 +63,7 @@ def read_widths(path: str | Path) -> dict[str, int]:
 
     Raises `UserError` for a file with anything else.
     """
-    found = read_entry(path, "you, or `python -m graphpruning prune`,")
+    found = read_entry(path, "you, or `python -m graphpruning prune`,", "give channels by group")
     nested = isinstance(found.value, dict) and "widths" in found.value
     return check_widths(found.members()["widths"] if nested else found)
 

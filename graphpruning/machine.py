@@ -52,6 +52,8 @@ def end_on_signals() -> None:
 
 
 def _end(number: int, frame: FrameType | None) -> NoReturn:
+    for another in (signal.SIGTERM, signal.SIGINT):  # would interrupt what is being put in order
+        signal.signal(another, signal.SIG_IGN)
     raise SystemExit(128 + number)
 
 

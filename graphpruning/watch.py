@@ -8,9 +8,9 @@ import atexit
 import faulthandler
 import os
 import re
-import signal
 import subprocess
 import sys
+from contextlib import suppress
 
 DONE = b"\nended by itself\n"
 _SIGNALS = {
@@ -41,7 +41,8 @@ def watch(what: str) -> None:
     reading, writing = os.pipe()
     command = [sys.executable, "-I", "-S", __file__, what]
     try:
-        subprocess.Popen(command, stdin=reading, stdout=subprocess.DEVNULL)
+        # In a group of its own: what ends the whole group is not meant for who tells of it.
+        subprocess.Popen(command, stdin=reading, stdout=subprocess.DEVNULL, process_group=0)
     except OSError:  # no memory for a second process: the work is more important
         os.close(writing)
         return
@@ -51,7 +52,8 @@ def watch(what: str) -> None:
 
     def done() -> None:
         faulthandler.disable()
-        os.write(writing, DONE)
+        with suppress(OSError):  # somebody has ended the watcher
+            os.write(writing, DONE)
         os.close(writing)
 
     atexit.register(done)
@@ -73,7 +75,6 @@ def explained(what: str, written: bytes) -> str | None:
 
 def main(what: str) -> None:
     """Wait for the end of the other process, and say what brought it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C means that one, which answers it
     if line := explained(what, sys.stdin.buffer.read()):
         print(f"error: {line}", file=sys.stderr, flush=True)
 

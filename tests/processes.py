@@ -59,5 +59,6 @@ def end(process: "subprocess.Popen[str]") -> None:
 
 
 def _end_with_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # tests in the background have it ignored
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, signal.SIGTERM)

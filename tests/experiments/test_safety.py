@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import shutil
 import signal
 import subprocess
@@ -203,7 +202,8 @@ def test_a_stage_is_run_by_one_process_at_a_time(folder: Path) -> None:
 def test_a_signal_to_the_runner_ends_all_of_it(
     number: signal.Signals, to_group: bool, folder: Path
 ) -> None:
-    shutil.rmtree(folder / "results/smoke/pruningnet", ignore_errors=True)
+    for done in ("results/smoke/pruningnet", "checkpoints"):
+        shutil.rmtree(folder / done, ignore_errors=True)
     runner = processes.start(REPRO, folder, ENVIRONMENT)
     is_running(runner, lambda: any((folder / "checkpoints/smoke/train_pruningnet").rglob("*.pt")))
     children = psutil.Process(runner.pid).children(recursive=True)
@@ -220,6 +220,7 @@ def test_a_signal_to_the_runner_ends_all_of_it(
 def test_a_signal_to_a_stage_ends_it_without_a_traceback(
     number: signal.Signals, folder: Path
 ) -> None:
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     stage = processes.start(TRAIN, folder, ENVIRONMENT)
     is_running(stage, lambda: any((folder / "checkpoints/smoke/train_base").rglob("*.pt")))
     stage.send_signal(number)
@@ -282,10 +283,8 @@ def test_a_dvc_folder_that_cannot_be_written_to_is_named(folder: Path) -> None:
 def test_a_full_disk_is_said_and_work_goes_on_when_there_is_room(folder: Path) -> None:
     """Files of at most 40 kB: the checkpoint is larger, and nothing of it is left."""
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    limit = "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (40000,) * 2);"
-    limit += " sys.argv[0] = '-m'; runpy.run_module('experiments.train_base', run_name='__main__')"
-    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
-    line = the_line(run(folder, sys.executable, "-c", limit, "with", "model=resnet8"))
+    limited = ("bash", "-c", 'ulimit -f 40 && exec "$@"', "-", *TRAIN)
+    line = the_line(run(folder, *limited))
     assert "training.pt cannot be written (File too large)" in line
     assert not [p for p in (folder / "checkpoints/smoke/train_base").rglob("*") if p.is_file()]
     done = run(folder, *TRAIN)
