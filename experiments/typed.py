@@ -92,7 +92,7 @@ def _key(key: Any, where: str) -> str:
     """A budget may stand as a number, as in the list of budgets."""
     if not isinstance(key, str | float | int) or isinstance(key, bool):
         raise UserError(f"{where}: the key {reprlib.repr(key)} is no name")
-    return key if isinstance(key, str) else f"{key:g}"
+    return key if isinstance(key, str) else f"{_finite(key, where):g}"
 
 
 def nearest(word: Any, known: Any) -> str:

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from graphpruning.errors import UserError
 from graphpruning.machine import is_writer
@@ -87,10 +87,8 @@ def read_text(path: str | Path, made_by: str) -> str:
     try:
         with open(path, encoding="utf-8") as file:
             text = file.read(LARGEST_TEXT + 1)
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path} is not text in UTF-8 (byte {error.start + 1}): {made_by} makes it anew"
-        ) from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not text in UTF-8: {made_by} makes it anew") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror})") from None
     if len(text) > LARGEST_TEXT:
@@ -143,26 +141,40 @@ def sha256(path: str | Path) -> str:
 def alone(path: str | Path, what: str) -> Iterator[None]:
     """Hold `path` as a lock inside the block; `UserError` when another process does.
 
-    The lock goes with the process that holds it, however that ends; the file, which stays, has the
-    number of the last one. `what` says what only one process at a time may do.
+    The lock goes with the process that holds it, however that ends; the file goes with the block.
+    `what` says what only one process at a time may do.
     """
     path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    except OSError as error:
-        raise unwritable(error, path) from error
-    with open(handle, "r+", encoding="ascii", errors="replace") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            other = file.read(20).strip() or "unknown"
-            raise UserError(
-                f"{what} is being done by another process (number {other}, which holds {path}): "
-                "wait for it, or end it"
-            ) from None
+    with _locked(path, what) as file:
         with suppress(OSError):  # a full disk: the number is for the message alone
             file.truncate()
             file.write(f"{os.getpid()}\n")
             file.flush()
-        yield
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _locked(path: Path, what: str) -> TextIO:
+    """The file, open and locked, and not one that its last holder has just removed."""
+    while True:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            raise unwritable(error, path) from error
+        file = open(handle, "r+", encoding="ascii", errors="replace")  # noqa: SIM115
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            other = file.read(20).strip() or "unknown"
+            file.close()
+            raise UserError(
+                f"{what} is being done by another process (number {other}, which holds {path}): "
+                "wait for it, or end it"
+            ) from None
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(handle), os.stat(path)):
+                return file
+        file.close()

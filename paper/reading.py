@@ -19,7 +19,7 @@ from graphpruning.files import parse_json, read_text
 from graphpruning.names import require_plain
 
 _WHOLE = r"-?[0-9]{1,18}"
-_DECIMAL = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?"
+_DECIMAL = r"[+-]?([0-9]{1,18}\.?[0-9]{0,18}|\.[0-9]{1,18})([eE][+-]?[0-9]{1,3})?"
 _BREAKING = {"Cc", "Cs", "Zl", "Zp"}
 """Unicode categories that end a line, steer a terminal, or are no text in UTF-8."""
 

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -67,10 +66,15 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_tables_are_made_from_its_files(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """All but the sidecars, which a stage's command line adds."""
-    for folder in ("splits", *(f"{stage}/{model}" for stage in STAGES for model in MODELS)):
-        shutil.copy(
-            ROOT / "results/desk/splits/run.json", made / f"results/pretrained/{folder}/run.json"
-        )
+    sidecar = json.loads((ROOT / "results/desk/splits/run.json").read_text())
+    of_model = {
+        f"{folder}/{model}": f"{stage}@pretrained-{model}"
+        for folder, stage in zip(STAGES, ("train_base", "correlation"), strict=True)
+        for model in MODELS
+    }
+    for folder, stage in {"splits": "prepare@pretrained", **of_model}.items():
+        its = sidecar | {"stage": stage, "record": f"records/{stage}"}
+        (made / f"results/pretrained/{folder}/run.json").write_text(json.dumps(its))
     assert tables.main([str(made / "results/pretrained")]) == 0, capsys.readouterr().err
     text = (made / "results/pretrained/tables/table1_correlation.md").read_text()
     assert "In mobilenet_v1 no block has a shortcut" in text

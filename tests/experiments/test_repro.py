@@ -117,6 +117,7 @@ def called(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         return subprocess.CompletedProcess(command, int("status" in command))
 
     monkeypatch.setattr(repro.subprocess, "run", run)
+    monkeypatch.setattr(repro, "_call", run)
     monkeypatch.setattr(repro, "decide_precision", lambda study: None)
     monkeypatch.setattr(repro, "lanes_for", lambda study: 2)
     return calls

@@ -1,0 +1,38 @@
+"""A sample of `python -m tests.fuzz`, and that it would see a fault."""
+
+import random
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from graphpruning.errors import UserError
+from tests.fuzz import OUTCOMES, Target, flipped, fuzz, outcome
+
+
+def test_no_damaged_file_has_another_outcome_than_accepted_or_refused(tmp_path: Path) -> None:
+    log = tmp_path / "faults"
+    counts = fuzz(cases=25, seed=1, seconds=30, log=log)
+    assert not log.exists(), log.read_text()
+    assert "elsewhere" not in counts
+    for kind, found in counts.items():
+        assert found.total() >= 5 and found["refused"] > 0, (kind, found)
+
+
+@pytest.mark.parametrize("fault", OUTCOMES[2:])
+def test_a_fault_is_seen(fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"whole")
+
+    def read() -> NoReturn:
+        if fault == "hang":
+            while True:
+                pass
+        if fault == "changed":
+            path.write_bytes(b"other")
+            raise UserError("no")
+        raise KeyError(fault)
+
+    monkeypatch.setattr("tests.fuzz.SECONDS", 0.2)
+    assert outcome(Target(path, flipped, read), random.Random(0))[0] == fault
+    assert path.read_bytes() == b"whole"
