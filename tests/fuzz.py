@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from copy import deepcopy
 from dataclasses import dataclass
@@ -311,16 +311,21 @@ def fuzz(cases: int, seed: int, seconds: float, log: Path | None = None) -> dict
     return counts
 
 
-def main() -> int:
-    """Print a line a kind; faults go to a file too."""
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    options = argparse.ArgumentParser(
         prog="python -m tests.fuzz", description=__doc__.split("\n")[0]
     )
-    parser.add_argument("--cases", type=int, default=200, help="of each kind (default: 200)")
-    parser.add_argument("--seed", type=int, default=0, help="(default: 0)")
-    parser.add_argument("--seconds", type=float, default=120, help="a kind at most (default: 120)")
-    parser.add_argument("--log", type=Path, help="a file for the faults")
-    options = parser.parse_args()
+    options.add_argument("--cases", type=int, default=200, help="of each kind (default: 200)")
+    options.add_argument("--seed", type=int, default=0, help="(default: 0)")
+    options.add_argument("--seconds", type=float, default=120, help="a kind at most (default: 120)")
+    options.add_argument("--log", type=Path, help="a file for the faults")
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print a line a kind; faults go to a file too."""
+    options = parser().parse_args(arguments)
     counts = fuzz(options.cases, options.seed, options.seconds, options.log)
     print(f"{'kind':<14}" + "".join(f"{name:>11}" for name in OUTCOMES))
     for kind, found in counts.items():

@@ -88,14 +88,19 @@ def run_killed(folder: Path, times: int, draw: random.Random) -> int:
         shutil.rmtree(folder / ".dvc/cache", ignore_errors=True)
 
 
-def main() -> int:
-    """Say how it went."""
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    options = argparse.ArgumentParser(
         prog="python -m tests.kills", description=str(__doc__).split("\n")[0]
     )
-    parser.add_argument("--times", type=int, default=50, help="(default: 50)")
-    parser.add_argument("--seed", type=int, default=0, help="(default: 0)")
-    options = parser.parse_args()
+    options.add_argument("--times", type=int, default=50, help="(default: 50)")
+    options.add_argument("--seed", type=int, default=0, help="(default: 0)")
+    return options
+
+
+def main() -> int:
+    """Say how it went."""
+    options = parser().parse_args()
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         project = copy_repository(Path(folder))
