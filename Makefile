@@ -33,7 +33,7 @@ plan: $(READY) ## what STUDY=name (or params.yaml) costs; FLAGS=--measure: at th
 tables: $(READY) ## tables, figures, report from results (of STUDY=name, or params.yaml's)
 	@study=$${STUDY:-$$($(STUDY_NAME))} && for part in tables figures report; do \
 	  $(IN_VENV) python -m paper.$$part "results/$$study" || exit; done && \
-	$(IN_VENV) python -m paper.verdicts
+	$(IN_VENV) python -m paper.verdicts && $(IN_VENV) python -m paper.readme
 
 compare: $(READY) ## your own method's results (METHOD=my_results.csv) beside those of STUDY
 	@test -n "$(METHOD)" || { echo "error: say METHOD=my_results.csv" >&2; exit 2; }

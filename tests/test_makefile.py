@@ -75,7 +75,7 @@ def test_tables_take_the_named_study_or_that_of_the_parameters(project: Path) ->
     )
     for arguments, study in (["tables"], "desk"), (["tables", "STUDY=cifar10"], "cifar10"):
         expected = [f"-m paper.{part} results/{study}" for part in ("tables", "figures", "report")]
-        expected.append("-m paper.verdicts")
+        expected += ["-m paper.verdicts", "-m paper.readme"]
         assert make(project, *arguments).stdout.splitlines() == expected
 
 

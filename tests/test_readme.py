@@ -12,14 +12,21 @@ from benchmarks.harness import markdown
 from graphpruning import UserError
 from graphpruning.__main__ import main
 from graphpruning.network.zoo import build
+from paper import overview, readme
 from tests.coloured_images import coloured_images
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+PAGES = [README, *(page.read_text() for page in sorted((ROOT / "docs").glob("*.md")))]
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+    """Of README first, then of docs/."""
+    return [
+        block
+        for page in PAGES
+        for block in re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)
+    ]
 
 
 def commands(program: str) -> list[list[str]]:
@@ -104,31 +111,38 @@ def test_the_named_architecture_is_committed_and_asks_for_its_weights_only() -> 
         assert "its weights" in str(refusal) and "dvc pull" in str(refusal)
 
 
-@pytest.mark.parametrize(("study", "mark"), [("desk", "results"), ("cifar10", "results cifar10")])
-def test_the_results_are_those_of_the_committed_study(study: str, mark: str) -> None:
-    shown = README.split(f"<!-- {mark} -->")[1].split(f"<!-- /{mark} -->")[0].strip()
-    assert shown == (ROOT / f"results/{study}/tables/table3_main.md").read_text().strip()
+def test_what_is_quoted_of_the_results_is_what_they_say() -> None:
+    for page, text in readme.render().items():
+        assert page.read_text() == text, f"{page}: make tables"
 
 
-@pytest.mark.parametrize(
-    ("study", "words"),
-    [("desk", "The claims in these runs"), ("cifar10", "The claims in this run")],
-)
-def test_the_verdicts_are_those_of_the_committed_report(study: str, words: str) -> None:
-    report = (ROOT / f"results/{study}/report.html").read_text()
-    verdicts = re.findall(r'class="verdict">. ([a-z ]+)</span>', report)
-    shown = ", ".join(f"C{number} {verdict}" for number, verdict in enumerate(verdicts, start=1))
-    assert len(verdicts) == 5 and f"{words}: {shown}." in README
+def test_a_page_without_its_marks_is_named(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("<!-- one -->\nold\n<!-- /one -->\nrest\n")
+    assert readme.filled(page, {"one": "new"}) == "<!-- one -->\nnew\n<!-- /one -->\nrest\n"
+    with pytest.raises(UserError, match=r"page\.md lacks the marks <!-- two -->"):
+        readme.filled(page, {"two": "new"})
+
+
+def test_the_picture_of_the_method_is_drawn_by_its_script(tmp_path: Path) -> None:
+    picture = tmp_path / "method.png"
+    overview.write(picture)
+    assert picture.read_bytes() == (ROOT / "docs/method.png").read_bytes()
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 170
 
 
 def test_every_file_and_make_target_that_is_named_exists() -> None:
-    for path in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+    """Files that docs/ names: see test_docs.py."""
+    for path in re.findall(r"\]\((?!http)([^)#]+)\)", README.replace("\n", " ")):
         assert (ROOT / path).exists(), path
     makefile = (ROOT / "Makefile").read_text()
-    for target in set(re.findall(r"make ([a-z]+)", README)):
+    for target in set(re.findall(r"`make ([a-z]+)", "".join(PAGES))):
         rule = rf"^{target}:|^[a-z ]*\b{target}\b[a-z ]*:"
         assert re.search(rule, makefile, re.MULTILINE), target
 
 
 def test_the_table_of_benchmarks_is_what_was_measured() -> None:
-    assert markdown(ROOT / "benchmarks/results") in README
+    assert markdown(ROOT / "benchmarks/results") in (ROOT / "docs/benchmarks.md").read_text()
