@@ -46,15 +46,16 @@ data: $(READY) ## fetch Fashion-MNIST, if it is not there yet
 # A file's tests share what they prepared, so a file stays with one process; each has one thread.
 # In their own order, the long files come first, and no process ends with one alone.
 test: $(READY) ## run the tests, in two processes
-	$(IN_VENV) OMP_NUM_THREADS=1 pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+	$(IN_VENV) OMP_NUM_THREADS=1 pytest -q -n 2 --max-worker-restart 0 --dist loadfile --no-loadscope-reorder
 
 bench: $(READY) ## measure what is fast, against what (IMAGES=folder: loading too); nothing else may run
 	@$(IN_VENV) python -m benchmarks $(if $(IMAGES),--images $(IMAGES))
 
-lint: $(READY) ## check style, format and types
+lint: $(READY) ## check style, format, types and imports
 	$(IN_VENV) ruff check
 	$(IN_VENV) ruff format --check
 	$(IN_VENV) mypy
+	$(IN_VENV) lint-imports --no-logo
 
 $(READY): requirements.lock pyproject.toml
 	@for python in python3.11 python3; do \

@@ -102,7 +102,7 @@ def test_plan_fails_with_its_refusal(project: Path) -> None:
 def test_tests_run_in_two_processes_of_one_thread(project: Path) -> None:
     ready_environment(project, "exit 0")
     executable(project / ".venv/bin/pytest", 'echo "$OMP_NUM_THREADS $@"')
-    called = "1 -q -n 2 --dist loadfile --no-loadscope-reorder"
+    called = "1 -q -n 2 --max-worker-restart 0 --dist loadfile --no-loadscope-reorder"
     assert called in make(project, "test").stdout.splitlines()
 
 
