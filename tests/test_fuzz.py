@@ -14,7 +14,7 @@ def test_no_damaged_file_has_another_outcome_than_accepted_or_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     log = tmp_path / "faults"
-    status = main(["--cases", "25", "--seed", "1", "--seconds", "30", "--log", str(log)])
+    status = main(["--cases", "12", "--seed", "1", "--seconds", "30", "--log", str(log)])
     assert not log.exists(), log.read_text()
     head, *lines = capsys.readouterr().out.splitlines()
     assert status == 0 and head.split() == ["kind", *OUTCOMES] and len(lines) == 7
