@@ -27,7 +27,7 @@ from typing import Any
 from experiments.study import PARAMS, Study, load, nearest, parse
 from graphpruning.distributed import barrier, world
 from graphpruning.errors import UserError
-from graphpruning.files import alone, read_text, write_json, write_text
+from graphpruning.files import alone, read_text, unwritable, write_json, write_text
 from graphpruning.machine import end_on_signals, is_writer, launched, processor, refuse
 from graphpruning.watch import watch
 
@@ -221,7 +221,7 @@ class _Records(FileStorageObserver):
         try:
             return super().started_event(*arguments, **values)
         except OSError as error:  # Sacred would print its traceback
-            raise SystemExit(refuse(error)) from None
+            raise SystemExit(refuse(unwritable(error, error.filename or RUNS))) from None
 
 
 def check_words(words: Sequence[str], items: Sequence[str]) -> None:

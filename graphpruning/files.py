@@ -56,7 +56,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
             beside.unlink()
 
 
-def unwritable(error: OSError, path: str | Path) -> Exception:
+def unwritable(error: OSError, path: str | Path) -> UserError | OSError:
     """The refusal that stands for a failed write to `path`; other errors come back as they are."""
     if error.errno is None or error.errno not in _NO_PLACE:
         return error

@@ -65,7 +65,7 @@ def save(folder: Path, name: str, model: nn.Module, size: tuple[int, ...]) -> nn
 
 @contextmanager
 def refused(words: str = "") -> Iterator[None]:
-    """The block raises a `UserError` of one line with these words, within `SECONDS` of a processor."""
+    """The block raises a `UserError` of one line with these words, in `SECONDS` of a processor."""
     start = time.process_time()
     with pytest.raises(UserError) as refusal:
         yield

@@ -17,6 +17,7 @@ from torch import nn
 
 from graphpruning import UserError, load_architecture, prune
 from graphpruning.__main__ import main
+from graphpruning.files import alone
 from graphpruning.network.zoo import build
 from graphpruning.pruning import _recipes
 from graphpruning.training.data import Preprocessing, load, prepared
@@ -224,7 +225,19 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
 
 
 def test_a_finished_run_is_not_overwritten(pruned: Path, images: Path) -> None:
+    """Nor does anything stay that a run killed at its very end could not remove."""
+    before = {path: path.read_bytes() for path in pruned.iterdir() if path.is_file()}
+    (pruned / "checkpoints").mkdir()
+    (pruned / "checkpoints" / "final.pt").write_text("no longer needed")
     assert "holds a finished run" in refusal(images, pruned)
+    assert {path: path.read_bytes() for path in pruned.iterdir()} == before
+
+
+def test_two_runs_do_not_write_into_one_folder(images: Path, tmp_path: Path) -> None:
+    with alone(tmp_path / "out/checkpoints/lock", "the first run"):
+        said = refusal(images, tmp_path / "out")
+    assert f"pruning into {tmp_path / 'out'} is being done by another process" in said
+    assert not list((tmp_path / "out/checkpoints").iterdir())
 
 
 def test_a_network_with_other_classes_than_the_folder(images: Path, tmp_path: Path) -> None:
