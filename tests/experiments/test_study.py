@@ -18,6 +18,7 @@ from experiments.study import (
 )
 from graphpruning import methods
 from graphpruning.errors import UserError
+from graphpruning.network.zoo import build
 from graphpruning.pruningnet.aggregator import CONDITIONINGS
 
 ROOT = Path(__file__).parents[2]
@@ -95,6 +96,36 @@ def test_the_default_study_is_desk() -> None:
         ("seeds", [], "seeds: the list is empty"),
         ("models", [], "models: the list is empty"),
         ("data.mean", [], "data: mean: the list is empty"),
+        ("data.seed", -1, "data: seed: -1 does not lie between 0 and 9223372036854775807"),
+        ("base.seed", 2**63, "base: seed: 9223372036854775808 does not lie between 0"),
+        ("analysis.seed", -(10**400), "analysis: seed: "),
+        ("seeds", ["-1"], "seeds: '-1'"),
+        ("seeds", ["0+9999999999999999999"], "does not lie between 0 and 9223372036854775807"),
+        ("seeds", ["0+1", "1"], "seeds: '1' stands twice"),
+        ("seeds", ["\u00b2"], "seeds: '\u00b2'"),
+        ("models", ["resnet20", "resnet20"], "models: 'resnet20' stands twice"),
+        ("budgets", [0.5, "0.5"], "budgets: '0.5' stands twice"),
+        ("methods", ["amc", "amc"], "methods: 'amc' stands twice"),
+        ("pruningnet.conditionings", ["graph", "block", "none", "graph"], "'graph' stands twice"),
+        ("threads", 1_000_000, "threads: 1000000 does not lie between 1 and 1024"),
+        ("data.pad", "1e30", "data: pad: int is expected, not '1e30'"),
+        ("data.pad", 10**30, "data: pad: 1000000000000000000000000000000 does not lie between"),
+        ("base.recipe.lr", 10**400, "is no finite number"),
+        ("base.recipe.lr", float("inf"), "lr: inf is no finite number"),
+        ("base.recipe.epochs", float("nan"), "epochs: nan is no finite number"),
+        ("search.evolution.mutation_probability", float("nan"), "nan is no finite number"),
+        ("search.evolution.mutation_probability", 7, "7.0 does not lie between 0 and 1"),
+        ("search.evolution.parents", 9, "population: 8 does not lie between 9 and"),
+        ("search.agent.noise_decay", 1.5, "noise_decay: 1.5 does not lie between 0 and 1"),
+        ("space.smallest", 0, "space: smallest: 0.0 is no share above 0"),
+        ("space.ratios", [0.5, 1.5], "space: ratios[1]: 1.5 is no share"),
+        ("space.divisor", 0, "space: divisor: 0 does not lie between 1 and"),
+        ("space.filled", 1.1, "space: filled: 1.1 does not lie between 0 and 1"),
+        ("data.std", [0.0], "data: std[0]: 0.0 is not above 0"),
+        ("data.root", "a\0b", "data: root: 'a\\x00b' is no path"),
+        ("title", "two\nlines", "title: 'two\\nlines' is no line of text"),
+        ("networks.resnet20.budgets", {10**400: 0.5}, "is no finite number"),
+        ("search.reconstruction.points", 0, "points: 0 does not lie between 1 and"),
     ],
 )
 def test_what_does_not_fit_is_named_in_one_line(path: str, value: Any, says: str) -> None:
@@ -149,6 +180,43 @@ def test_files_that_are_no_study(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not YAML") as refusal:
         load(tmp_path / "params.yaml")
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("a: 1\nb: 2\na: 3\n", "the key 'a' stands twice"),
+        ("a: {b: 1, b: 2}\n", "the key 'b' stands twice"),
+        ("a: 2020-13-45\n", "is not YAML: month must be in 1..12"),
+        ("a: " + "9" * 5000, "is not YAML"),
+        ("[" * 1500 + "]" * 1500, "nested too deeply"),
+        ("a: &a [1]\n" + "".join(
+            f"{chr(98 + n)}: &{chr(98 + n)} [{', '.join(['*' + chr(97 + n)] * 9)}]\n"
+            for n in range(9)
+        ), "more than 20,000 values"),
+        ("a: &a [*a]\n", "more than 20,000 values"),
+        ("!!python/object/apply:os.system [true]\n", "is not YAML"),
+        ("a: \x01\n", "is not YAML"),
+    ],
+)  # fmt: skip
+def test_yaml_that_is_no_study(text: str, says: str, tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError) as refusal:
+        load(path)
+    message = str(refusal.value)
+    assert says in message and str(path) in message and len(message.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "options", [{"width": width} for width in (-8, 7.5, [8], 10**30, "8", None, True)]
+)
+def test_an_option_that_gives_no_network_is_refused_when_it_is_built(
+    options: dict[str, Any],
+) -> None:
+    with pytest.raises(UserError) as refusal:
+        build("resnet20", 10, 1, **options)
+    assert "resnet20" in str(refusal.value) and len(str(refusal.value).splitlines()) == 1
 
 
 def test_methods_name_the_nearest_and_their_source() -> None:
