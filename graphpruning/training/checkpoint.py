@@ -132,12 +132,12 @@ class _Sink:
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file = file
-        self.refused: OSError | None = None
+        self.refused: BaseException | None = None
 
     def write(self, data: bytes) -> int:
         try:
             return self.file.write(data)
-        except OSError as error:
+        except BaseException as error:  # also what a signal raises meanwhile
             self.refused = error
             raise
 

@@ -1,4 +1,6 @@
+import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -101,3 +103,23 @@ def test_a_checkpoint_with_a_flipped_bit_is_ignored_or_the_same(
         assert held is None or (
             torch.equal(held["weight"], state["weight"]) and held["records"] == state["records"]
         )
+
+
+def test_what_ends_the_process_while_a_checkpoint_is_written_is_not_swallowed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal's SystemExit arrives within `torch.save`, which makes a RuntimeError of it."""
+
+    class Interrupted(io.FileIO):
+        writes = 0
+
+        def write(self, data: Any) -> int:
+            Interrupted.writes += 1
+            if Interrupted.writes == 2:
+                raise SystemExit(143)
+            return super().write(data)
+
+    monkeypatch.setattr("graphpruning.training.checkpoint.open", Interrupted, raising=False)
+    with pytest.raises(SystemExit):
+        Checkpoint(tmp_path / "checkpoint.pt", {}).save({"weight": torch.ones(1000)})
+    assert not list(tmp_path.iterdir())
