@@ -7,7 +7,7 @@ export DVC_NO_ANALYTICS = 1
 READY = .venv/.ready
 # Stages call `python`: the one of the environment comes first.
 IN_VENV = env PATH="$(CURDIR)/.venv/bin:$$PATH"
-STUDY_NAME = $(IN_VENV) python -m experiments.study study
+STUDY_NAME = $(IN_VENV) python -m experiments.common.study study
 
 .PHONY: help repro rerun study plan tables compare data test bench lint
 
@@ -18,7 +18,7 @@ repro: ## run the study of params.yaml, from the data to the report; what is up 
 rerun: ## run every stage of the study again, even those that are up to date
 rerun: FLAGS = --force
 repro rerun: $(READY)
-	@if test "$$($(IN_VENV) python -m experiments.study data.name)" = fashion_mnist; then \
+	@if test "$$($(IN_VENV) python -m experiments.common.study data.name)" = fashion_mnist; then \
 	  $(IN_VENV) python -m experiments.fetch_data || exit; fi; \
 	$(IN_VENV) python -m experiments.repro $(FLAGS)
 

@@ -14,8 +14,8 @@ import torch
 
 from benchmarks import candidate, costs, loading, pruningnet_step, scaling, starts
 from benchmarks.harness import Row, machine, matrix_rate, memory_rate, show, write
-from graphpruning.errors import UserError
-from graphpruning.machine import refuse
+from graphpruning.common.errors import UserError
+from graphpruning.common.machine import refuse
 
 DATA, CHECKPOINTS = Path("data"), Path("checkpoints/benchmarks")
 PARTS: dict[str, Callable[[], list[Row]]] = {
@@ -52,8 +52,10 @@ def main(arguments: list[str] | None = None) -> int:
         return refuse(refusal)
     print(f"{machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
     rates = (matrix_rate(torch.float32), matrix_rate(torch.bfloat16))
-    print("floors: {:.0f} GMAC/s in fp32, {:.0f} in bf16;".format(*(r / 1e9 for r in rates)),
-          f"{memory_rate() / 1e9:.0f} GB/s")  # fmt: skip
+    print(
+        "floors: {:.0f} GMAC/s in fp32, {:.0f} in bf16;".format(*(r / 1e9 for r in rates)),
+        f"{memory_rate() / 1e9:.0f} GB/s",
+    )
     print(show(table))
     return 0
 

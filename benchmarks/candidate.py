@@ -27,25 +27,27 @@ from graphpruning.search.environment import PruningEnv
 from graphpruning.search.evaluator import Evaluator
 from graphpruning.search.states import AggregatedState
 from graphpruning.training.checkpoint import load_weights, save_weights
-from graphpruning.training.data import (
-    Batch,
-    ImageSet,
-    Preprocessing,
-    fashion_mnist,
-    prepared,
-    split,
-)
+from graphpruning.training.datasets import fashion_mnist
 from graphpruning.training.fabric import make_fabric, precision
+from graphpruning.training.images import Batch, ImageSet, prepared
 from graphpruning.training.loop import fit
+from graphpruning.training.preprocessing import Preprocessing
 from graphpruning.training.recipe import Recipe
+from graphpruning.training.splits import split
 
 SEARCH, RECALIBRATION, LOADED = 2000, 2000, 100 * 128
 AGREEING = 50  # candidates whose accuracies are compared
 HOW = Preprocessing(mean=(0.2860,) * 3, std=(0.3530,) * 3, pad=2, flip=True)
 RECIPE = Recipe(
-    epochs=3, batch_size=128, lr=0.1, schedule="linear", warmup_epochs=0.1, label_smoothing=0.1,
-    clip=5, images_per_epoch=None,
-)  # fmt: skip
+    epochs=3,
+    batch_size=128,
+    lr=0.1,
+    schedule="linear",
+    warmup_epochs=0.1,
+    label_smoothing=0.1,
+    clip=5,
+    images_per_epoch=None,
+)
 
 
 class TrainingLoader:
@@ -83,9 +85,12 @@ class Judges:
         generator = torch.Generator().manual_seed(0)
         augmented = images.select(parts.calibration).augmented(HOW, generator)
         self.ours = Evaluator(
-            graph, net.weights, prepared(augmented, HOW, 250), prepared(search, HOW, 250),
+            graph,
+            net.weights,
+            prepared(augmented, HOW, 250),
+            prepared(search, HOW, 250),
             self.fabric.autocast,
-        )  # fmt: skip
+        )
         loader = TrainingLoader(train)
         self.exact = Evaluator(graph, net.weights, loader, prepared(search, HOW, 128))
 
@@ -96,10 +101,16 @@ class Judges:
         kept = checkpoints / f"{self.name}-{digest}.safetensors"
         if not kept.exists():
             fit(
-                self.fabric, net, train, HOW, RECIPE, 0, name=f"PruningNet of {self.name}",
+                self.fabric,
+                net,
+                train,
+                HOW,
+                RECIPE,
+                0,
+                name=f"PruningNet of {self.name}",
                 step=RandomWidthStep(self.space, RECIPE.label_smoothing),
                 optimizer=partial(CroppedSGD, net),
-            )  # fmt: skip
+            )
             save_weights(kept, net.state_dict())
         load_weights(kept, net)
 
@@ -128,10 +139,14 @@ def time_row(judges: Judges) -> Row:
     found = alternate({"ours": partial(judge, judges.ours), "exact": partial(judge, judges.exact)})
     widths = [w for repeat in range(5) for w in judges.candidates(each, seed=repeat + 1)]
     return Row(
-        f"a candidate of {judges.name}, {SEARCH} images", "100 batches of the loader, fp32", "s",
-        [t / each for t in found["ours"]], [t / each for t in found["exact"]], 0.25,
+        f"a candidate of {judges.name}, {SEARCH} images",
+        "100 batches of the loader, fp32",
+        "s",
+        [t / each for t in found["ours"]],
+        [t / each for t in found["exact"]],
+        0.25,
         floor=judges.floor(widths),
-    )  # fmt: skip
+    )
 
 
 def agreement(judges: Judges) -> list[Row]:
@@ -149,18 +164,32 @@ def agreement(judges: Judges) -> list[Row]:
     what = f"{AGREEING} candidates of {judges.name}"
     return [
         Row(f"{what}: mean distance of accuracy", "1 point", "points", [distance], [1.0], 0.3),
-        Row(f"{what}: rank correlation", "1", "", [rank_correlation(ours, exact)], [1.0], 0.98,
-            at_least=True),
+        Row(
+            f"{what}: rank correlation",
+            "1",
+            "",
+            [rank_correlation(ours, exact)],
+            [1.0],
+            0.98,
+            at_least=True,
+        ),
         Row(f"{what}, the reference asked again: mean distance", "1 point", "points", [own], [1.0]),
-        Row(f"{what}, the reference asked again: rank correlation", "1", "",
-            [rank_correlation(again, exact)], [1.0]),
-    ]  # fmt: skip
+        Row(
+            f"{what}, the reference asked again: rank correlation",
+            "1",
+            "",
+            [rank_correlation(again, exact)],
+            [1.0],
+        ),
+    ]
 
 
 def rank_correlation(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
     """Spearman's, with the mean rank for equal values."""
-    ranks = [np.array([(v > values).sum() + (v == values).sum() / 2 for v in values])
-             for values in (one, other)]  # fmt: skip
+    ranks = [
+        np.array([(v > values).sum() + (v == values).sum() / 2 for v in values])
+        for values in (one, other)
+    ]
     return float(np.corrcoef(ranks)[0, 1])
 
 
@@ -182,9 +211,13 @@ def episode_row(judges: Judges) -> Row:
 
     taken = alternate({"agent": play, "judge": judge})
     return Row(
-        f"environment and DDPG, an episode, {judges.name}", "judging its candidate", "s",
-        [t / episodes for t in taken["agent"]], [t / episodes for t in taken["judge"]], 0.1,
-    )  # fmt: skip
+        f"environment and DDPG, an episode, {judges.name}",
+        "judging its candidate",
+        "s",
+        [t / episodes for t in taken["agent"]],
+        [t / episodes for t in taken["judge"]],
+        0.1,
+    )
 
 
 def rows(name: str, data: Path, checkpoints: Path) -> list[Row]:

@@ -14,16 +14,29 @@ from pathlib import Path
 
 import torch
 
-from graphpruning.files import write_text
-from graphpruning.machine import processor
+from graphpruning.common.files import write_text
+from graphpruning.common.machine import processor
 
 RESULTS = Path("benchmarks/results")
 REPEATS = 5
 VERSIONS = ("torch", "torchvision", "torch-geometric", "numpy", "pillow", "dvc")
 COLUMNS = (
-    "what", "against", "unit", "ours", "reference", "ratio", "lowest", "highest", "repeats",
-    "target", "met", "floor", "times_floor", "machine", "versions",
-)  # fmt: skip
+    "what",
+    "against",
+    "unit",
+    "ours",
+    "reference",
+    "ratio",
+    "lowest",
+    "highest",
+    "repeats",
+    "target",
+    "met",
+    "floor",
+    "times_floor",
+    "machine",
+    "versions",
+)
 
 
 @dataclass(frozen=True)
@@ -92,8 +105,10 @@ def write(name: str, rows: Sequence[Row]) -> None:
 
 def markdown(folder: Path = RESULTS) -> str:
     """The written rows as README's table."""
-    lines = ["| what | against | ours | reference | ratio (range) | target | floor x |",
-             "|---|---|---|---|---|---|---|"]  # fmt: skip
+    lines = [
+        "| what | against | ours | reference | ratio (range) | target | floor x |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for path in sorted(folder.glob("*.csv")):
         with open(path, encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
@@ -103,8 +118,14 @@ def markdown(folder: Path = RESULTS) -> str:
             ratio = f"{_short(row['ratio'])} ({_short(row['lowest'])} to {_short(row['highest'])})"
             mark = {"yes": "", "no": ", **not met**"}.get(row["met"], "")
             figures = [f"{_short(row[key])} {row['unit']}".strip() for key in ("ours", "reference")]
-            cells = [row["what"], row["against"], *figures, ratio, row["target"] + mark,
-                     row["times_floor"]]  # fmt: skip
+            cells = [
+                row["what"],
+                row["against"],
+                *figures,
+                ratio,
+                row["target"] + mark,
+                row["times_floor"],
+            ]
             lines.append("| " + " | ".join(cell or "—" for cell in cells) + " |")
     return "\n".join(lines)
 

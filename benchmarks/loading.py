@@ -13,15 +13,20 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from benchmarks.harness import Row
-from graphpruning.errors import UserError
-from graphpruning.training.data import Preprocessing
+from graphpruning.common.errors import UserError
 from graphpruning.training.folder import open_images
 from graphpruning.training.listing import list_folder, subfolders
+from graphpruning.training.preprocessing import Preprocessing
 
 IMAGENET = Preprocessing(
-    mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), pad=0, flip=True,
-    size=224, resize=256, smallest_area=0.08,
-)  # fmt: skip
+    mean=(0.485, 0.456, 0.406),
+    std=(0.229, 0.224, 0.225),
+    pad=0,
+    flip=True,
+    size=224,
+    resize=256,
+    smallest_area=0.08,
+)
 
 
 def reference(folder: Path, batch_size: int) -> Iterable[object]:
@@ -66,6 +71,13 @@ def rows(folder: Path, batch: int = 32, repeats: int = 7) -> list[Row]:
                 rates[name].append(rate)
     torch.set_num_threads(threads)
     return [
-        Row(f"loading of {count} training images", "ImageFolder, Pillow, transforms",
-            "images/s/core", rates["ours"], rates["reference"], 1.8, at_least=True)
-    ]  # fmt: skip
+        Row(
+            f"loading of {count} training images",
+            "ImageFolder, Pillow, transforms",
+            "images/s/core",
+            rates["ours"],
+            rates["reference"],
+            1.8,
+            at_least=True,
+        )
+    ]

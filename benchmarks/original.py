@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from graphpruning.convolution import conv2d
+from graphpruning.common.convolution import conv2d
 from graphpruning.network.graph import ChannelGraph, Layer, Widths, kept
 from graphpruning.pruningnet.features import block_ratios
 

@@ -215,13 +215,19 @@ def parts(case: Case) -> list[Row]:
     added = [a - b for a, b in zip(found["whole"], found["ready"], strict=True)]
     against = "the step with ready weights"
     return [
-        Row(f"{what}, {case}", against, "s", [v / STEPS for v in values],
-            [v / STEPS for v in found["ready"]], target)
+        Row(
+            f"{what}, {case}",
+            against,
+            "s",
+            [v / STEPS for v in values],
+            [v / STEPS for v in found["ready"]],
+            target,
+        )
         for what, values, target in (
             ("conditioning and generators add", added, 0.25),
             ("conditioning alone", found["conditioning"], 0.02),
         )
-    ]  # fmt: skip
+    ]
 
 
 def detour() -> Row:

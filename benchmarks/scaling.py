@@ -19,7 +19,7 @@ import torch
 from benchmarks.candidate import Judges
 from benchmarks.harness import REPEATS, RESULTS, alternate, machine
 from benchmarks.pruningnet_step import STEPPERS, STEPS, Case
-from graphpruning.files import atomic, write_text
+from graphpruning.common.files import atomic, write_text
 from graphpruning.methods import SearchSettings, method, run
 from graphpruning.search.history import Journal
 
@@ -55,8 +55,16 @@ def searches(judges: Judges, folder: Path) -> list[Point]:
         journal = Journal(judges.ours, judges.space, budget, count, path, {})
         generator = torch.Generator().manual_seed(repeat + 1)
         settings = SearchSettings.scaled(count)
-        run(method("graphpruning"), judges.space, budget, journal, generator,
-            judges.net.features, settings, None)  # fmt: skip
+        run(
+            method("graphpruning"),
+            judges.space,
+            budget,
+            journal,
+            generator,
+            judges.net.features,
+            settings,
+            None,
+        )
         path.unlink(missing_ok=True)
 
     found = alternate({str(count): partial(search, count) for count in CANDIDATES})

@@ -4,11 +4,11 @@ from collections import deque
 
 import torch
 
-from experiments.candidates import pruningnet, search_split
+from experiments.common.candidates import pruningnet, search_split
+from experiments.common.inputs import search_space, training_images, write_csv
+from experiments.common.stage import Context, Stage
 from experiments.finetune import train_found
-from experiments.inputs import search_space, training_images, write_csv
-from experiments.stage import Context, Stage
-from graphpruning.files import write_json
+from graphpruning.common.files import write_json
 from graphpruning.network.graph import ChannelGraph
 from graphpruning.pruningnet.pruningnet import PruningNet
 from graphpruning.search.evaluator import Evaluator

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from experiments.inputs import (
+from experiments.common.inputs import (
     base_model,
     fresh,
     network,
@@ -14,10 +14,10 @@ from experiments.inputs import (
     training_images,
     write_csv,
 )
-from experiments.stage import Context, Stage
+from experiments.common.stage import Context, Stage
+from graphpruning.common.files import write_json
 from graphpruning.correlation import RIDGE, Representation, pairs, representations
-from graphpruning.files import write_json
-from graphpruning.training.data import prepared
+from graphpruning.training.images import prepared
 
 BATCH = 50
 """Images at a time: the maps of every layer that is looked at are in memory at once."""

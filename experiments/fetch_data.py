@@ -20,10 +20,9 @@ from io import BufferedIOBase
 from pathlib import Path
 from urllib.request import urlopen
 
-from graphpruning.errors import UserError
-from graphpruning.files import atomic, require_file
-from graphpruning.training.data import FASHION_MNIST_FILES as FILES
-from graphpruning.training.data import reason, sum_of
+from graphpruning.common.errors import UserError, reason
+from graphpruning.common.files import atomic, require_file, sum_of
+from graphpruning.training.listing import FASHION_MNIST_FILES as FILES
 
 COMMAND = "python -m experiments.fetch_data"
 PACKAGE = "dataset-fashion-mnist"

@@ -6,7 +6,7 @@ from typing import Any
 from lightning_fabric import Fabric
 from torch import nn
 
-from experiments.inputs import (
+from experiments.common.inputs import (
     network,
     preprocessing,
     split,
@@ -15,18 +15,18 @@ from experiments.inputs import (
     training_images,
     write_csv,
 )
-from experiments.stage import Context, Stage
-from experiments.study import recipe, seed_list
+from experiments.common.stage import Context, Stage
+from experiments.common.study import recipe, seed_list
 from graphpruning.architecture import save_architecture
-from graphpruning.files import read_json, sha256, write_json
+from graphpruning.common.files import read_json, sha256, write_json
 from graphpruning.network.cost import macs, params
 from graphpruning.network.graph import Widths
 from graphpruning.network.surgery import narrow
 from graphpruning.network.trace import trace
 from graphpruning.network.zoo import build, initialise, seeded
 from graphpruning.training.checkpoint import Checkpoint, load_weights
-from graphpruning.training.data import Images, prepared
 from graphpruning.training.fabric import make_fabric, precision
+from graphpruning.training.images import Images, prepared
 from graphpruning.training.loop import Record, evaluate, fit
 
 
@@ -123,9 +123,15 @@ def train_found(
     settings = recipe(context.study, "final", context.items["model"])
     train = images.select(split(context, "train"))
     records = fit(
-        fabric, model, train, preprocessing(context), settings, seed,
-        name=f"{context.name}, seed {seed}", checkpoint=checkpoint,
-    )  # fmt: skip
+        fabric,
+        model,
+        train,
+        preprocessing(context),
+        settings,
+        seed,
+        name=f"{context.name}, seed {seed}",
+        checkpoint=checkpoint,
+    )
     context.resumed |= checkpoint.resumed
     context.images_seen += settings.steps(len(train)) * settings.batch_size
     return model, records

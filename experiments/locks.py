@@ -12,8 +12,8 @@ from pathlib import Path
 
 import psutil
 
-from graphpruning.errors import UserError
-from graphpruning.files import alone, unwritable
+from graphpruning.common.errors import UserError
+from graphpruning.common.files import alone, unwritable
 
 FOLDER = Path(".dvc/tmp")
 NOTES = FOLDER / "rwlock"

@@ -16,15 +16,25 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from experiments.inputs import data_root, fresh, network, search_space
-from experiments.stage import Context
-from experiments.study import PARAMS, Study, budget_in_macs, load, nearest, parse, recipe, seed_list
+from experiments.common.inputs import data_root, fresh, network, search_space
+from experiments.common.stage import Context
+from experiments.common.study import (
+    PARAMS,
+    Study,
+    budget_in_macs,
+    load,
+    nearest,
+    parse,
+    recipe,
+    seed_list,
+)
 from graphpruning import methods
-from graphpruning.convolution import SoundConvolutions
-from graphpruning.errors import UserError
+from graphpruning.common.convolution import SoundConvolutions
+from graphpruning.common.errors import UserError
 from graphpruning.network.widths import SearchSpace
-from graphpruning.training.data import FOLDERS, ImageSet
+from graphpruning.training.datasets import FOLDERS
 from graphpruning.training.fabric import make_fabric
+from graphpruning.training.images import ImageSet
 from graphpruning.training.listing import list_images
 
 KNOWN = {  # training images, test images, classes, (channels, height, width)
@@ -210,14 +220,30 @@ def summary(study: Study, found: Sequence[Row], rates: Rates) -> str:
 
 def table(found: Sequence[Row], rates: Rates) -> str:
     """Rows as text, in columns."""
-    head = ("stage", "model", "networks", "images trained", "evaluations", "images evaluated",
-            "MACs", "hours")  # fmt: skip
+    head = (
+        "stage",
+        "model",
+        "networks",
+        "images trained",
+        "evaluations",
+        "images evaluated",
+        "MACs",
+        "hours",
+    )
     cells = [
-        (row.stage, row.model, f"{row.networks:,}", _short(row.trained_images),
-         f"{row.evaluations:,}", _short(row.evaluated_images), _short(row.macs),
-         _hours(row.hours(rates)))
-        for row in found if row.networks or row.evaluated_images
-    ]  # fmt: skip
+        (
+            row.stage,
+            row.model,
+            f"{row.networks:,}",
+            _short(row.trained_images),
+            f"{row.evaluations:,}",
+            _short(row.evaluated_images),
+            _short(row.macs),
+            _hours(row.hours(rates)),
+        )
+        for row in found
+        if row.networks or row.evaluated_images
+    ]
     sizes = [max(len(line[column]) for line in (head, *cells)) for column in range(len(head))]
     lines = [
         "  ".join(

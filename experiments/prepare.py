@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import replace
 
-from experiments.inputs import (
+from experiments.common.inputs import (
     SPLITS,
     data_root,
     fresh,
@@ -14,13 +14,14 @@ from experiments.inputs import (
     test_images,
     training_images,
 )
-from experiments.stage import Context, Stage
-from experiments.study import budget_in_macs, budget_name
+from experiments.common.stage import Context, Stage
+from experiments.common.study import budget_in_macs, budget_name
 from graphpruning import methods
-from graphpruning.errors import UserError
-from graphpruning.files import write_json, write_text
-from graphpruning.training.data import FOLDERS, Images, split
+from graphpruning.common.errors import UserError
+from graphpruning.common.files import write_json, write_text
+from graphpruning.training.datasets import FOLDERS
 from graphpruning.training.fabric import make_fabric
+from graphpruning.training.images import Images
 from graphpruning.training.listing import (
     Listing,
     damaged,
@@ -29,6 +30,7 @@ from graphpruning.training.listing import (
     refuse,
     write_manifest,
 )
+from graphpruning.training.splits import split
 
 
 def prepare(context: Context) -> None:
@@ -120,10 +122,26 @@ def _check_budgets(context: Context, model: str, images: Images) -> None:
 
 STAGE = Stage(
     prepare,
-    sections=("title", "models", "networks", "data", "space", "precision", "threads", "base",
-              "correlation", "pruningnet", "analysis", "search", "final", "budgets", "seeds",
-              "methods", "searches"),
-)  # fmt: skip
+    sections=(
+        "title",
+        "models",
+        "networks",
+        "data",
+        "space",
+        "precision",
+        "threads",
+        "base",
+        "correlation",
+        "pruningnet",
+        "analysis",
+        "search",
+        "final",
+        "budgets",
+        "seeds",
+        "methods",
+        "searches",
+    ),
+)
 
 if __name__ == "__main__":
     STAGE.main()

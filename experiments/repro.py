@@ -23,10 +23,10 @@ from typing import Any
 
 import psutil
 
+from experiments.common.study import Study, load, parse
 from experiments.locks import only_runner
-from experiments.study import Study, load, parse
-from graphpruning.errors import UserError
-from graphpruning.machine import end_on_signals, refuse
+from graphpruning.common.errors import UserError
+from graphpruning.common.machine import end_on_signals, refuse
 
 DVC = (sys.executable, "-m", "dvc", "--wait-for-lock")
 SECONDS_FOR_DVC = 2  # to see that its stage has ended
@@ -90,10 +90,13 @@ def run_lanes(lanes: Sequence[Chain], flags: Sequence[str]) -> None:
             command = [*DVC, "repro", "--single-item", *flags, *lane]
             runs.append(
                 subprocess.Popen(
-                    command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                    command,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    text=True,
                     process_group=0,
                 )
-            )  # fmt: skip
+            )
         readers = [threading.Thread(target=_pass_on, args=(run,)) for run in runs]
         for reader in readers:
             reader.start()

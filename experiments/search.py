@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from experiments.candidates import pruningnet, search_split
-from experiments.inputs import (
+from experiments.common.candidates import pruningnet, search_split
+from experiments.common.inputs import (
     base_model,
     network,
     preprocessing,
@@ -18,10 +18,10 @@ from experiments.inputs import (
     training_images,
     write_csv,
 )
-from experiments.stage import Context, Stage
-from experiments.study import budget_in_macs, seed_list
+from experiments.common.stage import Context, Stage
+from experiments.common.study import budget_in_macs, seed_list
 from graphpruning import methods
-from graphpruning.files import sha256, write_json
+from graphpruning.common.files import sha256, write_json
 from graphpruning.network.cost import params
 from graphpruning.network.graph import ChannelGraph, Widths
 from graphpruning.network.subnet import LayerWeights
@@ -33,8 +33,8 @@ from graphpruning.search.evolution import EvolutionSettings
 from graphpruning.search.history import Journal
 from graphpruning.search.sliced import SlicedWeights
 from graphpruning.training.checkpoint import save_weights
-from graphpruning.training.data import Images, prepared
 from graphpruning.training.fabric import make_fabric, precision
+from graphpruning.training.images import Images, prepared
 
 
 def search(context: Context) -> None:
@@ -126,9 +126,14 @@ class _Judge:
         self.space = search_space(context, self.graph)
         calibration, split_images = search_split(context, images, fabric.device)
         self.evaluator = Evaluator(
-            self.graph, self.weights_of, calibration, split_images, fabric.autocast,
-            top=5 if settings.reward == "top5" else 1, statistics_of=statistics_of,
-        )  # fmt: skip
+            self.graph,
+            self.weights_of,
+            calibration,
+            split_images,
+            fabric.autocast,
+            top=5 if settings.reward == "top5" else 1,
+            statistics_of=statistics_of,
+        )
 
     def save(self, context: Context, widths: dict[str, int], seed: str) -> None:
         """Keep the weights that the found network was judged by, as one of its own could start."""

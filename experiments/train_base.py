@@ -6,7 +6,7 @@ from typing import Any
 from lightning_fabric import Fabric
 from torch import nn
 
-from experiments.inputs import (
+from experiments.common.inputs import (
     fresh,
     network,
     preprocessing,
@@ -16,13 +16,13 @@ from experiments.inputs import (
     training_images,
     write_csv,
 )
-from experiments.stage import Context, Stage
-from experiments.study import recipe
-from graphpruning.files import write_json
+from experiments.common.stage import Context, Stage
+from experiments.common.study import recipe
+from graphpruning.common.files import write_json
 from graphpruning.network.cost import macs, params
 from graphpruning.training.checkpoint import Checkpoint, save_weights
-from graphpruning.training.data import Batch, Images, prepared
 from graphpruning.training.fabric import make_fabric, precision
+from graphpruning.training.images import Batch, Images, prepared
 from graphpruning.training.loop import evaluate, fit
 from graphpruning.training.pretrained import load_pretrained
 
@@ -85,9 +85,16 @@ def _trained(
         return {"search_top1": accuracy}
 
     records = fit(
-        fabric, model, train, preprocessing(context), settings, base.seed,
-        name=context.name, on_epoch=each_epoch, checkpoint=checkpoint,
-    )  # fmt: skip
+        fabric,
+        model,
+        train,
+        preprocessing(context),
+        settings,
+        base.seed,
+        name=context.name,
+        on_epoch=each_epoch,
+        checkpoint=checkpoint,
+    )
     context.resumed = checkpoint.resumed
     context.images_seen = settings.steps(len(train)) * settings.batch_size
     return records

@@ -2,8 +2,8 @@
 
 from functools import partial
 
-from experiments.candidates import search_split
-from experiments.inputs import (
+from experiments.common.candidates import search_split
+from experiments.common.inputs import (
     fresh,
     network,
     preprocessing,
@@ -14,9 +14,9 @@ from experiments.inputs import (
     training_images,
     write_csv,
 )
-from experiments.stage import Context, Stage
-from experiments.study import recipe
-from graphpruning.files import write_json
+from experiments.common.stage import Context, Stage
+from experiments.common.study import recipe
+from graphpruning.common.files import write_json
 from graphpruning.pruningnet.cropped_sgd import CroppedSGD
 from graphpruning.pruningnet.pruningnet import PruningNet, RandomWidthStep
 from graphpruning.search.evaluator import Evaluator
@@ -55,11 +55,18 @@ def train_pruningnet(context: Context) -> None:
         context.checkpoints / "training.pt", context.fingerprint(splits=splits_hash(context))
     )
     records = fit(
-        fabric, net, train, preprocessing(context), settings, seed, name=context.name,
+        fabric,
+        net,
+        train,
+        preprocessing(context),
+        settings,
+        seed,
+        name=context.name,
         step=RandomWidthStep(space, settings.label_smoothing),
-        optimizer=partial(CroppedSGD, net), on_epoch=each_epoch,
+        optimizer=partial(CroppedSGD, net),
+        on_epoch=each_epoch,
         checkpoint=checkpoint,
-    )  # fmt: skip
+    )
     context.resumed = checkpoint.resumed
     context.images_seen = settings.steps(len(train)) * settings.batch_size
     save_weights(

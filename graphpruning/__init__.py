@@ -18,8 +18,8 @@ _FACE = {
     "prune": "graphpruning.pruning",
     "load_architecture": "graphpruning.architecture",
     "save_architecture": "graphpruning.architecture",
-    "UserError": "graphpruning.errors",
-    "UnsupportedNetwork": "graphpruning.errors",
+    "UserError": "graphpruning.common.errors",
+    "UnsupportedNetwork": "graphpruning.common.errors",
 }
 __all__ = [
     "ChannelGraph",

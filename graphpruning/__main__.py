@@ -8,8 +8,8 @@ import os
 import sys
 from collections.abc import Sequence
 
-from graphpruning.errors import UserError
-from graphpruning.machine import end_on_signals, launched, refuse
+from graphpruning.common.errors import UserError
+from graphpruning.common.machine import end_on_signals, launched, refuse
 
 MODEL = "a name of torchvision's or of ours (resnet20, mobilenet_v1), or package.module:function"
 
@@ -46,14 +46,19 @@ def _inspect_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParse
     command.set_defaults(run=_inspect)
     command.add_argument("model", metavar="NAME", help=MODEL)
     command.add_argument(
-        "--input-size", type=int, nargs=3, metavar=("C", "H", "W"), default=(3, 224, 224),
+        "--input-size",
+        type=int,
+        nargs=3,
+        metavar=("C", "H", "W"),
+        default=(3, 224, 224),
         help="channels, height and width of an image (default: 3 224 224)",
-    )  # fmt: skip
+    )
     command.add_argument("--num-classes", type=int, default=1000, help="(default: 1000)")
     command.add_argument(
-        "--widths", metavar="FILE",
+        "--widths",
+        metavar="FILE",
         help="JSON of group widths, or an architecture: MACs and parameters at these too",
-    )  # fmt: skip
+    )
     command.add_argument("--json", action="store_true", help="write JSON")
     command.add_argument("--draw", metavar="FILE", help="draw the graph as .pdf, .png or .svg")
 
@@ -64,32 +69,64 @@ def _prune_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     command.set_defaults(run=_prune)
     add = command.add_argument
     add("--model", required=True, help=MODEL)
-    add("--weights", metavar="FILE",
+    add(
+        "--weights",
+        metavar="FILE",
         help="the trained network's weights (.safetensors, .pth, .pt), for this number of classes; "
-        "without them its accuracy is not known, and training starts from scratch")  # fmt: skip
-    add("--data", required=True, metavar="IMAGE_FOLDER",
-        help="folder with train/CLASS/ and val/CLASS/ (if missing: test/CLASS/)")  # fmt: skip
+        "without them its accuracy is not known, and training starts from scratch",
+    )
+    add(
+        "--data",
+        required=True,
+        metavar="IMAGE_FOLDER",
+        help="folder with train/CLASS/ and val/CLASS/ (if missing: test/CLASS/)",
+    )
     add("--budget", required=True, help="MACs: a share of the full network's (0.5), or 300M, 2G")
-    add("--method", default="graphpruning",
-        help="graphpruning (default), or another row of graphpruning/methods.py")  # fmt: skip
+    add(
+        "--method",
+        default="graphpruning",
+        help="graphpruning (default), or another row of graphpruning/methods.py",
+    )
     add("--out", required=True, metavar="DIR", help="a folder for what is found; made if missing")
-    add("--input-size", type=int, nargs=3, metavar=("C", "H", "W"), default=(3, 224, 224),
-        help="what the network sees of an image (default: 3 224 224)")  # fmt: skip
+    add(
+        "--input-size",
+        type=int,
+        nargs=3,
+        metavar=("C", "H", "W"),
+        default=(3, 224, 224),
+        help="what the network sees of an image (default: 3 224 224)",
+    )
     add("--epochs", type=float, help="of the final training (default: by the number of images)")
     add("--pruningnet-epochs", type=float, help="of the PruningNet (default: half as many)")
     add("--evaluations", type=int, default=100, help="candidates to judge (default: 100)")
     add("--batch-size", type=int, help="(default: by the number of images)")
-    add("--lr", type=float, help="of the PruningNet and of a start from scratch; a start from "
-        "trained weights has a fifth (default: 0.1 x batch size / 128)")  # fmt: skip
-    add("--initial", choices=("base", "searched", "scratch"),
+    add(
+        "--lr",
+        type=float,
+        help="of the PruningNet and of a start from scratch; a start from "
+        "trained weights has a fifth (default: 0.1 x batch size / 128)",
+    )
+    add(
+        "--initial",
+        choices=("base", "searched", "scratch"),
         help="what the final training starts from: the trained weights, those that the search "
-        "used, or fresh ones (default: base with --weights, else scratch)")  # fmt: skip
-    add("--mean", type=float, nargs="+", default=(0.485, 0.456, 0.406),
-        help="of each channel, as the weights were trained with (default: ImageNet's)")  # fmt: skip
+        "used, or fresh ones (default: base with --weights, else scratch)",
+    )
+    add(
+        "--mean",
+        type=float,
+        nargs="+",
+        default=(0.485, 0.456, 0.406),
+        help="of each channel, as the weights were trained with (default: ImageNet's)",
+    )
     add("--std", type=float, nargs="+", default=(0.229, 0.224, 0.225), help="the same")
     add("--divisor", type=int, default=8, help="widths are its multiples (default: 8)")
-    add("--smallest", type=float, default=0.1,
-        help="smallest share of a group's channels (default: 0.1)")  # fmt: skip
+    add(
+        "--smallest",
+        type=float,
+        default=0.1,
+        help="smallest share of a group's channels (default: 0.1)",
+    )
     add("--seed", type=int, default=0, help="(default: 0)")
     add("--workers", type=int, default=0, help="processes that decode images (default: 0)")
     add("--precision", default="auto", help="auto (default), 32-true or bf16-mixed")
@@ -103,9 +140,10 @@ def _export_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser
     command.add_argument("--onnx", required=True, metavar="FILE", help="the file to write")
     command.add_argument("--weights", metavar="FILE", help="weights other than those it names")
     command.add_argument(
-        "--model", metavar="package.module:function",
+        "--model",
+        metavar="package.module:function",
         help="your function that builds the full network, where the architecture names one",
-    )  # fmt: skip
+    )
 
 
 def _inspect(options: argparse.Namespace) -> None:
@@ -121,8 +159,8 @@ def _inspect(options: argparse.Namespace) -> None:
 
 
 def _prune(options: argparse.Namespace) -> None:
+    from graphpruning.common.watch import watch
     from graphpruning.pruning import prune
-    from graphpruning.watch import watch
 
     if not launched():  # torchrun tells by itself how its processes ended
         watch("prune")

@@ -28,8 +28,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from graphpruning.architecture_file import FORMAT, MEND, Entry, check_description, read_entry, shown
 from graphpruning.builder import Build, Builder
-from graphpruning.errors import UserError
-from graphpruning.files import atomic, require_file, sha256, write_json
+from graphpruning.common.errors import UserError
+from graphpruning.common.files import atomic, require_file, sha256, write_json
 from graphpruning.network import zoo
 from graphpruning.network.cost import macs, params
 from graphpruning.network.graph import ChannelGraph, Widths
@@ -41,9 +41,14 @@ LARGEST_HEADER = 2**23
 """Bytes of a safetensors header; one of 1,000 tensors has a hundredth of it."""
 _FLOATS = ("F32", "F64", "F16", "BF16")
 _OTHERS = {
-    torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8",
-    torch.uint8: "U8", torch.bool: "BOOL", torch.complex64: "C64",
-}  # fmt: skip
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+    torch.complex64: "C64",
+}
 Held = Mapping[str, tuple[str, tuple[int, ...]]]
 """Type and shape of each tensor in a file, by its name."""
 

@@ -12,9 +12,9 @@ from collections.abc import Iterable
 from pathlib import Path, PurePath
 from typing import Any
 
-from graphpruning.errors import UserError
-from graphpruning.files import read_json, require_file
-from graphpruning.training.data import Preprocessing
+from graphpruning.common.errors import UserError
+from graphpruning.common.files import read_json, require_file
+from graphpruning.training.preprocessing import Preprocessing
 
 FORMAT = 2
 """2 added networks that a user's function builds; files of format 1 are read as before."""

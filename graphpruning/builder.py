@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from graphpruning.errors import UserError
+from graphpruning.common.errors import UserError
 from graphpruning.network import zoo
 
 Build = Callable[..., nn.Module]

@@ -19,8 +19,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch, PathPatch, Rectangle
 from matplotlib.path import Path as Line
 
-from graphpruning.errors import UserError
-from graphpruning.files import atomic
+from graphpruning.common.errors import UserError
+from graphpruning.common.files import atomic
 
 PAGE = 7.0
 ENDINGS = (".pdf", ".png", ".svg")
@@ -203,8 +203,12 @@ class _Page:
             codes = [Line.MOVETO]
             if column == first:
                 x, above = self.place(start)
-                points = [(x - 0.04, above), (lane + self.bend, above), (lane, above),
-                          (lane, above + self.bend)]  # fmt: skip
+                points = [
+                    (x - 0.04, above),
+                    (lane + self.bend, above),
+                    (lane, above),
+                    (lane, above + self.bend),
+                ]
                 codes = [Line.MOVETO, Line.LINETO, Line.CURVE3, Line.CURVE3]
             foot = self.top + (self.rows + 0.4) * self.step
             points.append((lane, self.place(end)[1] - self.bend if column == last else foot))
@@ -244,12 +248,25 @@ class _Page:
         bar = right - self.bar
         shape, colour = KINDS[layer["kind"]]
         axes.plot(
-            x, y, marker=shape, color=colour, markersize=4, markeredgecolor="white",
-            markeredgewidth=0.3, zorder=4,
-        )  # fmt: skip
+            x,
+            y,
+            marker=shape,
+            color=colour,
+            markersize=4,
+            markeredgecolor="white",
+            markeredgewidth=0.3,
+            zorder=4,
+        )
         text: Any = {"va": "center_baseline", "color": LABEL, "zorder": 5}
-        axes.text(x + 0.12, y, self.letters.get(layer["group"], ""), weight="bold", ha="center",
-                  fontsize=5, **text)  # fmt: skip
+        axes.text(
+            x + 0.12,
+            y,
+            self.letters.get(layer["group"], ""),
+            weight="bold",
+            ha="center",
+            fontsize=5,
+            **text,
+        )
         most = int((bar - _NUMBER - x - _NAME) / _LETTER)
         axes.text(x + _NAME, y, _shortened(layer["name"], most), **text)
         widest = max(layer["out"] for layer in self.layers)
@@ -271,17 +288,32 @@ class _Page:
         for kind, (shape, colour) in KINDS.items():
             if kind in present:
                 handles.append(
-                    Line2D([], [], linestyle="", marker=shape, color=colour, markersize=4.5,
-                           label=kind)
-                )  # fmt: skip
+                    Line2D(
+                        [], [], linestyle="", marker=shape, color=colour, markersize=4.5, label=kind
+                    )
+                )
         if self.letters:
             handles.append(
-                Line2D([], [], linestyle="", marker="$A$", color=LABEL, markersize=4.5,
-                       label="tied layers")
-            )  # fmt: skip
+                Line2D(
+                    [],
+                    [],
+                    linestyle="",
+                    marker="$A$",
+                    color=LABEL,
+                    markersize=4.5,
+                    label="tied layers",
+                )
+            )
         per_row = -(-len(handles) // self.legend_rows)
-        figure.legend(handles=handles, loc="upper center", ncols=per_row, frameon=False,
-                      borderaxespad=0.2, columnspacing=1.2, handletextpad=0.5)  # fmt: skip
+        figure.legend(
+            handles=handles,
+            loc="upper center",
+            ncols=per_row,
+            frameon=False,
+            borderaxespad=0.2,
+            columnspacing=1.2,
+            handletextpad=0.5,
+        )
 
 
 def _look(shortcut: bool) -> dict[str, Any]:

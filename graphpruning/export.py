@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from graphpruning.errors import UserError
-from graphpruning.files import atomic
+from graphpruning.common.errors import UserError
+from graphpruning.common.files import atomic
 
 TOLERANCE = 1e-4
 """Outputs may differ by this share of the largest one: fp32 sums in another order."""
@@ -60,9 +60,15 @@ def export_onnx(model: nn.Module, input_size: tuple[int, ...], path: str | Path)
 def _export(model: nn.Module, images: torch.Tensor, path: Path) -> None:
     try:
         torch.onnx.export(
-            model, (images,), path, input_names=["images"], output_names=["logits"],
-            dynamic_shapes=({0: torch.export.Dim("batch")},), external_data=False, verbose=False,
-        )  # fmt: skip
+            model,
+            (images,),
+            path,
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            external_data=False,
+            verbose=False,
+        )
     except Exception as error:  # the exporter raises whatever its many parts raise
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{type(model).__name__} cannot be written as ONNX: {reason}") from error

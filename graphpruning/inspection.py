@@ -87,16 +87,26 @@ def text(description: Mapping[str, Any]) -> str:
             f"at the given widths: {narrowed['macs']:,} MACs ({share:.3f}), "
             f"{narrowed['params']:,} parameters"
         )
-    return "\n".join([*lines, "", *_layers(description), "", *_edges(description), "",
-                      *_groups(description)])  # fmt: skip
+    return "\n".join(
+        [*lines, "", *_layers(description), "", *_edges(description), "", *_groups(description)]
+    )
 
 
 def _layers(description: Mapping[str, Any]) -> list[str]:
     rows = [["layer", "kind", "in", "out", "kernel", "stride", "output", "MACs", "group"]]
     for layer in description["layers"]:
         pairs = ["x".join(str(n) for n in layer[key]) for key in ("kernel", "stride", "output")]
-        rows.append([layer["name"], layer["kind"], str(layer["in"]), str(layer["out"]), *pairs,
-                     f"{layer['macs']:,}", layer["group"]])  # fmt: skip
+        rows.append(
+            [
+                layer["name"],
+                layer["kind"],
+                str(layer["in"]),
+                str(layer["out"]),
+                *pairs,
+                f"{layer['macs']:,}",
+                layer["group"],
+            ]
+        )
     return _table(rows, right=(2, 3, 7))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Generator, Tensor, nn
 
-from graphpruning.errors import UserError
+from graphpruning.common.errors import UserError
 from graphpruning.network.graph import Widths
 from graphpruning.network.widths import SearchSpace
 from graphpruning.search import ddpg, evolution, group_norm, random_search, uniform

@@ -20,12 +20,12 @@ from torch import nn
 
 from graphpruning import methods
 from graphpruning.architecture import save_architecture
-from graphpruning.budget import budget_in_macs
 from graphpruning.builder import Build, Builder, builder
-from graphpruning.distributed import barrier, is_writer
-from graphpruning.errors import UserError
+from graphpruning.common.budget import budget_in_macs
+from graphpruning.common.distributed import barrier, is_writer
+from graphpruning.common.errors import UserError
+from graphpruning.common.files import alone, write_json, write_text
 from graphpruning.export import export_onnx
-from graphpruning.files import alone, write_json, write_text
 from graphpruning.latency import latency
 from graphpruning.network.graph import ChannelGraph, Widths
 from graphpruning.network.subnet import LayerWeights
@@ -40,14 +40,16 @@ from graphpruning.search.evaluator import Evaluator
 from graphpruning.search.history import Candidate, Journal
 from graphpruning.search.sliced import SlicedWeights
 from graphpruning.training.checkpoint import Checkpoint
-from graphpruning.training.data import Images, Preprocessing, prepared, split
 from graphpruning.training.fabric import make_fabric
 from graphpruning.training.fabric import precision as precision_of
 from graphpruning.training.folder import open_images
+from graphpruning.training.images import Images, prepared
 from graphpruning.training.listing import Listing, list_images
 from graphpruning.training.loop import evaluate, fit
+from graphpruning.training.preprocessing import Preprocessing
 from graphpruning.training.pretrained import load_pretrained
 from graphpruning.training.recipe import Recipe
+from graphpruning.training.splits import split
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -160,9 +162,21 @@ def prune(
             "torch": torch.__version__,
         }
         job = _Job(
-            row, make, base, graph, space, allowed, images, preprocessing, recipes, fabric,
-            out / "checkpoints", judged, seed, held,
-        )  # fmt: skip
+            row,
+            make,
+            base,
+            graph,
+            space,
+            allowed,
+            images,
+            preprocessing,
+            recipes,
+            fabric,
+            out / "checkpoints",
+            judged,
+            seed,
+            held,
+        )
 
         test = prepared(images.test, preprocessing, BATCH)
         before = None if source is None else evaluate(fabric, base, test)
@@ -182,13 +196,23 @@ def prune(
             times = latency([base, final], size, fabric.device)
             final = final.cpu().eval()
             save_architecture(
-                out / "architecture.json", out / "weights.safetensors", final, network=make,
-                input_size=size, widths=found.widths, preprocessing=preprocessing.to_dict(),
-            )  # fmt: skip
+                out / "architecture.json",
+                out / "weights.safetensors",
+                final,
+                network=make,
+                input_size=size,
+                widths=found.widths,
+                preprocessing=preprocessing.to_dict(),
+            )
             result = report(
-                graph, settings, found, (before, after), times, fabric.device,
+                graph,
+                settings,
+                found,
+                (before, after),
+                times,
+                fabric.device,
                 onnx=_onnx(final, size, out / "network.onnx"),
-            )  # fmt: skip
+            )
             write_text(out / "report.md", markdown(result))
             write_json(out / "report.json", result)
             shutil.rmtree(out / "checkpoints")
@@ -259,25 +283,40 @@ class _Job:
             net = PruningNet(self.graph, self.row.source)
         recipe = self.recipes["pruningnet"]
         fit(
-            self.fabric, net, self.images.train, self.preprocessing, recipe, self.seed,
-            name="PruningNet", step=RandomWidthStep(self.space, recipe.label_smoothing),
+            self.fabric,
+            net,
+            self.images.train,
+            self.preprocessing,
+            recipe,
+            self.seed,
+            name="PruningNet",
+            step=RandomWidthStep(self.space, recipe.label_smoothing),
             optimizer=partial(CroppedSGD, net),
             checkpoint=Checkpoint(self.folder / "pruningnet.pt", self.held),
-        )  # fmt: skip
+        )
         net.eval()
         return _Judge(net.weights, self._evaluator(net.weights), net.features)
 
     def search(self, judge: _Judge) -> Candidate:
         """Return the most accurate candidate within the budget."""
         journal = Journal(
-            judge.evaluator, self.space, self.budget, self.evaluations,
-            self.folder / "journal.jsonl", self.held,
-        )  # fmt: skip
+            judge.evaluator,
+            self.space,
+            self.budget,
+            self.evaluations,
+            self.folder / "journal.jsonl",
+            self.held,
+        )
         methods.run(
-            self.row, self.space, self.budget, journal,
-            torch.Generator().manual_seed(self.seed), judge.features,
-            methods.SearchSettings.scaled(max(2, self.evaluations)), self.base,
-        )  # fmt: skip
+            self.row,
+            self.space,
+            self.budget,
+            journal,
+            torch.Generator().manual_seed(self.seed),
+            judge.features,
+            methods.SearchSettings.scaled(max(2, self.evaluations)),
+            self.base,
+        )
         return journal.history.best
 
     def train(self, widths: Widths, initial: Initial, judge: _Judge) -> nn.Module:
@@ -291,10 +330,15 @@ class _Job:
                 weights = judge.weights_of(widths)
             install(model, self.graph, weights, judge.evaluator.statistics(widths, weights))
         fit(
-            self.fabric, model, self.images.train, self.preprocessing, self.recipes["final"],
-            self.seed, name="final training",
+            self.fabric,
+            model,
+            self.images.train,
+            self.preprocessing,
+            self.recipes["final"],
+            self.seed,
+            name="final training",
             checkpoint=Checkpoint(self.folder / "final.pt", {**self.held, "widths": dict(widths)}),
-        )  # fmt: skip
+        )
         return model
 
     def _cutting_judge(self) -> _Judge:
@@ -374,10 +418,15 @@ def _recipes(
             epochs=short, lr=rate, schedule="linear", warmup_epochs=min(1.0, short / 20), **shared
         ),
         "final": Recipe(
-            epochs=long, lr=rate if initial == "scratch" else rate / 5, schedule="cosine",
-            warmup_epochs=min(5.0, long / 20), nesterov=True, weight_decay=decay, **shared,
+            epochs=long,
+            lr=rate if initial == "scratch" else rate / 5,
+            schedule="cosine",
+            warmup_epochs=min(5.0, long / 20),
+            nesterov=True,
+            weight_decay=decay,
+            **shared,
         ),
-    }  # fmt: skip
+    }
 
 
 def _check_outputs(name: str, model: nn.Module, size: tuple[int, ...], classes: int) -> None:

@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 
+from graphpruning.common.machine import processor
 from graphpruning.export import TOLERANCE
 from graphpruning.latency import REPEATS
-from graphpruning.machine import processor
 from graphpruning.network.cost import params
 from graphpruning.network.graph import ChannelGraph
 from graphpruning.search.history import Candidate
@@ -108,8 +108,9 @@ def _accuracy(before: Mapping[str, Any], after: Mapping[str, Any], classes: int)
 
 
 def _row(name: str, before: float, after: float) -> str:
-    shown = (f"{value:,.2f}" if isinstance(value, float) else f"{value:,}" for value in
-             (before, after))  # fmt: skip
+    shown = (
+        f"{value:,.2f}" if isinstance(value, float) else f"{value:,}" for value in (before, after)
+    )
     return f"| {name} | {' | '.join(shown)} | {after / before:.3f} |"
 
 

@@ -14,9 +14,13 @@ from paper.statistics import LEVEL, RESAMPLES
 from paper.wording import counted, interval, joined, number
 
 CONDITIONINGS = {
-    "graph": "graph", "block": "block", "none": "no edges", "no-shortcuts": "no shortcut edges",
-    "sage": "GraphSAGE", "gat": "GAT",
-}  # fmt: skip
+    "graph": "graph",
+    "block": "block",
+    "none": "no edges",
+    "no-shortcuts": "no shortcut edges",
+    "sage": "GraphSAGE",
+    "gat": "GAT",
+}
 SOURCES = {
     "base": "sliced from the base",
     **{name: f"generated, {label}" for name, label in CONDITIONINGS.items()},

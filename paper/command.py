@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from graphpruning.errors import UserError
+from graphpruning.common.errors import UserError
 from paper.results import Results, read
 
 

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from graphpruning.errors import UserError
-from graphpruning.files import read_json, read_text
-from graphpruning.names import require_plain
+from graphpruning.common.errors import UserError
+from graphpruning.common.files import read_json, read_text
+from graphpruning.common.names import require_plain
 from paper import command, figures, report, tables
 from paper.reading import (
     COUNT,
@@ -91,8 +91,10 @@ class _Line:
 
     def is_of(self, method: str, model: str, budget: str) -> bool:
         return (self.cells["method"], self.cells["model"], self.cells["budget"]) == (
-            method, model, budget,
-        )  # fmt: skip
+            method,
+            model,
+            budget,
+        )
 
     def refusal(self, column: str, wanted: str) -> UserError:
         text = clipped(self.cells.get(column, ""))

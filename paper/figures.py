@@ -20,8 +20,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from graphpruning.common.files import atomic
 from graphpruning.drawing import draw_graph
-from graphpruning.files import atomic
 from paper import command, measures
 from paper.captions import CONDITIONINGS, SOURCES, budget_name, shown
 from paper.results import GIVEN, Heatmap, Network, Results, Row
@@ -49,14 +49,30 @@ STYLE: Any = {
     "pdf.fonttype": 42,
 }
 COLOURS = (  # Okabe and Ito's, then some of Tol's "muted", for studies of many methods
-    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000",
-    "#882255", "#999933", "#332288", "#757575", "#117733",
-)  # fmt: skip
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#000000",
+    "#882255",
+    "#999933",
+    "#332288",
+    "#757575",
+    "#117733",
+)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*")
 LINES: dict[str, Any] = {
-    "graph": "-", "block": "--", "none": ":", "base": "-.", GIVEN: (0, (1, 1)),
-    "no-shortcuts": (0, (5, 1)), "sage": (0, (3, 1, 1, 1)), "gat": (0, (3, 1, 1, 1, 1, 1)),
-}  # fmt: skip
+    "graph": "-",
+    "block": "--",
+    "none": ":",
+    "base": "-.",
+    GIVEN: (0, (1, 1)),
+    "no-shortcuts": (0, (5, 1)),
+    "sage": (0, (3, 1, 1, 1)),
+    "gat": (0, (3, 1, 1, 1, 1, 1)),
+}
 CONDITIONING_STYLE: Any = {
     "graph": (COLOURS[0], "o"),
     "block": (COLOURS[1], "s"),
@@ -86,10 +102,12 @@ def correlation_heatmaps(results: Results) -> Figure:
         places = np.linspace(0, len(inside) - 1, min(most, len(inside))).round().astype(int)
         columns += [None] * bool(columns) + [(network, inside[i]) for i in places]
     figure, axes = plt.subplots(
-        len(_KINDS_OF_PAIRS), len(columns), squeeze=False,
+        len(_KINDS_OF_PAIRS),
+        len(columns),
+        squeeze=False,
         figsize=(PAGE, 0.5 + 1.5 * len(_KINDS_OF_PAIRS)),
         width_ratios=[0.1 if column is None else 1 for column in columns],
-    )  # fmt: skip
+    )
     image = None
     for line, (kind, pair) in zip(axes, _KINDS_OF_PAIRS, strict=True):
         for axis, column in zip(line, columns, strict=True):
@@ -101,9 +119,15 @@ def correlation_heatmaps(results: Results) -> Figure:
                 if (heatmap.network, heatmap.pair, heatmap.deeper) == (kind, pair, deeper):
                     image = _heatmap(axis, heatmap)
         line[0].text(
-            -0.4, 0.5, f"{kind},\n{measures.PAIRS[pair]}", rotation=90, ha="center",
-            va="center", transform=line[0].transAxes, fontsize=7.5,
-        )  # fmt: skip
+            -0.4,
+            0.5,
+            f"{kind},\n{measures.PAIRS[pair]}",
+            rotation=90,
+            ha="center",
+            va="center",
+            transform=line[0].transAxes,
+            fontsize=7.5,
+        )
     if len(networks) > 1:
         for axis, column, before in zip(axes[0], columns, [None, *columns], strict=False):
             if column and not before:
@@ -144,19 +168,31 @@ def r2_distributions(results: Results) -> Figure:
             thresholds = np.linspace(low, 1, _STEPS)
             shares = [measures.share_over(part, t).scaled(100) for t in thresholds]
             left.plot(
-                thresholds, [share.value for share in shares], color=colour, linestyle=style,
+                thresholds,
+                [share.value for share in shares],
+                color=colour,
+                linestyle=style,
                 label=label,
-            )  # fmt: skip
+            )
             left.fill_between(
-                thresholds, [share.low for share in shares], [share.high for share in shares],
-                color=colour, alpha=0.15 if kind == "trained" else 0.08, linewidth=0,
-            )  # fmt: skip
+                thresholds,
+                [share.low for share in shares],
+                [share.high for share in shares],
+                color=colour,
+                alpha=0.15 if kind == "trained" else 0.08,
+                linewidth=0,
+            )
             medians = part.groupby("deeper")["r2"].median().reindex(names)
             right.plot(
-                np.arange(len(names)), medians, color=colour, linestyle=style, linewidth=0.7,
-                marker="o" if kind == "trained" else "s", markersize=4,
+                np.arange(len(names)),
+                medians,
+                color=colour,
+                linestyle=style,
+                linewidth=0.7,
+                marker="o" if kind == "trained" else "s",
+                markersize=4,
                 markerfacecolor=colour if kind == "trained" else "white",
-            )  # fmt: skip
+            )
         for threshold in measures.THRESHOLDS:
             left.axvline(threshold, color=GREY, linestyle=":", linewidth=0.8)
         left.set(xlim=(low, 1), ylim=(0, 100), title=network.label)
@@ -207,15 +243,26 @@ def generated_accuracy(results: Results) -> Figure:
             known = frame.dropna(subset="top1_trained")
             tau = measures.rank_correlation(results, model, conditioning)
             right.scatter(
-                known["top1_trained"], known["top1_generated"], s=14, color=colour, marker=marker,
-                alpha=0.8, linewidth=0, label=f"{label}: τ = {number(tau.value, 2)}",
-            )  # fmt: skip
+                known["top1_trained"],
+                known["top1_generated"],
+                s=14,
+                color=colour,
+                marker=marker,
+                alpha=0.8,
+                linewidth=0,
+                label=f"{label}: τ = {number(tau.value, 2)}",
+            )
         half = measures.yardstick(results, model)
         left.axhline(half, color=GREY, linestyle="--", linewidth=0.9)
         left.annotate(
-            "half of the base network", (1, half), (-2, 2), color=GREY,
-            xycoords=left.get_yaxis_transform(), textcoords="offset points", ha="right",
-        )  # fmt: skip
+            "half of the base network",
+            (1, half),
+            (-2, 2),
+            color=GREY,
+            xycoords=left.get_yaxis_transform(),
+            textcoords="offset points",
+            ha="right",
+        )
         left.set(xlabel="MACs (% of the base network)", title=model)
         left.set(ylabel="top-1 with generated weights (%)")
         right.set(xlabel="top-1 after training from scratch (%)", title=model)
@@ -236,9 +283,12 @@ def search_curves(results: Results) -> Figure:
     columns = {f"rated as by {results.ours.label}": same, "rated otherwise": other}
     columns = {whose: rows for whose, rows in columns.items() if rows}
     figure, axes = plt.subplots(
-        len(panels), len(columns), figsize=(PAGE, 1.1 + 1.9 * len(panels)), squeeze=False,
+        len(panels),
+        len(columns),
+        figsize=(PAGE, 1.1 + 1.9 * len(panels)),
+        squeeze=False,
         sharex=True,
-    )  # fmt: skip
+    )
     for line, (model, budget) in zip(axes, panels, strict=True):
         for axis, (whose, rows) in zip(line, columns.items(), strict=True):
             for row in rows:
@@ -275,9 +325,14 @@ def _search_curve(axis: Axes, results: Results, row: Row, history: pd.DataFrame)
     best = history.pivot(index="evaluation", columns="seed", values="best").ffill()
     every = max(1, len(best) // 6)
     axis.plot(
-        best.index, best.mean(axis=1), color=colour, linestyle=LINES[row.source], marker=marker,
-        markevery=(every // 2, every), label=f"{row.label} ({SOURCES[row.source]})",
-    )  # fmt: skip
+        best.index,
+        best.mean(axis=1),
+        color=colour,
+        linestyle=LINES[row.source],
+        marker=marker,
+        markevery=(every // 2, every),
+        label=f"{row.label} ({SOURCES[row.source]})",
+    )
     axis.fill_between(
         best.index, best.min(axis=1), best.max(axis=1), color=colour, alpha=0.13, linewidth=0
     )
@@ -287,9 +342,12 @@ def accuracy_macs(results: Results) -> Figure:
     """Figure 6: final accuracy against MACs, and per budget with intervals."""
     models, budgets = results.models, results.budgets
     figure, axes = plt.subplots(
-        len(models), 1 + len(budgets), figsize=(PAGE, 0.4 + 2.3 * len(models)), squeeze=False,
+        len(models),
+        1 + len(budgets),
+        figsize=(PAGE, 0.4 + 2.3 * len(models)),
+        squeeze=False,
         width_ratios=[1.5, *[1] * len(budgets)],
-    )  # fmt: skip
+    )
     for line, model in zip(axes, models, strict=True):
         _tradeoff(line[0], results, model)
         for axis, budget in zip(line[1:], budgets, strict=True):
@@ -312,9 +370,14 @@ def _tradeoff(axis: Axes, results: Results, model: str) -> None:
         macs = [x for x, _ in points]
         bars = np.array([[top1.value - top1.low, top1.high - top1.value] for _, top1 in points])
         axis.errorbar(
-            macs, [top1.value for _, top1 in points], yerr=np.nan_to_num(bars).T, color=colour,
-            marker=marker, linestyle=LINES[results.rows[name].source], elinewidth=0.8,
-        )  # fmt: skip
+            macs,
+            [top1.value for _, top1 in points],
+            yerr=np.nan_to_num(bars).T,
+            color=colour,
+            marker=marker,
+            linestyle=LINES[results.rows[name].source],
+            elinewidth=0.8,
+        )
     axis.axhline(base.test_top1, color=GREY, linestyle="--", linewidth=0.9, zorder=0)
     axis.plot(base.macs / 1e6, base.test_top1, marker="*", color="black", markersize=8)
     axis.set(xlabel="MACs (M)", ylabel="test top-1 (%)", title=model)

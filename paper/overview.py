@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 
-from graphpruning.files import atomic
+from graphpruning.common.files import atomic
 from paper import command
 
 PICTURE = Path(__file__).parents[1] / "docs/method.png"
@@ -61,17 +61,29 @@ def _arrow(
 ) -> None:
     axes.add_patch(
         FancyArrowPatch(
-            start, end, arrowstyle="-|>", mutation_scale=11, color=colour, linewidth=1.4,
-            connectionstyle=f"arc3,rad={bend}", shrinkA=0, shrinkB=0,
+            start,
+            end,
+            arrowstyle="-|>",
+            mutation_scale=11,
+            color=colour,
+            linewidth=1.4,
+            connectionstyle=f"arc3,rad={bend}",
+            shrinkA=0,
+            shrinkB=0,
         )
-    )  # fmt: skip
+    )
 
 
 def _box(axes: Axes, x: float, y: float, text: str, colour: str, wide: float = 0.9) -> None:
     frame = FancyBboxPatch(
-        (x - wide / 2, y - 0.17), wide, 0.34, boxstyle="round,pad=0.02", facecolor="white",
-        edgecolor=colour, linewidth=1.4,
-    )  # fmt: skip
+        (x - wide / 2, y - 0.17),
+        wide,
+        0.34,
+        boxstyle="round,pad=0.02",
+        facecolor="white",
+        edgecolor=colour,
+        linewidth=1.4,
+    )
     axes.add_patch(frame)
     axes.text(x, y, text, ha="center", va="center", fontsize=8)
 
@@ -89,10 +101,17 @@ def _graph(axes: Axes, x: float) -> None:
     nodes = ((x - 0.35, 2.75), (x + 0.3, 1.95), (x - 0.35, 1.15))
     (first, second, third) = nodes
     for one, other, colour in (
-        (first, second, GREY), (second, third, GREY), (first, third, RED),
-    ):  # fmt: skip
-        axes.plot(*zip(one, other, strict=True), color=colour, linewidth=1.6, zorder=1,
-                  linestyle="--" if colour == RED else "-")  # fmt: skip
+        (first, second, GREY),
+        (second, third, GREY),
+        (first, third, RED),
+    ):
+        axes.plot(
+            *zip(one, other, strict=True),
+            color=colour,
+            linewidth=1.6,
+            zorder=1,
+            linestyle="--" if colour == RED else "-",
+        )
     for name, (left, height) in zip("abc", nodes, strict=True):
         axes.plot(left, height, "o", markersize=20, color=BLUE, zorder=2)
         axes.text(left, height, name, ha="center", va="center", color="white", weight="bold")

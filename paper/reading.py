@@ -14,9 +14,9 @@ from typing import Any
 
 import pandas as pd
 
-from graphpruning.errors import UserError
-from graphpruning.files import parse_json, read_text
-from graphpruning.names import require_plain
+from graphpruning.common.errors import UserError
+from graphpruning.common.files import parse_json, read_text
+from graphpruning.common.names import require_plain
 
 _WHOLE = r"-?[0-9]{1,18}"
 _DECIMAL = r"[+-]?([0-9]{1,18}\.?[0-9]{0,18}|\.[0-9]{1,18})([eE][+-]?[0-9]{1,3})?"
@@ -271,9 +271,13 @@ class Files:
         return numbers
 
     def _all(
-        self, name: str, cells: "pd.Series[str]", fit: "pd.Series[bool]", kind: Kind,
+        self,
+        name: str,
+        cells: "pd.Series[str]",
+        fit: "pd.Series[bool]",
+        kind: Kind,
         lines: list[int],
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Check that all cells of a column fit; the first that does not is named."""
         unfit = ~fit.to_numpy(dtype=bool)
         if unfit.any():

@@ -8,8 +8,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from graphpruning.errors import UserError
-from graphpruning.files import read_text, write_text
+from graphpruning.common.errors import UserError
+from graphpruning.common.files import read_text, write_text
 from paper import command
 from paper.captions import budget_amount
 from paper.claims import claims
@@ -56,10 +56,11 @@ def table3(results: Results) -> str:
 PARTS: dict[str, dict[str, tuple[str, Callable[[Results], str]]]] = {
     "README.md": {"accuracies": ("desk", accuracies), "verdicts": ("desk", verdicts)},
     "docs/results.md": {
-        "desk": ("desk", table3), "cifar10": ("cifar10", table3),
+        "desk": ("desk", table3),
+        "cifar10": ("cifar10", table3),
         "verdicts cifar10": ("cifar10", verdicts),
     },
-}  # fmt: skip
+}
 """By page and mark: whose results are quoted, and how."""
 
 

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from graphpruning.errors import UserError
-from graphpruning.files import read_json, write_text
+from graphpruning.common.errors import UserError
+from graphpruning.common.files import read_json, write_text
 from paper import claims, command
 from paper.captions import Caption, budget_name, captions, origin
 from paper.claims import representable

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from graphpruning.errors import UserError
+from graphpruning.common.errors import UserError
 from paper.contents import (
     CONDITIONINGS,
     HISTORY,
@@ -35,10 +35,28 @@ from paper.reading import LABEL, LINE, OneOf, clipped
 from paper.stages import Key, StageFiles
 
 __all__ = [
-    "GIVEN", "HISTORY", "PRETRAINED", "Base", "Correlation", "Final", "Found", "Generated", "Graph",
-    "Heatmap", "Key", "Network", "PruningNet", "Results", "Row", "Run", "Search", "Splits",
-    "Trained", "read", "read_published",
-]  # fmt: skip
+    "GIVEN",
+    "HISTORY",
+    "PRETRAINED",
+    "Base",
+    "Correlation",
+    "Final",
+    "Found",
+    "Generated",
+    "Graph",
+    "Heatmap",
+    "Key",
+    "Network",
+    "PruningNet",
+    "Results",
+    "Row",
+    "Run",
+    "Search",
+    "Splits",
+    "Trained",
+    "read",
+    "read_published",
+]
 
 GIVEN = "given"
 """The kind and the source of a method whose results are somebody's own file (`paper.compare`)."""

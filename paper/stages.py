@@ -225,10 +225,13 @@ class StageFiles(Files):
         ):
             raise self.damaged(name, "a channel stands there twice, or is none of its layer")
         of_network = [
-            set(found.loc[found["network"] == network, ["pair", "former", "deeper"]]
-                .itertuples(index=False, name=None))
+            set(
+                found.loc[found["network"] == network, ["pair", "former", "deeper"]].itertuples(
+                    index=False, name=None
+                )
+            )
             for network in NETWORKS
-        ]  # fmt: skip
+        ]
         if of_network[0] != of_network[1] or not set(found["former"]) <= set(width):
             raise self.damaged(name, "not the same pairs of layers in both networks")
         if pairs and not any((h.network, h.pair) == (NETWORKS[0], PAIRS[0]) for h in heatmaps):
@@ -376,9 +379,15 @@ class StageFiles(Files):
     def architecture(self, name: str, found: Found) -> None:
         """Check that a file is an architecture, and that of the network that was found."""
         value = self.json(
-            name, format=POSITIVE, network=dict, input_size=list, widths=dict, macs=POSITIVE,
-            params=POSITIVE, weights=dict,
-        )  # fmt: skip
+            name,
+            format=POSITIVE,
+            network=dict,
+            input_size=list,
+            widths=dict,
+            macs=POSITIVE,
+            params=POSITIVE,
+            weights=dict,
+        )
         for key in ("widths", "macs", "params"):
             if value[key] != getattr(found, key):
                 raise self.damaged(name, f"other {key} than the search found")

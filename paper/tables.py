@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from graphpruning.files import write_text
+from graphpruning.common.files import write_text
 from paper import command, measures
 from paper.captions import CONDITIONINGS, Caption, budget_amount, budget_name, captions, origin
 from paper.results import GIVEN, Results, Row, read_published
@@ -386,9 +386,7 @@ def imagenet(results: Results) -> Table:
     )
 
 
-_PUBLISHED = (
-    "model", "dataset", "method", "setting", "top1", "top5", "macs_m", "source", "note"
-)  # fmt: skip
+_PUBLISHED = ("model", "dataset", "method", "setting", "top1", "top5", "macs_m", "source", "note")
 
 
 def _marks(notes: "pd.Series[str]") -> dict[str, str]:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from graphpruning.files import write_text
+from graphpruning.common.files import write_text
 from paper import command
 from paper.claims import STATEMENTS, Claim, claims
 from paper.pages import template

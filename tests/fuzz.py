@@ -30,10 +30,10 @@ import torch
 import yaml
 from torch import nn
 
-from experiments.study import load
+from experiments.common.study import load
 from graphpruning import load_architecture, narrow, trace
 from graphpruning.architecture import save_architecture
-from graphpruning.errors import UserError
+from graphpruning.common.errors import UserError
 from graphpruning.network.zoo import build
 from graphpruning.training import imagenet
 from graphpruning.training.checkpoint import Checkpoint
@@ -49,10 +49,34 @@ SECONDS = 5.0
 OUTCOMES = ("accepted", "refused", "traceback", "hang", "changed")
 
 NASTY: tuple[Any, ...] = (
-    None, True, -1, 0, 1e9, 10**30, 10**400, 0.5, float("nan"), float("inf"), "", "x", "\u00b2",
-    "../../x", "/dev/zero", "a\0b", "a\nb", "${title}", "$(touch pwned)", "1e400", [], {}, [[]],
-    [1, [2, [3, [4]]]], {"a": {"b": 1}}, "9" * 5000, "x" * 100_000,
-)  # fmt: skip
+    None,
+    True,
+    -1,
+    0,
+    1e9,
+    10**30,
+    10**400,
+    0.5,
+    float("nan"),
+    float("inf"),
+    "",
+    "x",
+    "\u00b2",
+    "../../x",
+    "/dev/zero",
+    "a\0b",
+    "a\nb",
+    "${title}",
+    "$(touch pwned)",
+    "1e400",
+    [],
+    {},
+    [[]],
+    [1, [2, [3, [4]]]],
+    {"a": {"b": 1}},
+    "9" * 5000,
+    "x" * 100_000,
+)
 
 
 class Hang(BaseException):
@@ -174,10 +198,14 @@ def _architecture(folder: Path) -> list[Target]:
     widths = {group: 4 for group in graph.full_widths}
     path, weights = folder / "architecture.json", folder / "weights.safetensors"
     save_architecture(
-        path, weights, narrow(model, graph, widths),
+        path,
+        weights,
+        narrow(model, graph, widths),
         network={"name": "resnet8", "num_classes": 10, "in_channels": 1, "width": 8},
-        input_size=(1, 16, 16), widths=widths, preprocessing={"mean": [0.5], "std": [0.25]},
-    )  # fmt: skip
+        input_size=(1, 16, 16),
+        widths=widths,
+        preprocessing={"mean": [0.5], "std": [0.25]},
+    )
     return [
         Target(path, json_change, lambda: load_architecture(path)),
         Target(weights, flipped, lambda: load_architecture(path)),
@@ -187,8 +215,11 @@ def _architecture(folder: Path) -> list[Target]:
 def _results(folder: Path) -> list[Target]:
     """A study's results and those beside it; only what a reader of results opens."""
     for name in ("desk", "pretrained"):
-        shutil.copytree(ROOT / "results" / name, folder / name,
-                        ignore=shutil.ignore_patterns("figures", "tables", "records"))  # fmt: skip
+        shutil.copytree(
+            ROOT / "results" / name,
+            folder / name,
+            ignore=shutil.ignore_patterns("figures", "tables", "records"),
+        )
     changes = {".json": json_change, ".csv": csv_change, ".txt": flipped}
     return [
         Target(path, changes[path.suffix], lambda: read(folder / "desk"))
@@ -205,8 +236,10 @@ def _compare(folder: Path) -> list[Target]:
     lines = [["method", "model", "budget", "seed", "test_top1", "macs", "params", "evaluations"]]
     lines += [
         ["Mine", model, budget, str(seed), "70.5", "1000000", "1000", "25"]
-        for model in results.models for budget in results.budgets for seed in (0, 1)
-    ]  # fmt: skip
+        for model in results.models
+        for budget in results.budgets
+        for seed in (0, 1)
+    ]
     path.write_bytes(of_rows(lines))
     return [Target(path, csv_change, lambda: with_given(results, path))]
 

@@ -17,8 +17,16 @@ ARCHIVES = (
     "ILSVRC2012_img_val.tar",
     "ILSVRC2012_devkit_t12.tar.gz",
 )
-FIELDS = ("ILSVRC2012_ID", "WNID", "words", "gloss", "num_children", "children",
-          "wordnet_height", "num_train_images")  # fmt: skip
+FIELDS = (
+    "ILSVRC2012_ID",
+    "WNID",
+    "words",
+    "gloss",
+    "num_children",
+    "children",
+    "wordnet_height",
+    "num_train_images",
+)
 
 
 def build(folder: Path, classes: int, train: int, val: int) -> None:

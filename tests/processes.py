@@ -44,9 +44,16 @@ def start(
     So torchrun, which gives its processes sessions of their own, ends these too.
     """
     return subprocess.Popen(
-        command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True, process_group=0, preexec_fn=_end_with_parent,
-    )  # fmt: skip
+        command,
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        process_group=0,
+        preexec_fn=_end_with_parent,
+    )
 
 
 def end(process: "subprocess.Popen[str]") -> None:

@@ -73,9 +73,14 @@ def test_a_users_own_function_is_called_only_when_it_is_given(tmp_path: Path) ->
     model, path = make(), tmp_path / "own.json"
     narrowed = narrow(model, trace(model, (3, 10, 10)), {"0": 7})
     save_architecture(
-        path, tmp_path / "own.safetensors", narrowed,
-        network=make, input_size=(3, 10, 10), widths={"0": 7}, preprocessing={},
-    )  # fmt: skip
+        path,
+        tmp_path / "own.safetensors",
+        narrowed,
+        network=make,
+        input_size=(3, 10, 10),
+        widths={"0": 7},
+        preprocessing={},
+    )
     described = json.loads(path.read_text())["network"]
     assert described == {"function": f"{__name__}:plain", "num_classes": 5}
     with pytest.raises(UserError, match="build=lambda num_classes: model"):
@@ -91,9 +96,14 @@ def test_a_network_that_was_given_is_loaded_as_the_refusal_says(tmp_path: Path) 
     model, path = plain(5), tmp_path / "own.json"
     narrowed = narrow(model, trace(model, (3, 10, 10)), {"0": 7})
     save_architecture(
-        path, tmp_path / "own.safetensors", narrowed,
-        network=builder(model), input_size=(3, 10, 10), widths={"0": 7}, preprocessing={},
-    )  # fmt: skip
+        path,
+        tmp_path / "own.safetensors",
+        narrowed,
+        network=builder(model),
+        input_size=(3, 10, 10),
+        widths={"0": 7},
+        preprocessing={},
+    )
     with pytest.raises(UserError, match="build=lambda: model"):
         load_architecture(path)
     images = torch.randn(2, 3, 10, 10)

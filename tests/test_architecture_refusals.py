@@ -56,10 +56,14 @@ def save(folder: Path, name: str, model: nn.Module, size: tuple[int, ...]) -> nn
     widths = SearchSpace(graph).sample(torch.Generator().manual_seed(0))
     narrowed = narrow(model, graph, widths).eval()
     save_architecture(
-        folder / "network.json", folder / "network.safetensors", narrowed,
+        folder / "network.json",
+        folder / "network.safetensors",
+        narrowed,
         network={"name": name, "num_classes": 10, "in_channels": 3},
-        input_size=size, widths=widths, preprocessing=WHOLE,
-    )  # fmt: skip
+        input_size=size,
+        widths=widths,
+        preprocessing=WHOLE,
+    )
     return narrowed
 
 
@@ -89,41 +93,118 @@ def alter(folder: Path, key: str, value: Any) -> Path:
 
 
 WRONG: list[tuple[str, Any]] = [
-    ("format", True), ("format", "2"), ("format", 2.0), ("format", None),
-    ("network", None), ("network", []), ("network", "resnet8"), ("network", {}),
-    ("network.name", 8), ("network.name", []), ("network.name", "x" * 10**5),
-    ("network.name", "\ud800"), ("network.name", "resnet9"), ("network.function", "a:b"),
-    ("network.num_classes", -1), ("network.num_classes", 10**12), ("network.num_classes", 1e12),
-    ("network.num_classes", "ten"), ("network.num_classes", True), ("network.num_classes", 11),
-    ("network.in_channels", 0), ("network.in_channels", 4), ("network.in_channels", [3]),
-    ("network.width", 10**9), ("network.width", 10**6), ("network.width", 2),
-    ("network.width", 0), ("network.width", -1), ("network.width", 1.5), ("network.width", []),
-    ("network.width", {}), ("network.width", [[[[[1]]]]]), ("network.width", list(range(1000))),
-    ("network.stem_stride", 0), ("network.stem_stride", 10**6), ("network.stem_stride", 2),
-    ("network.depth", 20), ("network.no such", 1), ("network.widht", 16),
-    ("input_size", 32), ("input_size", "3x32"), ("input_size", None), ("input_size", [3, 32]),
-    ("input_size", [3, 32, 32, 1]), ("input_size", [3, -32, 32]), ("input_size", [3, 32, "32"]),
-    ("input_size", [3, 0, 32]), ("input_size", [3, 32.0, 32]), ("input_size", [3, 10**5, 10**5]),
-    ("input_size", [3, 8000, 8000]), ("input_size", [1, 32, 32]), ("input_size", [3, 64, 64]),
-    ("input_size", [3, 2000, 2000]), ("input_size", [3, [32], 32]),
-    ("widths", None), ("widths", []), ("widths", {}), ("widths.conv1", True),
-    ("widths.conv1", "8"), ("widths.conv1", -8), ("widths.conv1", 10**30), ("widths.conv1", [8]),
-    ("widths.conv1", None), ("widths.other", 8), ("widths.a\nb", 8), ("widths.\udcff", 8),
-    ("macs", "many"), ("macs", -1), ("macs", 1), ("macs", True), ("macs", 1e6),
-    ("params", None), ("params", 7), ("params", 10**30), ("params", []),
-    ("preprocessing", []), ("preprocessing", None), ("preprocessing.mean", 0.5),
-    ("preprocessing.mean", []), ("preprocessing.mean", [0.5]), ("preprocessing.mean", ["a"] * 3),
-    ("preprocessing.std", [0, 0, 0]), ("preprocessing.std", [1e300] * 3),
-    ("preprocessing.pad", -1), ("preprocessing.pad", 0.5), ("preprocessing.pad", 10**9),
-    ("preprocessing.flip", 1), ("preprocessing.size", "32"), ("preprocessing.resize", 8),
-    ("preprocessing.smallest_area", 7), ("preprocessing.other", 1),
-    ("weights", None), ("weights", "network.safetensors"), ("weights", {}), ("weights.size", 1),
-    ("weights.file", 1), ("weights.file", ""), ("weights.file", "."), ("weights.file", ".."),
-    ("weights.file", "/dev/zero"), ("weights.file", "no\0thing"), ("weights.file", "a\nb"),
-    ("weights.file", "\ud800"), ("weights.file", "a" * 300), ("weights.file", "network.json"),
-    ("weights.sha256", 1), ("weights.sha256", "0" * 63), ("weights.sha256", "x" * 64),
-    ("weights.sha256", "0" * 64), ("weights.sha256", None), ("license", "MIT"),
-]  # fmt: skip
+    ("format", True),
+    ("format", "2"),
+    ("format", 2.0),
+    ("format", None),
+    ("network", None),
+    ("network", []),
+    ("network", "resnet8"),
+    ("network", {}),
+    ("network.name", 8),
+    ("network.name", []),
+    ("network.name", "x" * 10**5),
+    ("network.name", "\ud800"),
+    ("network.name", "resnet9"),
+    ("network.function", "a:b"),
+    ("network.num_classes", -1),
+    ("network.num_classes", 10**12),
+    ("network.num_classes", 1e12),
+    ("network.num_classes", "ten"),
+    ("network.num_classes", True),
+    ("network.num_classes", 11),
+    ("network.in_channels", 0),
+    ("network.in_channels", 4),
+    ("network.in_channels", [3]),
+    ("network.width", 10**9),
+    ("network.width", 10**6),
+    ("network.width", 2),
+    ("network.width", 0),
+    ("network.width", -1),
+    ("network.width", 1.5),
+    ("network.width", []),
+    ("network.width", {}),
+    ("network.width", [[[[[1]]]]]),
+    ("network.width", list(range(1000))),
+    ("network.stem_stride", 0),
+    ("network.stem_stride", 10**6),
+    ("network.stem_stride", 2),
+    ("network.depth", 20),
+    ("network.no such", 1),
+    ("network.widht", 16),
+    ("input_size", 32),
+    ("input_size", "3x32"),
+    ("input_size", None),
+    ("input_size", [3, 32]),
+    ("input_size", [3, 32, 32, 1]),
+    ("input_size", [3, -32, 32]),
+    ("input_size", [3, 32, "32"]),
+    ("input_size", [3, 0, 32]),
+    ("input_size", [3, 32.0, 32]),
+    ("input_size", [3, 10**5, 10**5]),
+    ("input_size", [3, 8000, 8000]),
+    ("input_size", [1, 32, 32]),
+    ("input_size", [3, 64, 64]),
+    ("input_size", [3, 2000, 2000]),
+    ("input_size", [3, [32], 32]),
+    ("widths", None),
+    ("widths", []),
+    ("widths", {}),
+    ("widths.conv1", True),
+    ("widths.conv1", "8"),
+    ("widths.conv1", -8),
+    ("widths.conv1", 10**30),
+    ("widths.conv1", [8]),
+    ("widths.conv1", None),
+    ("widths.other", 8),
+    ("widths.a\nb", 8),
+    ("widths.\udcff", 8),
+    ("macs", "many"),
+    ("macs", -1),
+    ("macs", 1),
+    ("macs", True),
+    ("macs", 1e6),
+    ("params", None),
+    ("params", 7),
+    ("params", 10**30),
+    ("params", []),
+    ("preprocessing", []),
+    ("preprocessing", None),
+    ("preprocessing.mean", 0.5),
+    ("preprocessing.mean", []),
+    ("preprocessing.mean", [0.5]),
+    ("preprocessing.mean", ["a"] * 3),
+    ("preprocessing.std", [0, 0, 0]),
+    ("preprocessing.std", [1e300] * 3),
+    ("preprocessing.pad", -1),
+    ("preprocessing.pad", 0.5),
+    ("preprocessing.pad", 10**9),
+    ("preprocessing.flip", 1),
+    ("preprocessing.size", "32"),
+    ("preprocessing.resize", 8),
+    ("preprocessing.smallest_area", 7),
+    ("preprocessing.other", 1),
+    ("weights", None),
+    ("weights", "network.safetensors"),
+    ("weights", {}),
+    ("weights.size", 1),
+    ("weights.file", 1),
+    ("weights.file", ""),
+    ("weights.file", "."),
+    ("weights.file", ".."),
+    ("weights.file", "/dev/zero"),
+    ("weights.file", "no\0thing"),
+    ("weights.file", "a\nb"),
+    ("weights.file", "\ud800"),
+    ("weights.file", "a" * 300),
+    ("weights.file", "network.json"),
+    ("weights.sha256", 1),
+    ("weights.sha256", "0" * 63),
+    ("weights.sha256", "x" * 64),
+    ("weights.sha256", "0" * 64),
+    ("weights.sha256", None),
+    ("license", "MIT"),
+]
 
 
 @pytest.mark.parametrize(("key", "value"), WRONG, ids=lambda part: ascii(part)[:30])
@@ -138,11 +219,23 @@ def test_values_that_no_architecture_has(folder: Path, key: str, value: Any) -> 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", "1", "null", "{", NESTED, '{"a": ' * 900 + "1" + "}" * 900, "[" * 900 + "]" * 900,
-     '{"format": NaN}', '{"format": 1e999}', '{"format": ' + "1" * 5000 + "}", b"\xff\xfe",
-     '{"' + "x" * 5_000_000 + '": 1}'],
+    [
+        "",
+        "[]",
+        "1",
+        "null",
+        "{",
+        NESTED,
+        '{"a": ' * 900 + "1" + "}" * 900,
+        "[" * 900 + "]" * 900,
+        '{"format": NaN}',
+        '{"format": 1e999}',
+        '{"format": ' + "1" * 5000 + "}",
+        b"\xff\xfe",
+        '{"' + "x" * 5_000_000 + '": 1}',
+    ],
     ids=lambda text: ascii(text[:12]),
-)  # fmt: skip
+)
 def test_texts_that_are_no_architecture(tmp_path: Path, text: str | bytes) -> None:
     path = tmp_path / "network.json"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
@@ -152,8 +245,10 @@ def test_texts_that_are_no_architecture(tmp_path: Path, text: str | bytes) -> No
         read_widths(path)
 
 
-@pytest.mark.parametrize("key", ["network", "widths", "macs", "weights", "network.name",
-                                 "weights.sha256", "widths.conv1"])  # fmt: skip
+@pytest.mark.parametrize(
+    "key",
+    ["network", "widths", "macs", "weights", "network.name", "weights.sha256", "widths.conv1"],
+)
 def test_keys_that_are_missing(folder: Path, key: str) -> None:
     path = folder / "network.json"
     description = json.loads(path.read_text())
@@ -247,14 +342,20 @@ def _with_value(value: float) -> Callable[[dict[str, Any], bytes], bytes]:
         lambda header, data: packed(NESTED.encode(), data),
         lambda header, data: packed(b"\xff", data),
         lambda header, data: packed({**header, "a\nb": header["conv1.weight"]}, data),
-        lambda header, data: packed({"a\nb" if k == "fc.bias" else k: v for k, v in header.items()},
-                                    data),
-        _changed(dtype="I32"), _changed(dtype="F16"), _changed(dtype="other"),
-        _changed(shape=[]), _changed(shape=[2**40, 2**40]), _changed(shape=[3, 3, 3, 4]),
+        lambda header, data: packed(
+            {"a\nb" if k == "fc.bias" else k: v for k, v in header.items()}, data
+        ),
+        _changed(dtype="I32"),
+        _changed(dtype="F16"),
+        _changed(dtype="other"),
+        _changed(shape=[]),
+        _changed(shape=[2**40, 2**40]),
+        _changed(shape=[3, 3, 3, 4]),
         _changed(data_offsets=[0, 2**60]),
-        _with_value(float("nan")), _with_value(float("-inf")),
+        _with_value(float("nan")),
+        _with_value(float("-inf")),
     ],
-)  # fmt: skip
+)
 def test_weights_of_another_kind(
     folder: Path, given: bool, change: Callable[[dict[str, Any], bytes], bytes]
 ) -> None:
@@ -322,8 +423,18 @@ def test_the_command_line_exits_with_2_and_writes_nothing(
     assert all(line.startswith("error: ") for line in lines) and not onnx.exists()
 
 
-@pytest.mark.parametrize("widths", [{"a": True}, {"a": "8"}, {"a": 0}, {"a": 10**30}, {"a": [1]},
-                                    {"widths": 8}, {"widths": {"\ud800": None}}])  # fmt: skip
+@pytest.mark.parametrize(
+    "widths",
+    [
+        {"a": True},
+        {"a": "8"},
+        {"a": 0},
+        {"a": 10**30},
+        {"a": [1]},
+        {"widths": 8},
+        {"widths": {"\ud800": None}},
+    ],
+)
 def test_widths_that_are_none(tmp_path: Path, widths: dict[str, Any]) -> None:
     path = tmp_path / "widths.json"
     path.write_text(json.dumps(widths))
@@ -340,9 +451,14 @@ def test_a_users_function_gets_the_arguments_that_it_takes(tmp_path: Path) -> No
     model = make()
     narrowed = narrow(model, trace(model, (3, 10, 10)), {"0": 7})
     save_architecture(
-        tmp_path / "network.json", tmp_path / "network.safetensors", narrowed,
-        network=make, input_size=(3, 10, 10), widths={"0": 7}, preprocessing={},
-    )  # fmt: skip
+        tmp_path / "network.json",
+        tmp_path / "network.safetensors",
+        narrowed,
+        network=make,
+        input_size=(3, 10, 10),
+        widths={"0": 7},
+        preprocessing={},
+    )
     path = tmp_path / "network.json"
     load_architecture(path, build=own)
     with refused("cannot be called with num_classes"):
@@ -409,10 +525,14 @@ def test_what_would_not_be_read_is_not_written(tmp_path: Path) -> None:
     for wrong in ({"mean": [float("nan")]}, {"means": [0.5]}):
         with refused("network.json"):
             save_architecture(
-                tmp_path / "network.json", tmp_path / "network.safetensors", model,
-                network={"name": "resnet8", "num_classes": 10, "in_channels": 3}, input_size=SIZE,
-                widths=trace(model, SIZE).full_widths, preprocessing=wrong,
-            )  # fmt: skip
+                tmp_path / "network.json",
+                tmp_path / "network.safetensors",
+                model,
+                network={"name": "resnet8", "num_classes": 10, "in_channels": 3},
+                input_size=SIZE,
+                widths=trace(model, SIZE).full_widths,
+                preprocessing=wrong,
+            )
     assert not list(tmp_path.iterdir())
 
 

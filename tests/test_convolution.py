@@ -22,14 +22,15 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from graphpruning import SearchSpace, narrow, trace
-from graphpruning.convolution import SoundConvolutions, conv2d
+from graphpruning.common.convolution import SoundConvolutions, conv2d
 from graphpruning.network.subnet import Subnet
 from graphpruning.network.zoo import build
 from graphpruning.pruningnet.cropped_sgd import CroppedSGD
 from graphpruning.pruningnet.pruningnet import PruningNet, RandomWidthStep
-from graphpruning.training.data import Preprocessing, generated
+from graphpruning.training.datasets import generated
 from graphpruning.training.fabric import make_fabric
 from graphpruning.training.loop import fit
+from graphpruning.training.preprocessing import Preprocessing
 from graphpruning.training.recipe import Recipe
 from tests import processes
 
@@ -100,8 +101,13 @@ class _Seen(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is F.conv2d:
-            given = dict(zip(("input", "weight", "bias", "stride", "padding", "dilation", "groups"),
-                             args, strict=False)) | (kwargs or {})  # fmt: skip
+            given = dict(
+                zip(
+                    ("input", "weight", "bias", "stride", "padding", "dilation", "groups"),
+                    args,
+                    strict=False,
+                )
+            ) | (kwargs or {})
             stride = given.get("stride", 1)
             pair = (stride, stride) if isinstance(stride, int) else tuple(stride)
             if given["weight"].requires_grad and torch.is_grad_enabled():
@@ -152,12 +158,21 @@ def train(model: nn.Module, **how: Any) -> None:
     if how.get("channels", 1) == 3:
         images = type(images)(images.images.expand(-1, 3, -1, -1), images.labels, images.classes)
     mean, std = (0.5,) * images.shape[0], (0.25,) * images.shape[0]
-    recipe = Recipe(epochs=1, batch_size=20, lr=0.01, schedule="linear",
-                    images_per_epoch=how.get("images", 40))  # fmt: skip
+    recipe = Recipe(
+        epochs=1, batch_size=20, lr=0.01, schedule="linear", images_per_epoch=how.get("images", 40)
+    )
     extra = {key: how[key] for key in ("step", "optimizer") if key in how}
     fabric = make_fabric("32-true", accelerator="cpu")
-    fit(fabric, model, images, Preprocessing(mean, std, pad=0, flip=False), recipe, 0,
-        name="training", **extra)  # fmt: skip
+    fit(
+        fabric,
+        model,
+        images,
+        Preprocessing(mean, std, pad=0, flip=False),
+        recipe,
+        0,
+        name="training",
+        **extra,
+    )
 
 
 def pruningnet() -> tuple[nn.Module, dict[str, Any]]:
@@ -205,8 +220,12 @@ def test_a_subnet_by_itself_does_not_either() -> None:
 
 def test_the_shapes_that_crash_are_trained_under_avx2() -> None:
     """Hundreds of times, in fp32; a crash ends that process, and its signal is its exit code."""
-    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2", "OMP_NUM_THREADS": "1",
-                   "PYTHONPATH": str(ROOT)}  # fmt: skip
+    environment = {
+        **os.environ,
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(ROOT),
+    }
     done = processes.run([sys.executable, __file__], ROOT, environment, seconds=180)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[-1].startswith("trained ")

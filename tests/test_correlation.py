@@ -93,9 +93,12 @@ def test_maps_of_other_sizes_are_averaged_to_the_smaller(kind: str) -> None:
     graph = trace(network("resnet18"), (3, 64, 64))
     found = pairs(graph, torch.Generator().manual_seed(0))
     judged = representations(
-        network("resnet18"), [p for p in found if p.kind == kind][:4],
-        [torch.randn(8, 3, 64, 64)], 2, torch.Generator().manual_seed(0),
-    )  # fmt: skip
+        network("resnet18"),
+        [p for p in found if p.kind == kind][:4],
+        [torch.randn(8, 3, 64, 64)],
+        2,
+        torch.Generator().manual_seed(0),
+    )
     assert all(torch.isfinite(j.r2).all() for j in judged)
 
 

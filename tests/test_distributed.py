@@ -22,8 +22,8 @@ import torch.nn.functional as F
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from graphpruning import distributed
-from graphpruning.errors import UserError
+from graphpruning.common import distributed
+from graphpruning.common.errors import UserError
 from graphpruning.network.trace import trace
 from graphpruning.network.widths import SearchSpace
 from graphpruning.network.zoo import build
@@ -31,9 +31,11 @@ from graphpruning.pruningnet.cropped_sgd import CroppedSGD
 from graphpruning.pruningnet.pruningnet import PruningNet, RandomWidthStep
 from graphpruning.search.evaluator import Evaluator
 from graphpruning.training.checkpoint import load_weights, save_weights
-from graphpruning.training.data import Batch, Preprocessing, load, prepared
+from graphpruning.training.datasets import load
 from graphpruning.training.fabric import make_fabric
+from graphpruning.training.images import Batch, prepared
 from graphpruning.training.loop import evaluate, fit
+from graphpruning.training.preprocessing import Preprocessing
 from graphpruning.training.recipe import Recipe
 from tests import processes
 
@@ -44,9 +46,14 @@ STEPS = 20
 def recipe(lr: float) -> Recipe:
     """Epochs of one step each, so that their records have the loss of every step."""
     return Recipe(
-        epochs=STEPS, batch_size=60, images_per_epoch=60, lr=lr, schedule="cosine",
-        weight_decay=1e-4, clip=5,
-    )  # fmt: skip
+        epochs=STEPS,
+        batch_size=60,
+        images_per_epoch=60,
+        lr=lr,
+        schedule="cosine",
+        weight_decay=1e-4,
+        clip=5,
+    )
 
 
 def resnet8() -> nn.Module:
@@ -77,9 +84,16 @@ def measure(folder: Path) -> dict[str, Any]:
     exact_net = deepcopy(net)
     step = RandomWidthStep(space, 0.1)
     records = fit(
-        fabric, net, train, PREPROCESSING, recipe(0.0003), 0, name="net", step=step,
+        fabric,
+        net,
+        train,
+        PREPROCESSING,
+        recipe(0.0003),
+        0,
+        name="net",
+        step=step,
         optimizer=partial(CroppedSGD, net),
-    )  # fmt: skip
+    )
     found["pruningnet_losses"] = [record["train_loss"] for record in records]
 
     exact = Fabric(accelerator="cpu", devices=distributed.world(), precision="64-true")
@@ -90,9 +104,16 @@ def measure(folder: Path) -> dict[str, Any]:
     features = conditioning.node_features
     conditioning.node_features = lambda widths: features(widths).double()  # type: ignore[assignment]
     records = fit(
-        exact, exact_net, train, PREPROCESSING, recipe(0.1), 0, name="net", step=step,
+        exact,
+        exact_net,
+        train,
+        PREPROCESSING,
+        recipe(0.1),
+        0,
+        name="net",
+        step=step,
         optimizer=partial(CroppedSGD, exact_net),
-    )  # fmt: skip
+    )
     found["exact_pruningnet_losses"] = [record["train_loss"] for record in records]
 
     for name, module in (("base", model), ("net", net)):

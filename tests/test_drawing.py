@@ -57,8 +57,9 @@ def test_it_is_legible_on_a_page(name: str) -> None:
     boxes = [text.get_window_extent(renderer) for text in texts]
     page = drawn.bbox
     assert all(box.x0 >= 0 and box.x1 <= page.x1 and box.y0 >= 0 for box in boxes)
-    lines = itertools.groupby(sorted(boxes, key=lambda box: (round(box.y0), box.x0)),
-                              key=lambda box: round(box.y0))  # fmt: skip
+    lines = itertools.groupby(
+        sorted(boxes, key=lambda box: (round(box.y0), box.x0)), key=lambda box: round(box.y0)
+    )
     for _, line in lines:
         for left, right in itertools.pairwise(line):
             assert left.x1 <= right.x0 + 1

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from graphpruning.errors import UserError
-from graphpruning.files import alone, atomic, read_json, read_text, write_text
+from graphpruning.common.errors import UserError
+from graphpruning.common.files import alone, atomic, read_json, read_text, write_text
 
 
 def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
@@ -71,10 +71,16 @@ def test_what_is_no_json_is_one_line(tmp_path: Path, content: bytes, says: str) 
 
 @pytest.mark.parametrize(
     ("kind", "says"),
-    [("nothing", "is missing"), ("folder", "is a folder"), ("pipe", "is a device or a pipe"),
-     ("device", "is a device or a pipe"), ("below a file", "cannot be read"),
-     ("a\0b", "cannot be read"), ("n" * 300, "cannot be read")],
-)  # fmt: skip
+    [
+        ("nothing", "is missing"),
+        ("folder", "is a folder"),
+        ("pipe", "is a device or a pipe"),
+        ("device", "is a device or a pipe"),
+        ("below a file", "cannot be read"),
+        ("a\0b", "cannot be read"),
+        ("n" * 300, "cannot be read"),
+    ],
+)
 def test_what_is_no_file_is_one_line_and_is_not_waited_for(
     tmp_path: Path, kind: str, says: str
 ) -> None:

@@ -6,7 +6,7 @@ from typing import NoReturn
 
 import pytest
 
-from graphpruning.errors import UserError
+from graphpruning.common.errors import UserError
 from tests.fuzz import OUTCOMES, Target, flipped, main, outcome
 
 

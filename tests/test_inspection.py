@@ -82,8 +82,11 @@ def test_widths_from_a_file(
 
 def test_widths_that_do_not_fit(tmp_path: Path) -> None:
     file = tmp_path / "widths.json"
-    for content, message in (("[1]", "does not map"), ('{"a": 1.5}', "does not map"),
-                             ("{", "not whole JSON")):  # fmt: skip
+    for content, message in (
+        ("[1]", "does not map"),
+        ('{"a": 1.5}', "does not map"),
+        ("{", "not whole JSON"),
+    ):
         file.write_text(content)
         with pytest.raises(UserError, match=message):
             read_widths(file)
@@ -93,8 +96,18 @@ def test_widths_that_do_not_fit(tmp_path: Path) -> None:
 
 def test_a_function_of_the_current_folder(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(ONE_LAYER)
-    command = [sys.executable, "-m", "graphpruning", "inspect", "mine:small", "--json",
-               "--input-size", "3", "8", "8"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "graphpruning",
+        "inspect",
+        "mine:small",
+        "--json",
+        "--input-size",
+        "3",
+        "8",
+        "8",
+    ]
     environment = {"PYTHONPATH": str(Path(__file__).parents[1]), "PATH": ""}
     run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr

@@ -71,7 +71,7 @@ def test_an_installed_environment_is_kept_until_its_pins_change(project: Path) -
 
 def test_tables_take_the_named_study_or_that_of_the_parameters(project: Path) -> None:
     ready_environment(
-        project, 'if [ "$2" = experiments.study ]; then echo desk; else echo "$@"; fi'
+        project, 'if [ "$2" = experiments.common.study ]; then echo desk; else echo "$@"; fi'
     )
     for arguments, study in (["tables"], "desk"), (["tables", "STUDY=cifar10"], "cifar10"):
         expected = [f"-m paper.{part} results/{study}" for part in ("tables", "figures", "report")]
@@ -109,7 +109,7 @@ def test_tests_run_in_two_processes_of_one_thread(project: Path) -> None:
 @pytest.mark.parametrize(
     ("failing", "started"),
     [
-        ("experiments.study", []),
+        ("experiments.common.study", []),
         ("paper.tables", ["paper.tables"]),
         ("paper.report", ["paper.tables", "paper.figures", "paper.report"]),
     ],

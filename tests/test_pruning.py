@@ -17,10 +17,12 @@ from torch import nn
 
 from graphpruning import UserError, load_architecture, prune
 from graphpruning.__main__ import main
-from graphpruning.files import alone
+from graphpruning.common.files import alone
 from graphpruning.network.zoo import build
 from graphpruning.pruning import _recipes
-from graphpruning.training.data import Preprocessing, load, prepared
+from graphpruning.training.datasets import load
+from graphpruning.training.images import prepared
+from graphpruning.training.preprocessing import Preprocessing
 from tests.coloured_images import coloured_images
 from tests.test_distributed import torchrun
 
@@ -71,8 +73,7 @@ def report_of(out: Path) -> dict[str, Any]:
 
 
 def test_the_folder_holds_what_is_promised(pruned: Path) -> None:
-    names = {"architecture.json", "weights.safetensors", "network.onnx", "report.md",
-             "report.json"}  # fmt: skip
+    names = {"architecture.json", "weights.safetensors", "network.onnx", "report.md", "report.json"}
     assert {path.name for path in pruned.iterdir()} == names
 
 
@@ -129,14 +130,39 @@ def test_a_killed_run_continues_to_the_same_result(
 ) -> None:
     out = tmp_path / "out"
     options = [
-        "prune", "--model", "resnet8", "--weights", str(weights), "--data", str(images),
-        "--out", str(out), "--budget", "0.5", "--input-size", "3", "32", "32", "--epochs", "2",
-        "--pruningnet-epochs", "1", "--evaluations", "12", "--batch-size", "16",
-        "--precision", "32-true",
-    ]  # fmt: skip
+        "prune",
+        "--model",
+        "resnet8",
+        "--weights",
+        str(weights),
+        "--data",
+        str(images),
+        "--out",
+        str(out),
+        "--budget",
+        "0.5",
+        "--input-size",
+        "3",
+        "32",
+        "32",
+        "--epochs",
+        "2",
+        "--pruningnet-epochs",
+        "1",
+        "--evaluations",
+        "12",
+        "--batch-size",
+        "16",
+        "--precision",
+        "32-true",
+    ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen([sys.executable, "-m", "graphpruning", *options], env=environment,
-                               cwd=tmp_path, stdout=subprocess.DEVNULL)  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-m", "graphpruning", *options],
+        env=environment,
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+    )
     journal = out / "checkpoints" / "journal.jsonl"
     deadline = time.monotonic() + 60
     while not (journal.exists() and journal.read_bytes().count(b"\n") >= 4):
@@ -188,9 +214,15 @@ def test_a_users_own_trained_network(images: Path, tmp_path: Path) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         own = nn.Sequential(
-            nn.Conv2d(3, 16, 3, 2), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 16, 3, 2),
-            nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 3),
-        )  # fmt: skip
+            nn.Conv2d(3, 16, 3, 2),
+            nn.BatchNorm2d(16),
+            nn.ReLU(),
+            nn.Conv2d(16, 16, 3, 2),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(16, 3),
+        )
     before = {name: tensor.clone() for name, tensor in own.state_dict().items()}
     arguments = {**ARGUMENTS, "initial": "searched"}
     report = prune(own, images, out=tmp_path, **arguments)
@@ -296,9 +328,23 @@ def test_a_trained_parameter_is_not_taken_for_a_fresh_one(images: Path, tmp_path
 
 def test_under_torchrun_a_refusal_is_one_line(images: Path, tmp_path: Path) -> None:
     done = torchrun(
-        "-m", "graphpruning", "prune", "--model", "resnet8", "--data", str(images), "--out",
-        str(tmp_path / "out"), "--budget", "half", "--input-size", "3", "32", "32", folder=ROOT,
-    )  # fmt: skip
+        "-m",
+        "graphpruning",
+        "prune",
+        "--model",
+        "resnet8",
+        "--data",
+        str(images),
+        "--out",
+        str(tmp_path / "out"),
+        "--budget",
+        "half",
+        "--input-size",
+        "3",
+        "32",
+        "32",
+        folder=ROOT,
+    )
     assert done.returncode != 0
     assert done.stderr.count("error: budget 'half' is neither") == 1
     assert done.stderr.count("exitcode  : 2 ") == 2

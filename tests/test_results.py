@@ -47,9 +47,10 @@ def test_tables_from_the_committed_results_are_the_committed_tables(tmp_path: Pa
 def test_every_number_has_an_undisturbed_run_and_its_record() -> None:
     stages = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"]
     assert {json.loads(path.read_text())["stage"] for path in sidecars()} == {
-        stage for stage in stages if "@desk" in stage and not stage.startswith(("tables", "figures",
-                                                                                "report"))
-    }  # fmt: skip
+        stage
+        for stage in stages
+        if "@desk" in stage and not stage.startswith(("tables", "figures", "report"))
+    }
     for path in sidecars():
         sidecar = json.loads(path.read_text())
         assert sidecar["resumed"] is False

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from graphpruning.errors import UserError
+from graphpruning.common.errors import UserError
 
 Widths = Mapping[str, int]
 """Channels kept by each prunable group, keyed by group id."""

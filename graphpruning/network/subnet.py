@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from graphpruning import distributed
-from graphpruning.convolution import conv2d
+from graphpruning.common import distributed
+from graphpruning.common.convolution import conv2d
 from graphpruning.network.graph import ChannelGraph, channel_axis
 
 Batch = tuple[Tensor, Tensor]

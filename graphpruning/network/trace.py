@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from graphpruning.errors import UnsupportedNetwork, UserError
+from graphpruning.common.errors import UnsupportedNetwork, UserError
 from graphpruning.network.edges import edges_and_depths
 from graphpruning.network.graph import ChannelGraph, Layer, UnitMask, kept
 from graphpruning.network.units import Ledger, Units
@@ -40,10 +40,27 @@ _ELEMENTWISE_MODULES = (
     nn.Identity,
 )
 _ELEMENTWISE = {
-    "relu", "relu_", "relu6", "leaky_relu", "elu", "silu", "gelu", "mish", "hardswish",
-    "hardsigmoid", "hardtanh", "sigmoid", "sigmoid_", "tanh", "dropout", "dropout2d",
-    "stochastic_depth", "contiguous", "clone", "float",
-}  # fmt: skip
+    "relu",
+    "relu_",
+    "relu6",
+    "leaky_relu",
+    "elu",
+    "silu",
+    "gelu",
+    "mish",
+    "hardswish",
+    "hardsigmoid",
+    "hardtanh",
+    "sigmoid",
+    "sigmoid_",
+    "tanh",
+    "dropout",
+    "dropout2d",
+    "stochastic_depth",
+    "contiguous",
+    "clone",
+    "float",
+}
 _POOLING_MODULES = (
     nn.MaxPool2d,
     nn.AvgPool2d,
@@ -53,9 +70,13 @@ _POOLING_MODULES = (
     nn.ZeroPad2d,
 )
 _POOLING = {
-    "max_pool2d", "boolean_dispatch", "avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d",
+    "max_pool2d",
+    "boolean_dispatch",
+    "avg_pool2d",
+    "adaptive_avg_pool2d",
+    "adaptive_max_pool2d",
     "interpolate",
-}  # fmt: skip
+}
 _ADDED = {"add", "iadd", "add_", "sub", "isub", "sub_"}
 _MULTIPLIED = {"mul", "imul", "mul_", "truediv", "itruediv", "div", "div_"}
 _MOVES = {"transpose", "permute", "flatten", "unsqueeze", "squeeze"}

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from graphpruning.errors import UserError
+from graphpruning.common.errors import UserError
 from graphpruning.network.cost import CostTable, Counts
 from graphpruning.network.graph import ChannelGraph, Widths
 

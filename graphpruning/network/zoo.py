@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from graphpruning.errors import UserError
+from graphpruning.common.errors import UserError
 
 
 class BasicBlock(nn.Module):
@@ -158,9 +158,14 @@ AUXILIARY = ("googlenet", "inception_v3")
 MOST_WEIGHTS, MOST_TENSORS, MOST_CHANNELS = 2 * 10**9, 4000, 2**17
 """Of a network without memory, and of each of its tensors: three times what torchvision's have."""
 FAULTS = (
-    ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
     ValueError,
-)  # fmt: skip
+)
 """What PyTorch raises for numbers that a constructor or a layer does not check."""
 
 

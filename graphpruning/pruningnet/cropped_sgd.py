@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.optim import SGD
 
-from graphpruning.distributed import sum_over_ranks, world
+from graphpruning.common.distributed import sum_over_ranks, world
 from graphpruning.pruningnet.generator import (
     Index,
     WeightGenerator,

@@ -7,8 +7,18 @@ from graphpruning.network.cost import CostTable
 from graphpruning.network.graph import ChannelGraph, Layer, Widths
 
 KINDS = ("convolution", "grouped", "depthwise", "pointwise", "linear")
-FEATURES = (*KINDS, "kernel", "stride", "in", "out", "output size", "depth", "MACs", "ratio in",
-            "ratio out")  # fmt: skip
+FEATURES = (
+    *KINDS,
+    "kernel",
+    "stride",
+    "in",
+    "out",
+    "output size",
+    "depth",
+    "MACs",
+    "ratio in",
+    "ratio out",
+)
 
 
 class NodeFeatures:

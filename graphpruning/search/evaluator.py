@@ -7,7 +7,7 @@ from itertools import chain
 
 import torch
 
-from graphpruning.distributed import require_same, share, sum_over_ranks
+from graphpruning.common.distributed import require_same, share, sum_over_ranks
 from graphpruning.network.graph import ChannelGraph, Widths
 from graphpruning.network.subnet import Batches, LayerWeights, Statistics, Subnet
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator
 
-from graphpruning.errors import UserError
+from graphpruning.common.errors import UserError
 from graphpruning.network.widths import SearchSpace
 from graphpruning.search.history import Journal
 from graphpruning.search.random_search import unknown_within

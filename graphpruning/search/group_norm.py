@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from graphpruning.errors import UserError
+from graphpruning.common.errors import UserError
 from graphpruning.network.widths import SearchSpace
 from graphpruning.search.history import Evaluate
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from graphpruning.distributed import is_writer, require_shared
-from graphpruning.files import parse_json, unwritable, write_text
+from graphpruning.common.distributed import is_writer, require_shared
+from graphpruning.common.files import parse_json, unwritable, write_text
 from graphpruning.network.graph import Widths
 from graphpruning.network.widths import SearchSpace
 

@@ -13,8 +13,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from graphpruning.errors import UserError
-from graphpruning.files import atomic
+from graphpruning.common.errors import UserError
+from graphpruning.common.files import atomic
 
 
 def save_weights(path: str | Path, state_dict: Mapping[str, Tensor]) -> None:
@@ -99,8 +99,10 @@ class Checkpoint:
             held = read_checked(self.path)
         except (OSError, RuntimeError, ValueError, pickle.UnpicklingError, BadZipFile) as error:
             reason = " ".join(str(error).split())[:200]
-            print(f"{self.path}: not a whole checkpoint ({reason}), ignored: starting anew",
-                  flush=True)  # fmt: skip
+            print(
+                f"{self.path}: not a whole checkpoint ({reason}), ignored: starting anew",
+                flush=True,
+            )
             return None
         if held["fingerprint"] != self.fingerprint:
             then, now = json.loads(held["fingerprint"]), json.loads(self.fingerprint)

@@ -12,10 +12,10 @@ from lightning_fabric import Fabric
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import nn
 
-from graphpruning.distributed import sum_over_ranks
-from graphpruning.errors import UserError
-from graphpruning.files import read_json, write_json
-from graphpruning.machine import launched, processor
+from graphpruning.common.distributed import sum_over_ranks
+from graphpruning.common.errors import UserError
+from graphpruning.common.files import read_json, write_json
+from graphpruning.common.machine import launched, processor
 
 PRECISIONS = ("auto", "32-true", "bf16-mixed")
 WORTHWHILE = 1.2  # bf16 must be this many times faster than fp32 to be chosen on a CPU

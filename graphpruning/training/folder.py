@@ -21,22 +21,19 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import functional as transforms
 from tqdm import tqdm
 
-from graphpruning.errors import UserError
-from graphpruning.files import atomic
-from graphpruning.machine import is_writer
-from graphpruning.training.data import (
+from graphpruning.common.errors import UserError, one_line, reason
+from graphpruning.common.files import atomic
+from graphpruning.common.machine import is_writer
+from graphpruning.training.images import (
     Batch,
     Images,
     ImageSet,
-    Preprocessing,
     batch_slices,
     check_indices,
     image_order,
-    normalise,
-    one_line,
-    reason,
 )
 from graphpruning.training.listing import UNDECODABLE, Listing, open_regular
+from graphpruning.training.preprocessing import Preprocessing, normalise
 
 CPU = torch.device("cpu")
 CACHE = Path("checkpoints/decoded")

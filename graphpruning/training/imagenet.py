@@ -31,9 +31,8 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.datasets.imagenet import ARCHIVE_META, META_FILE
 from tqdm import tqdm
 
-from graphpruning.errors import UserError
-from graphpruning.files import atomic, read_text, unwritable
-from graphpruning.training.data import reason
+from graphpruning.common.errors import UserError, reason
+from graphpruning.common.files import atomic, read_text, unwritable
 from graphpruning.training.listing import (
     Listing,
     damaged,
@@ -50,12 +49,27 @@ SUMS = "MD5SUMS"
 MAKER = "who publishes the archive"
 LARGEST = 2**26  # bytes of a file in the devkit that are read; the official ones have 2 MB
 DAMAGED = (  # what tarfile, and what it unpacks with, raise for what is no whole archive
-    tarfile.TarError, OSError, EOFError, ValueError, LookupError, ArithmeticError, MemoryError,
-    RecursionError, zlib.error, lzma.LZMAError, struct.error,
-)  # fmt: skip
+    tarfile.TarError,
+    OSError,
+    EOFError,
+    ValueError,
+    LookupError,
+    ArithmeticError,
+    MemoryError,
+    RecursionError,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+)
 NOT_MATLAB = (  # what loadmat raises
-    *DAMAGED, TypeError, AttributeError, NameError, AssertionError, RuntimeError, MatReadError,
-)  # fmt: skip
+    *DAMAGED,
+    TypeError,
+    AttributeError,
+    NameError,
+    AssertionError,
+    RuntimeError,
+    MatReadError,
+)
 TRAINING_IMAGES = 1_281_167  # of the 1,000 classes
 VALIDATION_IMAGES = 50  # of each class
 
@@ -96,8 +110,9 @@ def _read_devkit(root: Path) -> Devkit | None:
         return None
     _verify(path)
     wanted: dict[str, bytes | None] = {
-        "meta.mat": None, "ILSVRC2012_validation_ground_truth.txt": None
-    }  # fmt: skip
+        "meta.mat": None,
+        "ILSVRC2012_validation_ground_truth.txt": None,
+    }
     try:
         with tarfile.open(path) as archive:
             for member in _members(archive):

@@ -16,13 +16,18 @@ from typing import IO, Any
 from PIL.Image import DecompressionBombError
 from tqdm import tqdm
 
-from graphpruning.errors import UserError
-from graphpruning.files import LARGEST_TEXT, atomic, require_file
-from graphpruning.training.data import FASHION_MNIST_FILES, one_line, reason
+from graphpruning.common.errors import UserError, one_line, reason
+from graphpruning.common.files import LARGEST_TEXT, atomic, require_file
 from graphpruning.training.pretrained import UNREADABLE, read_saved, said
 
 META_MAKER = "the devkit archive (or torchvision)"
 WNIDS = Path(__file__).with_name("imagenet_wnids.txt")  # of the 1,000 classes, in index order
+FASHION_MNIST_FILES = {  # name: SHA-256 of the uncompressed file
+    "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+    "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+    "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+    "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+}
 CIFAR10_FILES = ("batches.meta", *(f"data_batch_{n}" for n in range(1, 6)), "test_batch")
 FILES = {  # of data sets whose images do not stand in a file each
     "fashion_mnist": tuple(f"FashionMNIST/raw/{name}" for name in FASHION_MNIST_FILES),
@@ -32,9 +37,19 @@ HEADER = "part\tpath\tbytes\tlabel"
 NAMED = 10  # faults that a refusal names; it counts the others
 DIGITS = 15  # of the largest number that a manifest may hold
 UNDECODABLE = (  # what Pillow raises for content that is no whole image
-    OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, ArithmeticError,
-    MemoryError, RuntimeError, struct.error, zlib.error, DecompressionBombError,
-)  # fmt: skip
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    EOFError,
+    ArithmeticError,
+    MemoryError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+    DecompressionBombError,
+)
 
 
 @dataclass(frozen=True)

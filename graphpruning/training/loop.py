@@ -19,11 +19,18 @@ from torch import Generator, Tensor, nn
 from torch.optim import SGD, Optimizer
 from tqdm import tqdm
 
-from graphpruning.convolution import SoundConvolutions
-from graphpruning.distributed import barrier, require_shared, share, sum_over_ranks, synchronised
-from graphpruning.errors import UserError
+from graphpruning.common.convolution import SoundConvolutions
+from graphpruning.common.distributed import (
+    barrier,
+    require_shared,
+    share,
+    sum_over_ranks,
+    synchronised,
+)
+from graphpruning.common.errors import UserError
 from graphpruning.training.checkpoint import Checkpoint
-from graphpruning.training.data import Batch, Images, Preprocessing
+from graphpruning.training.images import Batch, Images
+from graphpruning.training.preprocessing import Preprocessing
 from graphpruning.training.recipe import Recipe, learning_rate
 
 if TYPE_CHECKING:
@@ -127,9 +134,12 @@ def fit(
         if isinstance(module, nn.Conv2d):
             module.to(memory_format=torch.channels_last)
     descent = optimizer(
-        parameter_groups(model, recipe), lr=recipe.lr, momentum=recipe.momentum,
-        nesterov=recipe.nesterov, max_norm=recipe.clip,
-    )  # fmt: skip
+        parameter_groups(model, recipe),
+        lr=recipe.lr,
+        momentum=recipe.momentum,
+        nesterov=recipe.nesterov,
+        max_norm=recipe.clip,
+    )
     with closing(descent):  # whoever catches a failure finds the model as others expect it
         net, stepper = fabric.setup(model, descent)
         data = data.to(fabric.device)

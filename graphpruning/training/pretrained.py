@@ -17,19 +17,29 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from graphpruning.errors import UserError
-from graphpruning.files import require_file, unwritable
+from graphpruning.common.errors import UserError, one_line, reason
+from graphpruning.common.files import require_file, sum_of, unwritable
 from graphpruning.training.checkpoint import read_checked
-from graphpruning.training.data import one_line, reason, sum_of
 
 TORCHVISION = "torchvision"
 MAKER = "`torch.save(model.state_dict(), FILE)`"
 ZIP = b"PK\x03\x04"  # how a file of torch.save begins since 1.6
 UNREADABLE = (  # what is raised for a file of torch.save that is damaged, or no such file
-    OSError, EOFError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError,
-    AssertionError, MemoryError, RuntimeError, pickle.UnpicklingError, struct.error, zlib.error,
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    AssertionError,
+    MemoryError,
+    RuntimeError,
+    pickle.UnpicklingError,
+    struct.error,
+    zlib.error,
     BadZipFile,
-)  # fmt: skip
+)
 
 
 def load_pretrained(model: nn.Module, name: str, source: str) -> dict[str, str]:

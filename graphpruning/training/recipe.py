@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from graphpruning.errors import UserError
+from graphpruning.common.errors import UserError
 
 SCHEDULES = ("linear", "cosine", "step", "onecycle")
 

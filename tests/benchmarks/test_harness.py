@@ -100,8 +100,11 @@ def test_a_small_case_of_the_step_runs_both_ways() -> None:
 
 
 def test_scaling_is_drawn(tmp_path: Path) -> None:
-    points = [("layers", who, at, [0.1 * at, 0.2 * at]) for who in ("ours", "reference")
-              for at in (20, 56)]  # fmt: skip
+    points = [
+        ("layers", who, at, [0.1 * at, 0.2 * at])
+        for who in ("ours", "reference")
+        for at in (20, 56)
+    ]
     scaling.draw([*points, ("candidates", "ours", 5, [1.0, 2.0])], tmp_path / "scaling.png")
     assert (tmp_path / "scaling.png").read_bytes().startswith(b"\x89PNG")
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks import loading
-from graphpruning.errors import UserError
+from graphpruning.common.errors import UserError
 from tests.miniature import image
 
 

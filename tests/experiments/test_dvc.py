@@ -13,7 +13,7 @@ STAGES: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages
 OWN = ("experiments", "graphpruning", "paper")
 
 
-CHECK = "python -m experiments.study --check"
+CHECK = "python -m experiments.common.study --check"
 
 
 def commands(stage: str) -> list[str]:

@@ -19,7 +19,7 @@ from torchvision.datasets import FashionMNIST
 
 from experiments import fetch_data
 from experiments.fetch_data import Unavailable, main
-from graphpruning.errors import UserError
+from graphpruning.common.errors import UserError
 
 
 def idx(*shape: int) -> bytes:
@@ -194,9 +194,12 @@ def endless(path: Path) -> None:
     [(Path.mkdir, "is a folder"), (fifo, "is a device or a pipe"), (endless, "is a device")],
 )
 def test_what_is_no_file_in_the_named_folder(
-    tmp_path: Path, make: Callable[[Path], None], says: str, ending: str,
+    tmp_path: Path,
+    make: Callable[[Path], None],
+    says: str,
+    ending: str,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     write_plain(tmp_path / "mine")
     (tmp_path / "mine" / NAME).unlink()
     make(tmp_path / "mine" / f"{NAME}{ending}")
@@ -290,9 +293,15 @@ def test_a_root_that_is_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 @pytest.mark.parametrize(
     "error",
-    [URLError("no route"), TimeoutError("timed out"), HTTPException("two\nlines"),
-     ConnectionResetError(errno.ECONNRESET, "gone"), gzip.BadGzipFile("no gzip"), EOFError("cut")],
-)  # fmt: skip
+    [
+        URLError("no route"),
+        TimeoutError("timed out"),
+        HTTPException("two\nlines"),
+        ConnectionResetError(errno.ECONNRESET, "gone"),
+        gzip.BadGzipFile("no gzip"),
+        EOFError("cut"),
+    ],
+)
 @pytest.mark.parametrize("when", ["asked", "read"])
 def test_whatever_a_mirror_does_the_next_one_is_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, when: str

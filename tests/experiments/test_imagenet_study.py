@@ -37,15 +37,20 @@ SMALLER = {
     "analysis.trained": 1,
     "search.evaluations": 4,
     "search.agent.warmup_episodes": 2,
-    "search.evolution": {"population": 2, "parents": 1, "mutations": 1, "crossovers": 1,
-                         "mutation_probability": 0.1},
+    "search.evolution": {
+        "population": 2,
+        "parents": 1,
+        "mutations": 1,
+        "crossovers": 1,
+        "mutation_probability": 0.1,
+    },
     "search.reconstruction.images": CLASSES,
     "final.recipe": SMALL,
     "budgets": ["small"],
     "methods": ["graphpruning", "amc"],
     "searches.graph": ["graphpruning"],
     "searches.block": [],
-}  # fmt: skip
+}
 
 
 def run(folder: Path, images: Path | None, *command: str) -> subprocess.CompletedProcess[str]:
@@ -53,9 +58,13 @@ def run(folder: Path, images: Path | None, *command: str) -> subprocess.Complete
     if images is not None:
         environment["IMAGENET_DIR"] = str(images)
     return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True,
+        command,
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
         stdin=subprocess.DEVNULL,
-    )  # fmt: skip
+    )
 
 
 def make_smaller(study: Path) -> None:

@@ -9,19 +9,30 @@ from typing import Any
 import pytest
 import torch
 
-from experiments import inputs, prepare
-from graphpruning.errors import UserError
-from graphpruning.files import sha256
-from graphpruning.training.data import ImageSet, generated
+from experiments import prepare
+from experiments.common import inputs
+from graphpruning.common.errors import UserError
+from graphpruning.common.files import sha256
+from graphpruning.training.datasets import generated
 from graphpruning.training.folder import FolderSet
+from graphpruning.training.images import ImageSet
 from graphpruning.training.listing import read_manifest, write_manifest
 from tests.miniature import ARCHIVES, build
 
 
 def context(root: str | Path, name: str = "imagenet", **data: Any) -> Any:
     """A context with what reading images needs of a study."""
-    values = {"mean": (0.5,) * 3, "std": (0.2,) * 3, "pad": 0, "flip": True, "size": 32,
-              "resize": 36, "smallest_area": 0.3, "workers": 0, **data}  # fmt: skip
+    values = {
+        "mean": (0.5,) * 3,
+        "std": (0.2,) * 3,
+        "pad": 0,
+        "flip": True,
+        "size": 32,
+        "resize": 36,
+        "smallest_area": 0.3,
+        "workers": 0,
+        **data,
+    }
     networks = {"resnet8": SimpleNamespace(options={"width": 8})}
     study = SimpleNamespace(
         study="mini", data=SimpleNamespace(name=name, root=str(root), **values), networks=networks
@@ -33,8 +44,10 @@ def context(root: str | Path, name: str = "imagenet", **data: Any) -> Any:
 def test_a_root_may_hold_environment_variables(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_IMAGES", "/somewhere")
     assert inputs.data_root(context(root)) == Path("/somewhere/2012")
-    for unset in (lambda: monkeypatch.setenv("SOME_IMAGES", ""),
-                  lambda: monkeypatch.delenv("SOME_IMAGES")):  # fmt: skip
+    for unset in (
+        lambda: monkeypatch.setenv("SOME_IMAGES", ""),
+        lambda: monkeypatch.delenv("SOME_IMAGES"),
+    ):
         unset()
         with pytest.raises(UserError, match="needs the environment variable SOME_IMAGES"):
             inputs.data_root(context(root))

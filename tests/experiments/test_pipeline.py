@@ -18,7 +18,9 @@ import torch
 import yaml
 
 from graphpruning import load_architecture
-from graphpruning.training.data import Preprocessing, load, prepared
+from graphpruning.training.datasets import load
+from graphpruning.training.images import prepared
+from graphpruning.training.preprocessing import Preprocessing
 from tests import processes
 
 ROOT = Path(__file__).parents[2]
@@ -67,8 +69,13 @@ def metrics(folder: Path, kind: str) -> dict[Path, dict[str, Any]]:
 
 def test_every_table_and_figure_is_made(smoke: Path) -> None:
     tables = {path.name for path in (smoke / RESULTS / "tables").iterdir()}
-    names = ("table1_correlation", "table2_generated_weights", "table3_main", "table4_ablations",
-             "table5_imagenet")  # fmt: skip
+    names = (
+        "table1_correlation",
+        "table2_generated_weights",
+        "table3_main",
+        "table4_ablations",
+        "table5_imagenet",
+    )
     assert tables >= {f"{name}.{kind}" for name in names for kind in ("csv", "md", "tex")}
     figures = [path.name for path in (smoke / RESULTS / "figures").iterdir()]
     for number in range(1, 8):
@@ -82,9 +89,20 @@ def test_table3_has_a_row_for_every_method_and_budget(smoke: Path) -> None:
     with open(smoke / RESULTS / "tables/table3_main.csv", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == [
-        "model", "method", "budget", "macs", "macs_ratio", "params", "top1_mean", "top1_low",
-        "top1_high", "seeds", "evaluations", "search_seconds", "images_seen",
-    ]  # fmt: skip
+        "model",
+        "method",
+        "budget",
+        "macs",
+        "macs_ratio",
+        "params",
+        "top1_mean",
+        "top1_low",
+        "top1_high",
+        "seeds",
+        "evaluations",
+        "search_seconds",
+        "images_seen",
+    ]
     assert len(rows) == 1 + len(study["methods"]) * len(study["budgets"])
     final = metrics(smoke, "final")
     for row in rows[1:]:
@@ -162,8 +180,11 @@ def test_tables_are_the_same_without_data_and_weights(smoke: Path, tmp_path: Pat
 
 def test_records_name_neither_the_host_nor_its_folders(smoke: Path) -> None:
     records = [path for path in (smoke / RESULTS / "records").rglob("*") if path.is_file()]
-    sidecars = [json.loads(p.read_text()) for p in (smoke / RESULTS).rglob("run.json")
-                if "records" not in p.parts]  # fmt: skip
+    sidecars = [
+        json.loads(p.read_text())
+        for p in (smoke / RESULTS).rglob("run.json")
+        if "records" not in p.parts
+    ]
     assert len(sidecars) == 1 + 1 + 1 + 4 + 1 + 8 + 8
     known = yaml.safe_load((smoke / "dvc.lock").read_text())["stages"]
     assert {sidecar["stage"] for sidecar in sidecars} <= set(known)
@@ -193,11 +214,17 @@ STAGE_COMMANDS = {
         f"pruningnet/{MODEL}/graph",
     ),
     "search": (
-        ["experiments.search", "with", f"model={MODEL}", "method=graphpruning", "budget=0.5",
-         "seeds=0+1"],
+        [
+            "experiments.search",
+            "with",
+            f"model={MODEL}",
+            "method=graphpruning",
+            "budget=0.5",
+            "seeds=0+1",
+        ],
         f"search/{MODEL}/graphpruning/0.5/0+1",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("stage", STAGE_COMMANDS)

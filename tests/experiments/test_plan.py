@@ -8,9 +8,9 @@ import pytest
 import yaml
 
 from experiments import plan
+from experiments.common.study import Study, load, parse
 from experiments.plan import Rates, Row
-from experiments.study import Study, load, parse
-from graphpruning.errors import UserError
+from graphpruning.common.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 
@@ -39,20 +39,40 @@ def test_a_small_study_costs_what_a_hand_computes() -> None:
     half = FULL // 2
     assert plan.rows(smoke()) == [
         # judged on the search split after each of six epochs and at the end, then on the test set
-        Row("train_base", "resnet8", 1, 6 * train, 7 + 1, 7 * search + test,
-            FULL * (3 * 6 * train + 7 * search + test)),
+        Row(
+            "train_base",
+            "resnet8",
+            1,
+            6 * train,
+            7 + 1,
+            7 * search + test,
+            FULL * (3 * 6 * train + 7 * search + test),
+        ),
         Row("correlation", "resnet8", 0, 0, 0, 3 * 60, FULL * 3 * 60),
         # four PruningNets, judged at three widths after each of six epochs, and once more
-        Row("train_pruningnet", "resnet8", 4, 4 * 6 * train, 4 * 19, 4 * 19 * candidate,
-            FULL * (4 * 3 * 6 * train + 4 * 19 * candidate)),
+        Row(
+            "train_pruningnet",
+            "resnet8",
+            4,
+            4 * 6 * train,
+            4 * 19,
+            4 * 19 * candidate,
+            FULL * (4 * 3 * 6 * train + 4 * 19 * candidate),
+        ),
         # four candidates by three PruningNets, two of them trained
-        Row("analyse_pruningnet", "resnet8", 2, 2 * train, 12 + 2, 12 * candidate + 2 * search,
-            FULL * (3 * 2 * train + 12 * candidate + 2 * search)),
+        Row(
+            "analyse_pruningnet",
+            "resnet8",
+            2,
+            2 * train,
+            12 + 2,
+            12 * candidate + 2 * search,
+            FULL * (3 * 2 * train + 12 * candidate + 2 * search),
+        ),
         # seven methods with six evaluations and a uniform width, two seeds
         Row("search", "resnet8", 0, 0, 86, 86 * candidate, half * 86 * candidate),
-        Row("finetune", "resnet8", 16, 16 * train, 16, 16 * test,
-            half * 16 * (3 * train + test)),
-    ]  # fmt: skip
+        Row("finetune", "resnet8", 16, 16 * train, 16, 16 * test, half * 16 * (3 * train + test)),
+    ]
 
 
 def test_a_model_has_its_own_budgets_recipes_and_weights() -> None:

@@ -11,13 +11,13 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from experiments.common.stage import Context
+from experiments.common.study import load, parse
 from experiments.correlation import CHANNELS, SHOWN, _shown, _thinned, correlation
 from experiments.prepare import prepare
-from experiments.stage import Context
-from experiments.study import load, parse
 from experiments.train_base import train_base
+from graphpruning.common.errors import UserError
 from graphpruning.correlation import Pair, Representation
-from graphpruning.errors import UserError
 from graphpruning.network.zoo import build
 from paper import tables
 

@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments import repro
-from experiments.study import load, parse
-from graphpruning.errors import UserError
+from experiments.common.study import load, parse
+from graphpruning.common.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,8 +34,11 @@ def test_the_rounds_hold_all_of_dvcs_stages_once(name: str, tmp_path: Path) -> N
     subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
     listed = subprocess.run(
         [sys.executable, "-m", "dvc", "stage", "list", "--name-only"],
-        cwd=tmp_path, capture_output=True, text=True, check=True,
-    ).stdout.split()  # fmt: skip
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
     of_paper = {f"{part}@{name}" for part in repro.PAPER}
     rounds = [stage for chains in repro.rounds(study(name)) for one in chains for stage in one]
     assert sorted(rounds) == sorted(set(listed) - of_paper)

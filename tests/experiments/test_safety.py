@@ -14,10 +14,10 @@ import pytest
 import yaml
 
 from experiments import locks
-from experiments.stage import check_words
-from experiments.study import parse
-from graphpruning.errors import UserError
-from graphpruning.files import alone
+from experiments.common.stage import check_words
+from experiments.common.study import parse
+from graphpruning.common.errors import UserError
+from graphpruning.common.files import alone
 from tests import processes
 from tests.experiments.test_pipeline import ENVIRONMENT, copy_repository, run
 
@@ -64,9 +64,24 @@ def is_running(process: "subprocess.Popen[str]", condition: Callable[[], bool]) 
 
 
 BAD_NAMES = (
-    "x; touch pwned #", "../../x", "/tmp/x", "", "..", ".", "-x", "a b", "a/b", "a\nb", "a\0b",
-    "${title}", "$(touch pwned)", "`touch pwned`", "\u00b2", "a'b", "a\\b",
-)  # fmt: skip
+    "x; touch pwned #",
+    "../../x",
+    "/tmp/x",
+    "",
+    "..",
+    ".",
+    "-x",
+    "a b",
+    "a/b",
+    "a\nb",
+    "a\0b",
+    "${title}",
+    "$(touch pwned)",
+    "`touch pwned`",
+    "\u00b2",
+    "a'b",
+    "a\\b",
+)
 
 
 @pytest.mark.parametrize("name", BAD_NAMES)
@@ -106,7 +121,7 @@ def test_no_label_of_a_study_is_run_by_a_shell(folder: Path) -> None:
     (folder / "models/smoke/searched/resnet8/amc" / label / "0+1").mkdir(parents=True)
     stage = f"finetune@smoke-resnet8-amc-{label}-0+1"
     done = run(folder, "dvc", "repro", "--single-item", stage)
-    assert "> python -m experiments.study --check" in done.stdout, done.stderr
+    assert "> python -m experiments.common.study --check" in done.stdout, done.stderr
     assert "experiments.finetune" not in done.stdout and "is no plain name" in done.stderr
     assert not list(folder.rglob("pwned"))
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from experiments.stage import Context, check_items, output
-from experiments.study import load, parse
-from graphpruning.errors import UserError
+from experiments.common.stage import Context, check_items, output
+from experiments.common.study import load, parse
+from graphpruning.common.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,9 +31,10 @@ def test_a_checkpoint_depends_on_its_own_models_network(raw: dict[str, Any]) -> 
     of_all = context(raw)
     before = [held.fingerprint() for held in (one, two, of_all)]
     raw["networks"]["resnet8"] = {}
-    after = [held.fingerprint() for held in (
-        context(raw, model="resnet8"), context(raw, model="resnet20"), context(raw)
-    )]  # fmt: skip
+    after = [
+        held.fingerprint()
+        for held in (context(raw, model="resnet8"), context(raw, model="resnet20"), context(raw))
+    ]
     assert [then == now for then, now in zip(before, after, strict=True)] == [False, True, False]
 
 

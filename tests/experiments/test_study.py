@@ -6,7 +6,7 @@ from typing import Any, get_args
 import pytest
 import yaml
 
-from experiments.study import (
+from experiments.common.study import (
     Conditioning,
     Network,
     Study,
@@ -17,7 +17,7 @@ from experiments.study import (
     seed_list,
 )
 from graphpruning import methods
-from graphpruning.errors import UserError
+from graphpruning.common.errors import UserError
 from graphpruning.network.zoo import build
 from graphpruning.pruningnet.aggregator import CONDITIONINGS
 
@@ -159,8 +159,17 @@ def test_optional_values_may_be_null_or_left_out() -> None:
 
 
 def test_a_study_may_end_after_the_correlation() -> None:
-    keys = ("pruningnet.conditionings", "analysis.conditionings", "budgets", "seeds", "methods",
-            "searches.graph", "searches.block", "searches.none", "searches.base")  # fmt: skip
+    keys = (
+        "pruningnet.conditionings",
+        "analysis.conditionings",
+        "budgets",
+        "seeds",
+        "methods",
+        "searches.graph",
+        "searches.block",
+        "searches.none",
+        "searches.base",
+    )
     study = parse(changed({key: [] for key in keys}))
     assert not any((study.budgets, study.seeds, study.methods, study.analysis.conditionings))
 
@@ -190,15 +199,19 @@ def test_files_that_are_no_study(tmp_path: Path) -> None:
         ("a: 2020-13-45\n", "is not YAML: month must be in 1..12"),
         ("a: " + "9" * 5000, "is not YAML"),
         ("[" * 1500 + "]" * 1500, "nested too deeply"),
-        ("a: &a [1]\n" + "".join(
-            f"{chr(98 + n)}: &{chr(98 + n)} [{', '.join(['*' + chr(97 + n)] * 9)}]\n"
-            for n in range(9)
-        ), "more than 20,000 values"),
+        (
+            "a: &a [1]\n"
+            + "".join(
+                f"{chr(98 + n)}: &{chr(98 + n)} [{', '.join(['*' + chr(97 + n)] * 9)}]\n"
+                for n in range(9)
+            ),
+            "more than 20,000 values",
+        ),
         ("a: &a [*a]\n", "more than 20,000 values"),
         ("!!python/object/apply:os.system [true]\n", "is not YAML"),
         ("a: \x01\n", "is not YAML"),
     ],
-)  # fmt: skip
+)
 def test_yaml_that_is_no_study(text: str, says: str, tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     path.write_text(text)

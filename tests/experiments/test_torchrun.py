@@ -13,8 +13,13 @@ from tests.test_distributed import torchrun
 RESULTS = Path("results/smoke")
 WEIGHTS = Path("models/smoke")
 # At this rate, rounding does not grow: see test_distributed.py.
-TRAIN = ["experiments.train_base", "with", "model=resnet8", "base.recipe.lr=0.003",
-         "base.recipe.epochs=2"]  # fmt: skip
+TRAIN = [
+    "experiments.train_base",
+    "with",
+    "model=resnet8",
+    "base.recipe.lr=0.003",
+    "base.recipe.epochs=2",
+]
 SEARCH = ["experiments.search", "with", "model=resnet8", "method=amc", "budget=0.5", "seeds=0+1"]
 
 

@@ -39,8 +39,11 @@ def test_metaprunings_published_resnet50_of_1g() -> None:
     scale = [(10 + 3 * i) / 100 for i in range(31)]
     widths = {"conv1": int(64 * scale[ids[0]])}
     outputs = dict(zip(("layer1", "layer2", "layer3"), ids[1:4], strict=True))
-    blocks = [(s, b) for s, n in (("layer1", 3), ("layer2", 4), ("layer3", 6), ("layer4", 3))
-              for b in range(n)]  # fmt: skip
+    blocks = [
+        (s, b)
+        for s, n in (("layer1", 3), ("layer2", 4), ("layer3", 6), ("layer4", 3))
+        for b in range(n)
+    ]
     middle = dict(zip(blocks, ids[4:], strict=True))
     for group, full in graph.full_widths.items():
         if group == "conv1":

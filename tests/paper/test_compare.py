@@ -29,10 +29,18 @@ def lines(study: Results, **changes: Any) -> list[dict[str, Any]]:
         ours = study.final["resnet20", "graphpruning", budget].seeds
         limit = study.search["resnet20", "graphpruning", budget].budget_macs
         for seed, trained in ours.items():
-            rows.append({
-                "method": "Mine", "model": "resnet20", "budget": budget, "seed": seed,
-                "test_top1": trained.test_top1 + 1, "macs": limit, "params": 70_000, **changes,
-            })  # fmt: skip
+            rows.append(
+                {
+                    "method": "Mine",
+                    "model": "resnet20",
+                    "budget": budget,
+                    "seed": seed,
+                    "test_top1": trained.test_top1 + 1,
+                    "macs": limit,
+                    "params": 70_000,
+                    **changes,
+                }
+            )
     return rows
 
 
@@ -115,9 +123,12 @@ def test_everything_is_written_beside_the_study(
     ],
 )
 def test_a_wrong_file_is_refused_in_one_line(
-    study: Results, tmp_path: Path, capsys: pytest.CaptureFixture[str],
-    change: dict[str, Any], says: str,
-) -> None:  # fmt: skip
+    study: Results,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    change: dict[str, Any],
+    says: str,
+) -> None:
     path = written(tmp_path, lines(study, **change))
     assert compare.main([str(study.path), str(path)]) == 2
     (line,) = capsys.readouterr().err.splitlines()

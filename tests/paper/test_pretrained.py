@@ -7,7 +7,7 @@ import shutil
 import pandas as pd
 import pytest
 
-from graphpruning.errors import UserError
+from graphpruning.common.errors import UserError
 from paper import figures, report, tables
 from paper.captions import budget_amount, budget_name, captions
 from paper.claims import HOLDS, UNDECIDED, claims, representable
@@ -106,8 +106,9 @@ def test_without_any_shortcut_c1_is_not_tested(tmp_path):
 
 def test_a_network_of_both_studies_is_told_apart(tmp_path):
     folder = Study(tmp_path / "own", models=("mobilenet_v2",), methods=("graphpruning",)).write()
-    text = tables.to_markdown(tables.correlation(read(folder)), captions(read(folder))[
-        "table1_correlation"])  # fmt: skip
+    text = tables.to_markdown(
+        tables.correlation(read(folder)), captions(read(folder))["table1_correlation"]
+    )
     assert "| mobilenet_v2 | trained | same block |" in text
     assert "| mobilenet_v2 (pretrained) | trained | same block |" in text
 
@@ -129,9 +130,7 @@ def test_budgets_may_be_labels(tmp_path):
     assert budget_amount(found, "0.5") == "50 %"
     assert budget_name(found, "2M") == "2M MACs"
     shown = tables.main_results(found).shown
-    assert list(shown["Budget"].unique()) == [
-        "—", "large (2G)", "50 %", "2M", "large (316M)"
-    ]  # fmt: skip
+    assert list(shown["Budget"].unique()) == ["—", "large (2G)", "50 %", "2M", "large (316M)"]
 
 
 def test_weights_without_a_hash_are_damage(made, tmp_path):

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from graphpruning import drawing
-from graphpruning.errors import UserError
-from graphpruning.names import is_plain, require_plain
+from graphpruning.common.errors import UserError
+from graphpruning.common.names import is_plain, require_plain
 from paper import captions, compare, contents, figures, measures, tables, verdicts
 from paper.pages import template
 from paper.results import Results, read
@@ -36,9 +36,13 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study of two methods and one budget, which reads fast."""
     folder = tmp_path_factory.mktemp("small") / "made"
     return Study(
-        folder, methods=("graphpruning", "amc"), budgets=(0.5,), seeds=("0+1",), blocks=1,
+        folder,
+        methods=("graphpruning", "amc"),
+        budgets=(0.5,),
+        seeds=("0+1",),
+        blocks=1,
         candidates=4,
-    ).write()  # fmt: skip
+    ).write()
 
 
 @pytest.fixture
@@ -56,9 +60,11 @@ def state(folder: Path) -> dict[str, str]:
 
 
 def refusal(
-    program: Callable[[list[str]], int], arguments: list[str], around: Path,
+    program: Callable[[list[str]], int],
+    arguments: list[str],
+    around: Path,
     capsys: pytest.CaptureFixture[str],
-) -> str:  # fmt: skip
+) -> str:
     """What a command line says in its one line; it writes nothing below `around`."""
     before = state(around)
     assert program(arguments) == 2
@@ -247,9 +253,12 @@ WRONG: list[tuple[str, tuple[Any, ...], Any]] = [
 
 @pytest.mark.parametrize(("name", "keys", "value"), WRONG, ids=repr)
 def test_a_wrong_entry_is_refused(
-    copied: Path, capsys: pytest.CaptureFixture[str],
-    name: str, keys: tuple[Any, ...], value: Any,
-) -> None:  # fmt: skip
+    copied: Path,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    keys: tuple[Any, ...],
+    value: Any,
+) -> None:
     changed(copied / name, keys, value)
     line = refusal(tables.main, [str(copied)], copied.parent, capsys)
     assert Path(name).name in line
@@ -390,9 +399,14 @@ def own(study: Results, **changes: Any) -> str:
         "widths",
     ]
     first = dict.fromkeys(columns, "") | {
-        "method": "Mine", "model": "resnet20", "budget": "0.5", "seed": "0", "test_top1": "90",
-        "macs": str(limit), "params": "9",
-    }  # fmt: skip
+        "method": "Mine",
+        "model": "resnet20",
+        "budget": "0.5",
+        "seed": "0",
+        "test_top1": "90",
+        "macs": str(limit),
+        "params": "9",
+    }
     lines = [first, first | {"seed": "1"} | changes]
     return (
         "\n".join(",".join(line) for line in [columns, *(line.values() for line in lines)]) + "\n"
@@ -402,25 +416,32 @@ def own(study: Results, **changes: Any) -> str:
 @pytest.mark.parametrize(
     ("column", "cell"),
     [
-        *[(column, cell) for column in ("seed", "macs", "params")
-          for cell in ("²", LONG, "-1", "", "1.0", "٣", " 1")],
+        *[
+            (column, cell)
+            for column in ("seed", "macs", "params")
+            for cell in ("²", LONG, "-1", "", "1.0", "٣", " 1")
+        ],
         ("macs", "0"),
         ("params", "0"),
-        *[("test_top1", cell)
-          for cell in ("150", "-5", "1e308", "1e999", "NaN", "inf", "9_0", "²")],
+        *[
+            ("test_top1", cell)
+            for cell in ("150", "-5", "1e308", "1e999", "NaN", "inf", "9_0", "²")
+        ],
         ("test_top5", "100.1"),
         ("top1_search", "-0.1"),
         *[("evaluations", cell) for cell in ("0", "-3", "2.5", "1e300", "many")],
         *[("images_seen", cell) for cell in ("-1", "1e18", "0.5")],
         *[("search_seconds", cell) for cell in ("-1", "1e11", "nan")],
         *[("widths", cell) for cell in ("²", "8 ² 8", "x" * 20_000)],
-        *[("method", cell) for cell in ("", "  ", "a\x1b[31m", "a\x00", '"a\nb"', "x" * 300,
-                                        "$\\frac$")],
+        *[
+            ("method", cell)
+            for cell in ("", "  ", "a\x1b[31m", "a\x00", '"a\nb"', "x" * 300, "$\\frac$")
+        ],
         ("model", "y" * 200_000),
         ("budget", "0.5\x00"),
     ],
     ids=lambda value: repr(value)[:30],
-)  # fmt: skip
+)
 def test_a_wrong_line_is_refused(
     study: Results, tmp_path: Path, capsys: pytest.CaptureFixture[str], column: str, cell: str
 ) -> None:

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from graphpruning.errors import UserError
+from graphpruning.common.errors import UserError
 from paper.results import read
 from paper.tables import main
 from tests.paper.conftest import Study, copied_study

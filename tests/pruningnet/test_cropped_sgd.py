@@ -19,9 +19,10 @@ from graphpruning.pruningnet.cropped_sgd import CroppedSGD
 from graphpruning.pruningnet.generator import add_outer, crop, gathered, product
 from graphpruning.pruningnet.pruningnet import PruningNet, RandomWidthStep
 from graphpruning.training.checkpoint import Checkpoint
-from graphpruning.training.data import Preprocessing, load
+from graphpruning.training.datasets import load
 from graphpruning.training.fabric import make_fabric
 from graphpruning.training.loop import ClippedSGD, fit, parameter_groups
+from graphpruning.training.preprocessing import Preprocessing
 from graphpruning.training.recipe import Recipe
 from tests.networks import Dense, network
 
@@ -63,9 +64,12 @@ def both(net: PruningNet, space: SearchSpace, rates: list[float], **how: Any) ->
         copy = deepcopy(net)
         make: Any = partial(CroppedSGD, copy) if kind == "ours" else kind
         optimizer = make(
-            parameter_groups(copy, recipe), lr=0.1, momentum=recipe.momentum,
-            nesterov=recipe.nesterov, max_norm=recipe.clip,
-        )  # fmt: skip
+            parameter_groups(copy, recipe),
+            lr=0.1,
+            momentum=recipe.momentum,
+            nesterov=recipe.nesterov,
+            max_norm=recipe.clip,
+        )
         train(copy, optimizer, space, rates)
         trained.append(copy)
     return trained
@@ -95,9 +99,14 @@ def test_it_equals_clipped_sgd_on_whole_maps(
     torch.manual_seed(0)
     net = in_float64(PruningNet(graph, "graph"))
     plain, ours = both(
-        net, SearchSpace(graph, divisor=2), rates, momentum=momentum,
-        nesterov=nesterov and momentum > 0, weight_decay=decay, clip=clip,
-    )  # fmt: skip
+        net,
+        SearchSpace(graph, divisor=2),
+        rates,
+        momentum=momentum,
+        nesterov=nesterov and momentum > 0,
+        weight_decay=decay,
+        clip=clip,
+    )
     assert largest_difference(plain, ours) < 1e-8
 
 
@@ -203,10 +212,18 @@ def test_training_goes_on_from_a_checkpoint_to_the_same_bits(tmp_path: Path) -> 
             return {}
 
         fit(
-            make_fabric("32-true", accelerator="cpu"), net, images, one_channel, RECIPE, 0,
-            name="net", step=RandomWidthStep(space, 0.1), optimizer=partial(CroppedSGD, net),
-            on_epoch=on_epoch, checkpoint=checkpoint,
-        )  # fmt: skip
+            make_fabric("32-true", accelerator="cpu"),
+            net,
+            images,
+            one_channel,
+            RECIPE,
+            0,
+            name="net",
+            step=RandomWidthStep(space, 0.1),
+            optimizer=partial(CroppedSGD, net),
+            on_epoch=on_epoch,
+            checkpoint=checkpoint,
+        )
         return net
 
     whole = run(None)

@@ -106,10 +106,18 @@ def learnt_by_stable_baselines(seed):
     env = Targets()
     noise_of_actions = NormalActionNoise(np.zeros(1), np.full(1, 0.5))
     agent = DDPG(
-        "MlpPolicy", env, learning_rate=1e-3, learning_starts=3 * WARMUP, batch_size=64,
-        tau=0.01, gamma=1.0, action_noise=noise_of_actions, policy_kwargs={"net_arch": [100, 100]},
-        seed=seed, device="cpu",
-    )  # fmt: skip
+        "MlpPolicy",
+        env,
+        learning_rate=1e-3,
+        learning_starts=3 * WARMUP,
+        batch_size=64,
+        tau=0.01,
+        gamma=1.0,
+        action_noise=noise_of_actions,
+        policy_kwargs={"net_arch": [100, 100]},
+        seed=seed,
+        device="cpu",
+    )
     agent.learn(3 * EPISODES)
     observation, _ = env.reset()
     last = False

@@ -4,7 +4,7 @@ from gymnasium.utils.env_checker import check_env
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphpruning.errors import UserError
+from graphpruning.common.errors import UserError
 from graphpruning.search.environment import PruningEnv
 from graphpruning.search.states import HandCraftedState
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from graphpruning.errors import UserError
+from graphpruning.common.errors import UserError
 from graphpruning.search.evolution import EvolutionSettings, cross, mutate, search
 
 

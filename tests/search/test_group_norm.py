@@ -8,7 +8,7 @@ import torch
 import torch_pruning as tp
 from torch import nn
 
-from graphpruning.errors import UserError
+from graphpruning.common.errors import UserError
 from graphpruning.network.trace import trace
 from graphpruning.network.widths import SearchSpace
 from graphpruning.network.zoo import build
@@ -64,9 +64,13 @@ def test_widths_are_those_of_torch_pruning(pair):
     copy = deepcopy(model).eval()
     last = copy.get_submodule(space.graph.layers[-1].name)
     tp.pruner.BasePruner(
-        copy, torch.zeros(1, 3, 32, 32), tp.importance.GroupMagnitudeImportance(p=2),
-        pruning_ratio=0.3, global_pruning=True, ignored_layers=[last],
-    ).step()  # fmt: skip
+        copy,
+        torch.zeros(1, 3, 32, 32),
+        tp.importance.GroupMagnitudeImportance(p=2),
+        pruning_ratio=0.3,
+        global_pruning=True,
+        ignored_layers=[last],
+    ).step()
     found = group_norm.pruned(fine, model, 0.3)
     for layer in space.graph.layers:
         if layer.group in found:

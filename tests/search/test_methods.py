@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from graphpruning import methods
-from graphpruning.errors import UserError
+from graphpruning.common.errors import UserError
 from graphpruning.network.widths import SearchSpace
 from graphpruning.network.zoo import build
 from graphpruning.search.ddpg import DDPGSettings
@@ -29,9 +29,15 @@ def searched(name, space, budget, path, evaluations=9, seed=0):
     count = methods.evaluations_of(row, evaluations)
     journal = Journal(answer, space, budget, count, path, {"seed": seed})
     methods.run(
-        row, space, budget, journal, torch.Generator().manual_seed(seed), features,
-        methods.SearchSettings.scaled(evaluations), build("resnet8", 10, in_channels=1),
-    )  # fmt: skip
+        row,
+        space,
+        budget,
+        journal,
+        torch.Generator().manual_seed(seed),
+        features,
+        methods.SearchSettings.scaled(evaluations),
+        build("resnet8", 10, in_channels=1),
+    )
     return journal.history.candidates
 
 
@@ -47,8 +53,11 @@ def test_every_method_searches(tmp_path, space, half, name):
 
 def test_a_method_stands_under_its_source_or_is_named_like_it():
     assert {name: methods.place(name) for name in ("graphpruning", "no-edges", "amc", "gat")} == {
-        "graphpruning": "graph", "no-edges": "none", "amc": "base", "gat": "ablations",
-    }  # fmt: skip
+        "graphpruning": "graph",
+        "no-edges": "none",
+        "amc": "base",
+        "gat": "ablations",
+    }
     with pytest.raises(UserError, match="gat stands under 'graph'; its place is 'ablations'"):
         methods.check_places({"graph": ("graphpruning", "gat")})
 

@@ -159,9 +159,13 @@ def test_channel_that_repeats_another_costs_nothing(base):
     """Least squares moves a dropped copy's weights to the channel it was a copy of."""
     torch.manual_seed(0)
     model = nn.Sequential(
-        nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 5, 3, 2, 1),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 4),
-    )  # fmt: skip
+        nn.Conv2d(3, 6, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(6, 5, 3, 2, 1),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(5, 4),
+    )
     with torch.no_grad():
         model[0].weight[4], model[0].bias[4] = 2 * model[0].weight[1], 2 * model[0].bias[1]
         model[2].weight[:, 4] *= 0.01  # so that this is the one that goes
@@ -177,9 +181,13 @@ def test_channel_that_repeats_another_costs_nothing(base):
 
 def test_dead_channels_do_not_break_the_fit():
     model = nn.Sequential(
-        nn.Conv2d(3, 6, 1), nn.ReLU(), nn.Conv2d(6, 5, 3),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 4),
-    )  # fmt: skip
+        nn.Conv2d(3, 6, 1),
+        nn.ReLU(),
+        nn.Conv2d(6, 5, 3),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(5, 4),
+    )
     nn.init.constant_(model[0].bias, -100.0)
     graph = trace(model, (3, 8, 8))
     slices = SlicedWeights(model, graph, [torch.randn(4, 3, 8, 8)], 10, torch.Generator())

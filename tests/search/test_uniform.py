@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from graphpruning.errors import UserError
+from graphpruning.common.errors import UserError
 from graphpruning.search import uniform
 
 

@@ -7,8 +7,10 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from graphpruning.training.data import ImageSet, Preprocessing, generated
+from graphpruning.training.datasets import generated
 from graphpruning.training.fabric import make_fabric
+from graphpruning.training.images import ImageSet
+from graphpruning.training.preprocessing import Preprocessing
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from graphpruning.errors import UserError
+from graphpruning.common.errors import UserError
 from graphpruning.training.checkpoint import Checkpoint, load_weights, save_weights
 
 

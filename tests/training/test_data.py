@@ -6,9 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from graphpruning.errors import UserError
-from graphpruning.training import data
-from graphpruning.training.data import ImageSet, Preprocessing
+from graphpruning.common.errors import UserError
+from graphpruning.common.files import sha256
+from graphpruning.training.datasets import fashion_mnist, generated, load
+from graphpruning.training.images import Batch, ImageSet, Prepared, prepared
+from graphpruning.training.listing import FASHION_MNIST_FILES
+from graphpruning.training.preprocessing import Preprocessing, crop_and_flip, normalise
+from graphpruning.training.splits import split
 
 
 def images(count: int, channels: int = 3, height: int = 6, width: int = 8) -> ImageSet:
@@ -39,7 +43,7 @@ def test_augmentation_equals_the_slow_one(channels: int, pad: int) -> None:
     flip = torch.rand(12, generator=generator) < 0.5
     assert 0 < flip.sum() < 12
 
-    fast = data.crop_and_flip(source.images, top, left, flip, pad).permute(0, 3, 1, 2)
+    fast = crop_and_flip(source.images, top, left, flip, pad).permute(0, 3, 1, 2)
     for index in range(12):
         slow = slow_crop_and_flip(
             source.images[index], int(top[index]), int(left[index]), bool(flip[index]), pad
@@ -66,12 +70,11 @@ def test_batches_are_shuffled_augmented_and_normalised() -> None:
                 for flip in (False, True)
                 if torch.allclose(
                     inputs,
-                    (
-                        slow_crop_and_flip(source.images[label], top, left, flip, 2) / 255 - mean
-                    ) / std,
+                    (slow_crop_and_flip(source.images[label], top, left, flip, 2) / 255 - mean)
+                    / std,
                     atol=1e-5,
                 )
-            ]  # fmt: skip
+            ]
             assert len(matches) == 1
             crops.update(matches)
             seen.append(label)
@@ -93,7 +96,7 @@ def test_one_channel_is_recognisably_channels_last() -> None:
 def test_ranks_share_the_same_batches() -> None:
     preprocessing = Preprocessing((0.5,) * 3, (0.2,) * 3, pad=2, flip=True)
 
-    def batches(rank: int, world: int) -> list[data.Batch]:
+    def batches(rank: int, world: int) -> list[Batch]:
         generator = torch.Generator().manual_seed(3)
         return list(images(22).batches(preprocessing, 8, generator, True, rank, world, limit=19))
 
@@ -108,7 +111,7 @@ def test_ranks_share_the_same_batches() -> None:
 def test_the_generator_decides_the_batches_and_drop_last_keeps_them_full() -> None:
     preprocessing = Preprocessing((0.5,) * 3, (0.2,) * 3, pad=2, flip=True)
 
-    def batches(seed: int) -> list[data.Batch]:
+    def batches(seed: int) -> list[Batch]:
         generator = torch.Generator().manual_seed(seed)
         return list(images(22).batches(preprocessing, 8, generator, True, drop_last=True))
 
@@ -121,7 +124,7 @@ def test_the_generator_decides_the_batches_and_drop_last_keeps_them_full() -> No
 def test_prepared_batches_keep_order_and_pixels() -> None:
     source = images(5)
     preprocessing = Preprocessing((0.5,) * 3, (0.2,) * 3, pad=2, flip=True)
-    ready = data.prepared(source, preprocessing, 2)
+    ready = prepared(source, preprocessing, 2)
     assert torch.cat([labels for _, labels in ready]).tolist() == [0, 1, 2, 3, 4]
     expected = (source.images / 255 - 0.5) / 0.2
     assert torch.allclose(torch.cat([inputs for inputs, _ in ready]), expected, atol=1e-5)
@@ -130,11 +133,11 @@ def test_prepared_batches_keep_order_and_pixels() -> None:
 def test_what_is_too_large_to_keep_normalised_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     source = images(7)
     preprocessing = Preprocessing((0.5,) * 3, (0.2,) * 3, pad=2, flip=True)
-    kept = data.prepared(source, preprocessing, 3)
+    kept = prepared(source, preprocessing, 3)
     assert isinstance(kept, list)
-    monkeypatch.setattr(data, "IN_MEMORY", 4 * source.images.nbytes - 1)
-    lazy = data.prepared(source, preprocessing, 3)
-    assert isinstance(lazy, data.Prepared) and len(lazy) == len(kept) == 3
+    monkeypatch.setattr("graphpruning.training.images.IN_MEMORY", 4 * source.images.nbytes - 1)
+    lazy = prepared(source, preprocessing, 3)
+    assert isinstance(lazy, Prepared) and len(lazy) == len(kept) == 3
     for _ in range(2):
         for (inputs, labels), (expected, numbers) in zip(lazy, kept, strict=True):
             assert torch.equal(inputs, expected) and torch.equal(labels, numbers)
@@ -146,7 +149,7 @@ def test_what_is_too_large_goes_to_a_device_batch_by_batch(monkeypatch: pytest.M
     """PyTorch's device "meta" has shapes only, and shows where things are."""
     source, meta = images(7), torch.device("meta")
     assert source.to(meta).images.device == source.to(meta).labels.device == meta
-    monkeypatch.setattr(data, "IN_MEMORY", source.images.nbytes - 1)
+    monkeypatch.setattr("graphpruning.training.images.IN_MEMORY", source.images.nbytes - 1)
     moved = source.to(meta)
     assert moved.images.device == moved.labels.device == torch.device("cpu")
     preprocessing = Preprocessing((0.5,) * 3, (0.2,) * 3, pad=2, flip=True)
@@ -154,7 +157,7 @@ def test_what_is_too_large_goes_to_a_device_batch_by_batch(monkeypatch: pytest.M
         batches = list(moved.batches(preprocessing, 4, torch.Generator(), augment))
         assert [tuple(inputs.shape) for inputs, _ in batches] == [(4, 3, 6, 8), (3, 3, 6, 8)]
         assert {tensor.device for batch in batches for tensor in batch} == {meta}
-    assert {tensor.device for tensor in data.prepared(moved, preprocessing, 4)[1]} == {meta}
+    assert {tensor.device for tensor in prepared(moved, preprocessing, 4)[1]} == {meta}
 
 
 def test_preprocessing_survives_json_and_refuses_other_channels() -> None:
@@ -164,7 +167,7 @@ def test_preprocessing_survives_json_and_refuses_other_channels() -> None:
     for value in (preprocessing, folder):
         assert Preprocessing.from_dict(json.loads(json.dumps(value.to_dict()))) == value
     with pytest.raises(UserError, match=r"has 1 channels .* images have 3"):
-        data.prepared(images(5), preprocessing, 2)
+        prepared(images(5), preprocessing, 2)
     with pytest.raises(UserError, match="one value a channel"):
         Preprocessing((0.5,), (0.2, 0.2), pad=2, flip=True)
 
@@ -188,17 +191,17 @@ def test_sizes_that_do_not_fit_together_are_refused(values: dict[str, Any], says
 def test_normalising_in_parts_computes_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     preprocessing = Preprocessing((0.5, 0.4, 0.3), (0.2, 0.25, 0.3), pad=2, flip=True)
     pixels = images(7).images.permute(0, 2, 3, 1)
-    whole = data.normalise(pixels, preprocessing)
+    whole = normalise(pixels, preprocessing)
     for values in (1, 3 * 6 * 8 * 2):  # one image at a time, then two
-        monkeypatch.setattr(data, "IN_CACHE", values)
-        assert torch.equal(data.normalise(pixels, preprocessing), whole)
-    assert data.normalise(pixels[:0], preprocessing).shape == (0, 3, 6, 8)
+        monkeypatch.setattr("graphpruning.training.preprocessing.IN_CACHE", values)
+        assert torch.equal(normalise(pixels, preprocessing), whole)
+    assert normalise(pixels[:0], preprocessing).shape == (0, 3, 6, 8)
 
 
 def test_splits_are_disjoint_fair_and_deterministic() -> None:
     counts = [100, 100, 50]
     labels = torch.repeat_interleave(torch.arange(3), torch.tensor(counts))
-    splits = data.split(labels, search_images=50, calibration_images=26, seed=4)
+    splits = split(labels, search_images=50, calibration_images=26, seed=4)
     train, search, calibration = (
         set(part.tolist()) for part in (splits.train, splits.search, splits.calibration)
     )
@@ -211,15 +214,15 @@ def test_splits_are_disjoint_fair_and_deterministic() -> None:
     fair = 26 * torch.bincount(labels[splits.train]) / 200
     assert (torch.bincount(labels[splits.calibration]) - fair).abs().max() <= 1
 
-    again = data.split(labels, 50, 26, seed=4)
+    again = split(labels, 50, 26, seed=4)
     assert torch.equal(again.search, splits.search)
     assert torch.equal(again.calibration, splits.calibration)
-    assert not torch.equal(data.split(labels, 50, 26, seed=5).search, splits.search)
+    assert not torch.equal(split(labels, 50, 26, seed=5).search, splits.search)
 
 
 def test_a_small_class_keeps_half_of_its_images_for_training() -> None:
     labels = torch.repeat_interleave(torch.arange(4), torch.tensor([1, 4, 50, 45]))
-    splits = data.split(labels, search_images=12, calibration_images=4, seed=0)
+    splits = split(labels, search_images=12, calibration_images=4, seed=0)
     assert torch.bincount(labels[splits.search], minlength=4).tolist() == [0, 2, 5, 5]
 
 
@@ -234,7 +237,7 @@ def test_classes_of_one_size_are_dealt_out_in_one_order(seed: int) -> None:
         rounds.append((seen[image % 3], image))
         seen[image % 3] += 1
     order = [image for _, image in sorted(rounds, key=lambda pair: pair[0])]
-    splits = data.split(labels, 9, 7, seed)
+    splits = split(labels, 9, 7, seed)
     assert splits.search.tolist() == sorted(order[:9])
     assert splits.calibration.tolist() == sorted(order[9:16])
 
@@ -242,11 +245,11 @@ def test_classes_of_one_size_are_dealt_out_in_one_order(seed: int) -> None:
 @pytest.mark.parametrize(("search", "calibration"), [(200, 51), (-1, 10), (10, 0), (0, 251)])
 def test_impossible_splits_are_refused(search: int, calibration: int) -> None:
     with pytest.raises(UserError, match="from 250 training images"):
-        data.split(torch.zeros(250, dtype=torch.int64), search, calibration, seed=0)
+        split(torch.zeros(250, dtype=torch.int64), search, calibration, seed=0)
 
 
 def test_without_searches_every_image_may_train_and_calibrate() -> None:
-    splits = data.split(torch.arange(10) // 5, search_images=0, calibration_images=10, seed=0)
+    splits = split(torch.arange(10) // 5, search_images=0, calibration_images=10, seed=0)
     assert len(splits.search) == 0
     assert splits.train.tolist() == splits.calibration.tolist() == list(range(10))
 
@@ -254,7 +257,7 @@ def test_without_searches_every_image_may_train_and_calibrate() -> None:
 def test_generated_images_are_the_same_each_time(train_set: ImageSet, test_set: ImageSet) -> None:
     assert train_set.images.shape == (600, 1, 16, 16) and test_set.images.shape == (200, 1, 16, 16)
     assert torch.bincount(train_set.labels).tolist() == [60] * 10
-    again = data.generated(Path("nowhere"), train=True)
+    again = generated(Path("nowhere"), train=True)
     assert torch.equal(again.images, train_set.images)
     assert torch.equal(again.labels, train_set.labels)
     assert test_set.select(torch.tensor([3, 1])).labels.tolist() == [3, 1]
@@ -262,7 +265,7 @@ def test_generated_images_are_the_same_each_time(train_set: ImageSet, test_set: 
 
 def test_unknown_data_set_names_the_nearest() -> None:
     with pytest.raises(UserError, match="'fashion_mnist'"):
-        data.load("fashon-mnist", "data", train=True)
+        load("fashon-mnist", "data", train=True)
 
 
 def write_idx(raw: Path, name: str, shape: tuple[int, ...]) -> None:
@@ -276,20 +279,20 @@ def write_idx(raw: Path, name: str, shape: tuple[int, ...]) -> None:
 def test_fashion_mnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     raw = tmp_path / "FashionMNIST" / "raw"
     with pytest.raises(UserError, match=r"train-images-idx3-ubyte is missing: .*fetch_data"):
-        data.load("fashion_mnist", tmp_path, train=True)
+        load("fashion_mnist", tmp_path, train=True)
 
     for part, count in (("train", 3), ("t10k", 2)):
         write_idx(raw, f"{part}-images-idx3-ubyte", (count, 28, 28))
         write_idx(raw, f"{part}-labels-idx1-ubyte", (count,))
-    hashes = {name: data.sha256(raw / name) for name in data.FASHION_MNIST_FILES}
+    hashes = {name: sha256(raw / name) for name in FASHION_MNIST_FILES}
     with pytest.raises(UserError) as refused:
-        data.load("fashion_mnist", tmp_path, train=True)
+        load("fashion_mnist", tmp_path, train=True)
     name = "train-images-idx3-ubyte"
-    for part in (str(raw / name), hashes[name], data.FASHION_MNIST_FILES[name], "fetch_data"):
+    for part in (str(raw / name), hashes[name], FASHION_MNIST_FILES[name], "fetch_data"):
         assert part in str(refused.value)
 
-    monkeypatch.setattr(data, "FASHION_MNIST_FILES", hashes)
-    loaded = data.fashion_mnist(tmp_path, train=False)
+    monkeypatch.setattr("graphpruning.training.datasets.FASHION_MNIST_FILES", hashes)
+    loaded = fashion_mnist(tmp_path, train=False)
     assert loaded.images.shape == (2, 1, 28, 28) and loaded.images.dtype == torch.uint8
     assert loaded.labels.dtype == torch.int64 and len(loaded.classes) == 10
 
@@ -297,11 +300,11 @@ def test_fashion_mnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_missing_and_corrupted_cifar10_name_the_file(tmp_path: Path) -> None:
     file = tmp_path / "cifar-10-batches-py" / "data_batch_1"
     with pytest.raises(UserError, match=r"data_batch_1 is missing .*download=True"):
-        data.load("cifar10", tmp_path, train=True)
+        load("cifar10", tmp_path, train=True)
     file.parent.mkdir()
     file.write_bytes(b"other")
     with pytest.raises(UserError, match="data_batch_1 is corrupted"):
-        data.load("cifar10", tmp_path, train=True)
+        load("cifar10", tmp_path, train=True)
 
 
 @pytest.mark.parametrize("flip", [False, True])

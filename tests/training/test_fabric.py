@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from graphpruning.errors import UserError
+from graphpruning.common.errors import UserError
 from graphpruning.training import fabric as fabrics
 from graphpruning.training.fabric import make_fabric
 

@@ -14,11 +14,13 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import RandomResizedCrop, functional
 from torchvision.transforms._presets import ImageClassification
 
-from graphpruning.errors import UserError
+from graphpruning.common.errors import UserError
 from graphpruning.training import folder
-from graphpruning.training.data import Batch, ImageSet, Preprocessing, load, prepared
+from graphpruning.training.datasets import load
 from graphpruning.training.folder import FolderSet, crop_box, decode, end_at_row
+from graphpruning.training.images import Batch, ImageSet, prepared
 from graphpruning.training.listing import WNIDS, list_images, read_manifest, write_manifest
+from graphpruning.training.preprocessing import Preprocessing
 
 TRAINING = Preprocessing(
     (0.5, 0.4, 0.3), (0.2, 0.25, 0.3), pad=0, flip=True, size=32, resize=36, smallest_area=0.08
@@ -92,8 +94,9 @@ def test_evaluation_sees_torchvisions_preset_bit_for_bit(tree: Path, workers: in
     preset = ImageClassification(crop_size=32, resize_size=36, mean=TRAINING.mean, std=TRAINING.std)
     theirs = torch.stack([preset(image) for image, _ in ImageFolder(tree / "test")])
     inputs = torch.cat([batch for batch, _ in prepared(images, TRAINING, 4)])
-    assert torch.equal((theirs * images_std() + images_mean()).mul(255).round().byte(),
-                       images.images)  # fmt: skip
+    assert torch.equal(
+        (theirs * images_std() + images_mean()).mul(255).round().byte(), images.images
+    )
     assert torch.allclose(inputs, theirs, atol=1e-5)
 
 
@@ -159,9 +162,7 @@ def test_where_no_crop_fits_the_centre_is_taken(width: int, height: int) -> None
     top, left, tall, wide = RandomResizedCrop.get_params(
         Image.new("L", (width, height)), [1, 1], [3 / 4, 4 / 3]
     )
-    assert crop_box(width, height, 1, random.Random(0)) == (
-        left, top, left + wide, top + tall
-    )  # fmt: skip
+    assert crop_box(width, height, 1, random.Random(0)) == (left, top, left + wide, top + tall)
 
 
 def test_crops_are_pixels_of_the_image_within_two_levels(tree: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from torchvision.datasets import ImageNet
 
-from graphpruning.errors import UserError
+from graphpruning.common.errors import UserError
 from graphpruning.training import imagenet
 from graphpruning.training.listing import imagenet_classes
 from tests.miniature import ARCHIVES, add, build, write_sums

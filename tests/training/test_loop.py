@@ -13,10 +13,11 @@ import torch.nn.functional as F
 from lightning_fabric import Fabric
 from torch import Generator, Tensor, get_num_threads, nn
 
-from graphpruning.errors import UserError
+from graphpruning.common.errors import UserError
 from graphpruning.training.checkpoint import Checkpoint, save_weights
-from graphpruning.training.data import ImageSet, Preprocessing, load, prepared
+from graphpruning.training.datasets import load
 from graphpruning.training.fabric import make_fabric
+from graphpruning.training.images import ImageSet, prepared
 from graphpruning.training.loop import (
     LOOK_AT_LOSS,
     epoch_generator,
@@ -24,6 +25,7 @@ from graphpruning.training.loop import (
     fit,
     parameter_groups,
 )
+from graphpruning.training.preprocessing import Preprocessing
 from graphpruning.training.recipe import Recipe
 
 RECIPE = Recipe(

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from graphpruning.errors import UserError
-from graphpruning.files import sha256
+from graphpruning.common.errors import UserError
+from graphpruning.common.files import sha256
 from graphpruning.network.zoo import build
 from graphpruning.training.pretrained import load_pretrained
 

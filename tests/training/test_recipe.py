@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 import torch
 
-from graphpruning.errors import UserError
+from graphpruning.common.errors import UserError
 from graphpruning.training.recipe import RULES, Recipe, learning_rate
 
 RECIPE = Recipe(epochs=10, batch_size=20, lr=0.4, schedule="linear")

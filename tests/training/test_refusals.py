@@ -24,10 +24,9 @@ from scipy.io import savemat
 from torch import nn
 from torchvision.datasets import CIFAR10
 
-from graphpruning.errors import UserError
+from graphpruning.common.errors import UserError
 from graphpruning.network.zoo import build
-from graphpruning.training import data, imagenet
-from graphpruning.training.data import Preprocessing
+from graphpruning.training import datasets, imagenet
 from graphpruning.training.folder import open_images
 from graphpruning.training.listing import (
     HEADER,
@@ -40,6 +39,7 @@ from graphpruning.training.listing import (
     subfolders,
     write_manifest,
 )
+from graphpruning.training.preprocessing import Preprocessing
 from graphpruning.training.pretrained import load_pretrained
 from tests import miniature
 from tests.miniature import ARCHIVES, add, write_sums
@@ -140,9 +140,16 @@ def negative_size(path: Path) -> None:
 @pytest.mark.parametrize("name", [TRAIN, VAL])
 @pytest.mark.parametrize(
     "spoil",
-    [cut_in_header, cut_in_member, cut_between_members, damaged_header, garbage, no_bytes,
-     negative_size],
-)  # fmt: skip
+    [
+        cut_in_header,
+        cut_in_member,
+        cut_between_members,
+        damaged_header,
+        garbage,
+        no_bytes,
+        negative_size,
+    ],
+)
 def test_an_archive_that_is_damaged(root: Path, name: str, spoil: Spoil) -> None:
     spoil(root / name)
     says = f"{root / name} cannot be used ("
@@ -189,8 +196,11 @@ def mat(**variables: Any) -> bytes:
 def synsets(field: str, value: object) -> bytes:
     """A table of one class, with `value` in `field`."""
     row = {name: 1 for name in miniature.FIELDS} | {
-        "WNID": FIRST, "words": "fish", "num_children": 0, field: value
-    }  # fmt: skip
+        "WNID": FIRST,
+        "words": "fish",
+        "num_children": 0,
+        field: value,
+    }
     table = np.array([tuple(row.values())], dtype=[(name, object) for name in row])
     return mat(synsets=table)
 
@@ -387,9 +397,18 @@ def of_numbers(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "spoil", [garbage, no_bytes, cut_in_header, of_objects, of_flipped_bits, of_paths,
-              of_other_classes, of_numbers],
-)  # fmt: skip
+    "spoil",
+    [
+        garbage,
+        no_bytes,
+        cut_in_header,
+        of_objects,
+        of_flipped_bits,
+        of_paths,
+        of_other_classes,
+        of_numbers,
+    ],
+)
 def test_a_meta_bin_that_is_damaged(root: Path, spoil: Spoil) -> None:
     imagenet.prepare(root)
     (root / DEVKIT).unlink()
@@ -631,9 +650,14 @@ def test_a_manifest_with_flipped_bits(tmp_path: Path, flipped: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "spoil", [garbage, no_bytes, lambda path: manifest(path, end=""),
-              lambda path: manifest(path, (0, "part\tpath"))],
-)  # fmt: skip
+    "spoil",
+    [
+        garbage,
+        no_bytes,
+        lambda path: manifest(path, end=""),
+        lambda path: manifest(path, (0, "part\tpath")),
+    ],
+)
 def test_a_manifest_that_is_none(tmp_path: Path, spoil: Spoil) -> None:
     spoil(tmp_path / "m.tsv.gz")
     refused(lambda: read_manifest(tmp_path / "m.tsv.gz", tmp_path, "train"), "m.tsv.gz is damaged")
@@ -648,20 +672,28 @@ def test_a_manifest_that_is_no_file(tmp_path: Path, make: Spoil, says: str) -> N
 # Data sets in a few files
 
 
-@pytest.mark.parametrize(("make", "says"), [(Path.mkdir, "is a folder"), (os.mkfifo, "is a device"),
-                         (lambda path: path.symlink_to("/dev/zero"), "is a device"),
-                         (lambda path: path.symlink_to("nowhere"), "is missing")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (Path.mkdir, "is a folder"),
+        (os.mkfifo, "is a device"),
+        (lambda path: path.symlink_to("/dev/zero"), "is a device"),
+        (lambda path: path.symlink_to("nowhere"), "is missing"),
+    ],
+)
 @pytest.mark.parametrize(
     ("name", "file"),
-    [("fashion_mnist", "FashionMNIST/raw/train-images-idx3-ubyte"),
-     ("cifar10", "cifar-10-batches-py/data_batch_1")],
-)  # fmt: skip
+    [
+        ("fashion_mnist", "FashionMNIST/raw/train-images-idx3-ubyte"),
+        ("cifar10", "cifar-10-batches-py/data_batch_1"),
+    ],
+)
 def test_a_data_set_whose_file_is_none(
     tmp_path: Path, name: str, file: str, make: Spoil, says: str
 ) -> None:
     (tmp_path / file).parent.mkdir(parents=True)
     make(tmp_path / file)
-    refused(lambda: data.load(name, tmp_path, train=True), f"{tmp_path / file} {says}")
+    refused(lambda: datasets.load(name, tmp_path, train=True), f"{tmp_path / file} {says}")
     if name == "fashion_mnist":
         refused(lambda: list_files(name, tmp_path), f"{tmp_path / file} {says}")
 
@@ -672,16 +704,16 @@ def test_an_unchecked_file_of_older_fashion_mnist_is_not_read(
     raw = tmp_path / "FashionMNIST/raw"
     raw.mkdir(parents=True)
     sums = {}
-    for name in data.FASHION_MNIST_FILES:
+    for name in datasets.FASHION_MNIST_FILES:
         rank = 3 if "images" in name else 1
         sizes = (2).to_bytes(4, "big") * rank
         (raw / name).write_bytes(bytes([0, 0, 8, rank]) + sizes + bytes(2**rank))
         sums[name] = hashlib.sha256((raw / name).read_bytes()).hexdigest()
-    monkeypatch.setattr(data, "FASHION_MNIST_FILES", sums)
+    monkeypatch.setattr(datasets, "FASHION_MNIST_FILES", sums)
     (raw.parent / "processed").mkdir()
     for name in ("training.pt", "test.pt"):
         garbage(raw.parent / "processed" / name)
-    assert data.fashion_mnist(tmp_path, train=True).images.shape == (2, 1, 2, 2)
+    assert datasets.fashion_mnist(tmp_path, train=True).images.shape == (2, 1, 2, 2)
 
 
 def test_cifar10_is_unpickled_only_if_its_sums_are_right(tmp_path: Path) -> None:
@@ -689,13 +721,13 @@ def test_cifar10_is_unpickled_only_if_its_sums_are_right(tmp_path: Path) -> None
     folder.mkdir()
     for name, _ in CIFAR10.train_list + CIFAR10.test_list:
         (folder / name).write_bytes(pickle.dumps(Touch(str(tmp_path / "ran"))))
-    refused(lambda: data.load("cifar10", tmp_path, True), "data_batch_1 is corrupted")
+    refused(lambda: datasets.load("cifar10", tmp_path, True), "data_batch_1 is corrupted")
     assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize("index", [-1, 600, 2**40])
 def test_images_that_are_not_there(tree: Path, index: int) -> None:
-    whole = data.generated(tree, train=True)
+    whole = datasets.generated(tree, train=True)
     refused(lambda: whole.select(torch.tensor([3, index])), f"no image {index}", "has 600")
     how = Preprocessing((0.5,) * 3, (0.5,) * 3, 0, False, 32, smallest_area=0.5)
     folder = open_images(list_images("folder", tree, True), True, how)

@@ -24,12 +24,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from experiments.study import PARAMS, Study, load, nearest, parse
-from graphpruning.distributed import barrier, world
-from graphpruning.errors import UserError
-from graphpruning.files import alone, read_text, unwritable, write_json, write_text
-from graphpruning.machine import end_on_signals, is_writer, launched, processor, refuse
-from graphpruning.watch import watch
+from experiments.common.study import PARAMS, Study, load, nearest, parse
+from graphpruning.common.distributed import barrier, world
+from graphpruning.common.errors import UserError
+from graphpruning.common.files import alone, read_text, unwritable, write_json, write_text
+from graphpruning.common.machine import end_on_signals, is_writer, launched, processor, refuse
+from graphpruning.common.watch import watch
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", "pkg_resources is deprecated", UserWarning)

@@ -6,8 +6,8 @@ from typing import Any
 
 import yaml
 
-from graphpruning.errors import UserError
-from graphpruning.files import read_text
+from graphpruning.common.errors import UserError
+from graphpruning.common.files import read_text
 
 MOST = 20_000
 """Values in a study, aliases counted wherever they stand; the largest of ours has some 300."""

@@ -15,8 +15,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from graphpruning.errors import UserError
-from graphpruning.machine import is_writer as is_writer
+from graphpruning.common.errors import UserError
+from graphpruning.common.machine import is_writer as is_writer
 
 T = TypeVar("T")
 

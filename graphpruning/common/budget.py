@@ -1,6 +1,6 @@
 """How a budget is written: a share of the full network's MACs, or MACs."""
 
-from graphpruning.errors import UserError
+from graphpruning.common.errors import UserError
 
 
 def budget_in_macs(budget: float | str, full: int) -> int:

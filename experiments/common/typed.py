@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from graphpruning.errors import UserError
+from graphpruning.common.errors import UserError
 
 
 def typed(kind: Any, value: Any, where: str) -> Any:

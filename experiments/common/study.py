@@ -1,8 +1,8 @@
 """The one reader of a study file (`params.yaml`): typed and strict.
 
 An unknown key or value is an error that names where it stands and the nearest known one.
-`python -m experiments.study KEY` prints one value (`data.name`), for the Makefile. With `--check`
-it prints nothing: DVC runs that before every command that has values of the study in it.
+`python -m experiments.common.study KEY` prints one value (`data.name`), for the Makefile. With
+`--check` it prints nothing: DVC runs that before every command that has values of the study in it.
 """
 
 import re
@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from experiments.study_file import read_study_file
-from experiments.typed import nearest, typed
-from graphpruning.budget import budget_in_macs as macs_of
-from graphpruning.errors import UserError
-from graphpruning.names import require_plain
+from experiments.common.study_file import read_study_file
+from experiments.common.typed import nearest, typed
+from graphpruning.common.budget import budget_in_macs as macs_of
+from graphpruning.common.errors import UserError
+from graphpruning.common.names import require_plain
 from graphpruning.training.recipe import Recipe
 
 PARAMS = Path("params.yaml")
@@ -419,7 +419,7 @@ def seed_list(seeds: str) -> list[int]:
 def main(arguments: list[str]) -> int:
     """Print one value of the study, or with `--check` none, after checking all of it."""
     if len(arguments) != 1:
-        print("usage: python -m experiments.study KEY | --check", file=sys.stderr)
+        print("usage: python -m experiments.common.study KEY | --check", file=sys.stderr)
         return 2
     try:
         study = load()

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from graphpruning.errors import UserError
+from graphpruning.common.errors import UserError
 
 PATIENCE = 10
 """Seconds, of which torchrun surely needs less to end the others after one has failed."""

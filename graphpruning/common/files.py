@@ -15,16 +15,31 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
-from graphpruning.errors import UserError
-from graphpruning.machine import is_writer
+from graphpruning.common.errors import UserError, reason
+from graphpruning.common.machine import is_writer
 
 LARGEST_TEXT = 2**28
 """Bytes of a text file that is still read; the largest of ours have some megabytes."""
 _NO_PLACE = {
     getattr(errno, name)
-    for name in ("EACCES", "EDQUOT", "EEXIST", "EFBIG", "EIO", "EISDIR", "ELOOP", "ENAMETOOLONG",
-                 "ENODEV", "ENOSPC", "ENOTDIR", "EPERM", "EROFS", "ESTALE", "ETXTBSY")
-}  # fmt: skip
+    for name in (
+        "EACCES",
+        "EDQUOT",
+        "EEXIST",
+        "EFBIG",
+        "EIO",
+        "EISDIR",
+        "ELOOP",
+        "ENAMETOOLONG",
+        "ENODEV",
+        "ENOSPC",
+        "ENOTDIR",
+        "EPERM",
+        "EROFS",
+        "ESTALE",
+        "ETXTBSY",
+    )
+}
 """What the system answers where a file cannot be put, or not whole."""
 
 
@@ -37,7 +52,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
 
     Of several processes (torchrun) only the first writes: to the others the name is one in a
     folder that is thrown away. A process that reads what was just written must wait for the
-    writer: `graphpruning.distributed.barrier`.
+    writer: `graphpruning.common.distributed.barrier`.
     """
     path = Path(path)
     if not is_writer():
@@ -178,3 +193,12 @@ def _locked(path: Path, what: str) -> TextIO:
             if os.path.samestat(os.fstat(handle), os.stat(path)):
                 return file
         file.close()
+
+
+def sum_of(path: Path, made_by: str) -> str:
+    """Return a file's SHA-256; `UserError` for what is missing, no regular file, or not read."""
+    require_file(path, made_by)
+    try:
+        return sha256(path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({reason(error)})") from None

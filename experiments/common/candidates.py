@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 import torch
 
-from experiments.inputs import fresh, network, preprocessing, split
-from experiments.stage import Context
+from experiments.common.inputs import fresh, network, preprocessing, split
+from experiments.common.stage import Context
 from graphpruning.network.graph import ChannelGraph
 from graphpruning.pruningnet.pruningnet import PruningNet
 from graphpruning.training.checkpoint import load_weights
-from graphpruning.training.data import Batch, Images, prepared
+from graphpruning.training.images import Batch, Images, prepared
 
 BATCH = 250
 """Images of an evaluation batch: of small images, what the processor's cache can hold."""

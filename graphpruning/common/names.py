@@ -2,7 +2,7 @@
 
 import re
 
-from graphpruning.errors import UserError
+from graphpruning.common.errors import UserError
 
 # A letter or digit first, so that no name is hidden, is an option, or is `.` or `..`; no slash,
 # no space and no control character after it, so that a name is always one part of a path.

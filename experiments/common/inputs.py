@@ -12,16 +12,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from experiments.stage import Context
-from graphpruning.errors import UserError
-from graphpruning.files import read_text, write_text
+from experiments.common.stage import Context
+from graphpruning.common.errors import UserError
+from graphpruning.common.files import read_text, write_text
 from graphpruning.network.graph import ChannelGraph
 from graphpruning.network.trace import trace
 from graphpruning.network.widths import SearchSpace
 from graphpruning.network.zoo import build, seeded
 from graphpruning.training.checkpoint import load_weights
-from graphpruning.training.data import FOLDERS, Images, Preprocessing, load
+from graphpruning.training.datasets import FOLDERS, load
+from graphpruning.training.images import Images
 from graphpruning.training.listing import read_manifest
+from graphpruning.training.preprocessing import Preprocessing
 
 SPLITS = ("train", "search", "calibration")
 MAKER = "the stage prepare"
@@ -102,9 +104,14 @@ def preprocessing(context: Context) -> Preprocessing:
     """Normalisation and augmentation of the study."""
     data = context.study.data
     return Preprocessing(
-        mean=data.mean, std=data.std, pad=data.pad, flip=data.flip, size=data.size,
-        resize=data.resize, smallest_area=data.smallest_area,
-    )  # fmt: skip
+        mean=data.mean,
+        std=data.std,
+        pad=data.pad,
+        flip=data.flip,
+        size=data.size,
+        resize=data.resize,
+        smallest_area=data.smallest_area,
+    )
 
 
 def network(context: Context, images: Images) -> dict[str, Any]:
@@ -135,9 +142,12 @@ def search_space(context: Context, graph: ChannelGraph) -> SearchSpace:
     """The study's levels for each group."""
     space = context.study.space
     return SearchSpace(
-        graph, divisor=space.divisor, smallest=space.smallest, ratios=space.ratios,
+        graph,
+        divisor=space.divisor,
+        smallest=space.smallest,
+        ratios=space.ratios,
         filled=space.filled,
-    )  # fmt: skip
+    )
 
 
 def write_csv(

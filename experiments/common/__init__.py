@@ -1,0 +1,1 @@
+"""What the stages share: the study, a run, and what is read of earlier stages."""

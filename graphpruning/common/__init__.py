@@ -1,0 +1,1 @@
+"""What every other room stands on: errors, files, the machine, processes that work together."""
