@@ -3,6 +3,7 @@
 import csv
 import os
 import platform
+import resource
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +17,7 @@ import torch
 
 from graphpruning.common.files import write_text
 from graphpruning.common.machine import processor
+from graphpruning.common.text import aligned
 
 RESULTS = Path("benchmarks/results")
 REPEATS = 5
@@ -138,11 +140,7 @@ def show(rows: Sequence[Row]) -> str:
     """The rows as a table for reading."""
     shown = COLUMNS[:-2]
     cells = [list(shown), *(row.cells()[: len(shown)] for row in rows)]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(shown))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in cells
-    )
+    return "\n".join(aligned(cells))
 
 
 def machine() -> str:
@@ -156,8 +154,18 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
+def processor_seconds(work: Callable[[], object]) -> float:
+    """Processor seconds, user and system, of the processes that one call starts and waits for."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    work()
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
 def alternate(
-    works: Mapping[str, Callable[[int], object]], repeats: int = REPEATS
+    works: Mapping[str, Callable[[int], object]],
+    repeats: int = REPEATS,
+    measure: Callable[[Callable[[], object]], float] = seconds,
 ) -> dict[str, list[float]]:
     """Seconds of each of `works`, called in turn with the number of the repeat, from 0.
 
@@ -167,7 +175,7 @@ def alternate(
     found: dict[str, list[float]] = {name: [] for name in works}
     for repeat in range(-1, repeats):
         for name, work in works.items():
-            taken = seconds(lambda work=work, repeat=repeat: work(repeat))  # type: ignore[misc]
+            taken = measure(lambda work=work, repeat=repeat: work(repeat))  # type: ignore[misc]
             if repeat >= 0:
                 found[name].append(taken)
     return found

@@ -10,6 +10,7 @@ from torch import nn
 from graphpruning.architecture import full_network
 from graphpruning.architecture_file import Entry, check_image, check_widths, read_entry
 from graphpruning.builder import builder
+from graphpruning.common.text import aligned
 from graphpruning.network.cost import macs, params
 from graphpruning.network.graph import ChannelGraph
 from graphpruning.network.trace import trace
@@ -107,7 +108,7 @@ def _layers(description: Mapping[str, Any]) -> list[str]:
                 layer["group"],
             ]
         )
-    return _table(rows, right=(2, 3, 7))
+    return aligned(rows, right=(2, 3, 7))
 
 
 def _edges(description: Mapping[str, Any]) -> list[str]:
@@ -115,7 +116,7 @@ def _edges(description: Mapping[str, Any]) -> list[str]:
     shortcuts = sum(shortcut for _, _, shortcut in edges)
     lines = [f"{len(edges)} edges, {shortcuts} of them shortcuts"]
     rows = [[source, "->", target, "shortcut" * shortcut] for source, target, shortcut in edges]
-    return lines + (_table(rows) if rows else [])
+    return lines + aligned(rows)
 
 
 def _groups(description: Mapping[str, Any]) -> list[str]:
@@ -128,18 +129,6 @@ def _groups(description: Mapping[str, Any]) -> list[str]:
         if len(group["layers"]) > 1:
             lines.append(f"    layers: {', '.join(group['layers'])}")
         lines += [f"    {reason}" for reason in group["reason"].split("; ")]
-    return lines
-
-
-def _table(rows: list[list[str]], right: tuple[int, ...] = ()) -> list[str]:
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        cells = [
-            cell.rjust(width) if number in right else cell.ljust(width)
-            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
     return lines
 
 

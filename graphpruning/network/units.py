@@ -36,11 +36,6 @@ class Ledger:
             return numbers[:, None, None]
         return numbers
 
-    def numbers_of(self, owner: str) -> Tensor:
-        """All numbers of `owner`."""
-        index = self.owners.index(owner)
-        return torch.arange(self.starts[index], self.starts[index + 1])
-
     def owner(self, numbers: Tensor) -> str:
         """Who wrote the first of `numbers`."""
         first = int(numbers.flatten()[0])
@@ -53,10 +48,6 @@ class Ledger:
     def fix(self, numbers: Tensor, reason: str) -> None:
         """These numbers all stay."""
         self.fixes.append((numbers.unique(), reason))
-
-    def units(self) -> "Units":
-        """Return the units that the ties leave, and their groups."""
-        return Units(self)
 
 
 @dataclass(frozen=True)

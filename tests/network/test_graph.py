@@ -5,10 +5,12 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torchvision import models
 
 from graphpruning import UnsupportedNetwork, UserError, trace
+from graphpruning.network.trace import _shaped_module
 from graphpruning.network.zoo import build
 from tests.networks import NETWORKS, SIZE, Dense, network
 
@@ -109,6 +111,25 @@ def test_tracing_leaves_the_network_as_it_was() -> None:
     trace(model, SIZE)
     assert all(module.training for module in model.modules())
     assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
+
+
+class _Counting(nn.Module):
+    """Counts its passes and adds noise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+        self.register_buffer("passes", torch.zeros(()))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.passes.add_(1)  # type: ignore[operator,union-attr]
+        return F.dropout(self.conv(images), 0.5)
+
+
+def test_tracing_moves_no_buffer_and_no_random_number() -> None:
+    model, state = _Counting(), torch.get_rng_state()
+    _shaped_module(model, SIZE)
+    assert model.passes == 0 and torch.equal(torch.get_rng_state(), state)
 
 
 class _Odd(nn.Module):
