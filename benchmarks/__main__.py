@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import candidate, costs, loading, pruningnet_step, scaling, starts
+from benchmarks import candidate, costs, loading, pruningnet_step, scaling, start, starts
 from benchmarks.harness import Row, machine, matrix_rate, memory_rate, show, write
 from graphpruning.common.errors import UserError
 from graphpruning.common.machine import refuse
@@ -23,6 +23,7 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
     "candidate_resnet20": lambda: candidate.rows("resnet20", DATA, CHECKPOINTS),
     "candidate_mobilenet_v2": lambda: candidate.rows("mobilenet_v2", DATA, CHECKPOINTS),
     "costs": costs.rows,
+    "start": start.rows,
     "starts": starts.rows,
 }
 

@@ -20,7 +20,7 @@ from benchmarks.candidate import Judges
 from benchmarks.harness import REPEATS, RESULTS, alternate, machine
 from benchmarks.pruningnet_step import STEPPERS, STEPS, Case
 from graphpruning.common.files import atomic, write_text
-from graphpruning.methods import SearchSettings, method, run
+from graphpruning.methods import SearchSettings, Task, method, run
 from graphpruning.search.history import Journal
 
 DEPTHS = ("resnet20", "resnet56", "resnet110")
@@ -55,16 +55,8 @@ def searches(judges: Judges, folder: Path) -> list[Point]:
         journal = Journal(judges.ours, judges.space, budget, count, path, {})
         generator = torch.Generator().manual_seed(repeat + 1)
         settings = SearchSettings.scaled(count)
-        run(
-            method("graphpruning"),
-            judges.space,
-            budget,
-            journal,
-            generator,
-            judges.net.features,
-            settings,
-            None,
-        )
+        row, features = method("graphpruning"), judges.net.features
+        run(Task(row, judges.space, budget, journal, generator, settings, features))
         path.unlink(missing_ok=True)
 
     found = alternate({str(count): partial(search, count) for count in CANDIDATES})

@@ -108,9 +108,10 @@ def _prune_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     )
     add(
         "--initial",
-        choices=("base", "searched", "scratch"),
-        help="what the final training starts from: the trained weights, those that the search "
-        "used, or fresh ones (default: base with --weights, else scratch)",
+        choices=("inherited", "generated", "scratch"),
+        help="what the final training starts from: the trained weights, cut and fitted again; "
+        "those that the search used; or fresh ones (default: inherited with --weights, else "
+        "scratch)",
     )
     add(
         "--mean",

@@ -4,7 +4,6 @@ The bounds are far beyond any network that can be pruned here, and small enough 
 was altered costs neither memory nor time.
 """
 
-import difflib
 import json
 import math
 import unicodedata
@@ -14,6 +13,7 @@ from typing import Any
 
 from graphpruning.common.errors import UserError
 from graphpruning.common.files import read_json, require_file
+from graphpruning.common.names import nearest
 from graphpruning.training.preprocessing import Preprocessing
 
 FORMAT = 2
@@ -44,13 +44,13 @@ class Entry:
         self.path, self.value, self.key, self.mend = path, value, key, mend
 
     @property
-    def place(self) -> str:
+    def where(self) -> str:
         """The file, and the key where there is one."""
         return f"{self.path}: {self.key}" if self.key else f"{self.path}"
 
     def refusal(self, wanted: str) -> UserError:
         """Return the refusal of a value that is not `wanted`."""
-        return UserError(f"{self.place} is {shown(self.value)}, expected {wanted}: {self.mend}")
+        return UserError(f"{self.where} is {shown(self.value)}, expected {wanted}: {self.mend}")
 
     def whole(self, least: int, most: int) -> int:
         """Return a whole number within bounds; True is none."""
@@ -100,14 +100,14 @@ class Entry:
         names = [*required, *optional]
         for name in members:
             if name not in names:
-                near = difflib.get_close_matches(name[:LONGEST_TEXT], names, 1, 0)
+                near = nearest(name[:LONGEST_TEXT], names)
                 raise UserError(
-                    f"{self.place} has an unknown key {shown(name)}; did you mean {near[0]!r}? "
+                    f"{self.where} has an unknown key {shown(name)}; did you mean {near!r}? "
                     f"{self.mend}"
                 )
         for name in required:
             if name not in members:
-                raise UserError(f"{self.place} has no key {name!r}: {self.mend}")
+                raise UserError(f"{self.where} has no key {name!r}: {self.mend}")
         return members
 
 
@@ -156,7 +156,7 @@ def check_image(size: Entry) -> tuple[int, ...]:
     sides = [side.whole(1, LARGEST_SIDE) for side in size.entries(3, 3)]
     if math.prod(sides) > LARGEST_IMAGE:
         raise UserError(
-            f"{size.place} {sides} is an image of more than {LARGEST_IMAGE:,} numbers: {size.mend}"
+            f"{size.where} {sides} is an image of more than {LARGEST_IMAGE:,} numbers: {size.mend}"
         )
     return tuple(sides)
 

@@ -60,13 +60,13 @@ def builder(
     module or function that is not there.
     """
     if isinstance(model, nn.Module):
-        return Builder(lambda: deepcopy(model), {"function": _place(type(model))})
+        return Builder(lambda: deepcopy(model), {"function": _named(type(model))})
     if isinstance(model, str) and ":" not in model:
         named = {"name": model, "num_classes": num_classes, "in_channels": in_channels}
         return Builder(zoo.build, named)
     function = imported(model) if isinstance(model, str) else model
     description: dict[str, Any] = {
-        "function": model if isinstance(model, str) else _place(function)
+        "function": model if isinstance(model, str) else _named(function)
     }
     if "num_classes" in _parameters(function):
         return Builder(function, {**description, "num_classes": num_classes})
@@ -92,7 +92,7 @@ def imported(place: str) -> Build:
     return result
 
 
-def _place(function: Build) -> str:
+def _named(function: Build) -> str:
     named = function if hasattr(function, "__qualname__") else type(function)
     return f"{named.__module__}:{named.__qualname__}"
 

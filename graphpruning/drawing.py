@@ -170,7 +170,7 @@ class _Page:
     def neighbours(self, start: int, end: int) -> bool:
         return end == start + 1 and end % self.rows != 0
 
-    def place(self, number: int) -> tuple[float, float]:
+    def position(self, number: int) -> tuple[float, float]:
         """The marker of a layer."""
         column, row = divmod(number, self.rows)
         return column * self.column + self.marker, self.top + (row + 0.5) * self.step
@@ -181,7 +181,7 @@ class _Page:
         for source, target, shortcut in self.description["edges"]:
             start, end = self.number[source], self.number[target]
             if self.neighbours(start, end):
-                (x, above), (_, below) = self.place(start), self.place(end)
+                (x, above), (_, below) = self.position(start), self.position(end)
                 self._arrow(axes, Line([(x, above), (x, below - 0.045)]), shortcut)
             else:
                 beyond.setdefault((start, shortcut), []).append(end)
@@ -202,7 +202,7 @@ class _Page:
             points = [(lane, self.top - 0.4 * self.step)]
             codes = [Line.MOVETO]
             if column == first:
-                x, above = self.place(start)
+                x, above = self.position(start)
                 points = [
                     (x - 0.04, above),
                     (lane + self.bend, above),
@@ -211,14 +211,14 @@ class _Page:
                 ]
                 codes = [Line.MOVETO, Line.LINETO, Line.CURVE3, Line.CURVE3]
             foot = self.top + (self.rows + 0.4) * self.step
-            points.append((lane, self.place(end)[1] - self.bend if column == last else foot))
+            points.append((lane, self.position(end)[1] - self.bend if column == last else foot))
             path = Line(points, [*codes, Line.LINETO])
             axes.add_patch(PathPatch(path, fill=False, **_look(shortcut)))
 
     def _branch(self, axes: Axes, start: int, end: int, shortcut: bool) -> None:
         """Out of a lane to a layer."""
         lane = self._lane(start, end // self.rows)
-        x, y = self.place(end)
+        x, y = self.position(end)
         points = [(lane, y - self.bend), (lane, y), (lane + self.bend, y), (x - 0.05, y)]
         codes = [Line.MOVETO, Line.CURVE3, Line.CURVE3, Line.LINETO]
         self._arrow(axes, Line(points, codes), shortcut)
@@ -243,7 +243,7 @@ class _Page:
 
     def layer(self, axes: Axes, number: int) -> None:
         layer = self.layers[number]
-        x, y = self.place(number)
+        x, y = self.position(number)
         right = (number // self.rows + 1) * self.column - 0.08
         bar = right - self.bar
         shape, colour = KINDS[layer["kind"]]

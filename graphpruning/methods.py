@@ -3,16 +3,17 @@
 A method of the comparison is a row here and nowhere else; nothing else knows their names.
 """
 
-import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal, Protocol
 
 from torch import Generator, Tensor, nn
 
 from graphpruning.common.errors import UserError
+from graphpruning.common.names import nearest
 from graphpruning.network.graph import Widths
 from graphpruning.network.widths import SearchSpace
+from graphpruning.pruningnet.conditionings import BASE_LINE, CONDITIONINGS
 from graphpruning.search import ddpg, evolution, group_norm, random_search, uniform
 from graphpruning.search.ddpg import DDPGSettings
 from graphpruning.search.environment import PruningEnv
@@ -22,6 +23,9 @@ from graphpruning.search.states import AggregatedState, HandCraftedState, State
 
 Features = Callable[[Widths], Tensor]
 """A PruningNet's aggregated features [layers, size] of any widths."""
+Initial = Literal["scratch", "inherited", "generated"]
+"""What a final training begins with: fresh weights, the trained base's cut and fitted again, or
+those of the method's PruningNet."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +34,9 @@ class Method:
 
     `source`: where a candidate's weights come from, a PruningNet's conditioning ("graph",
     "block", ...) or "base" (sliced from the trained network). `state`: what the agent sees.
-    `searcher`: who proposes candidates. `kind`: ours, a baseline, or an ablation of ours.
-    `initial`: what the final training begins with: what the study says, or "searched", the weights
-    that the search judged by.
+    `searcher`: who proposes candidates, a key of `SEARCHERS`. `kind`: ours, a baseline, or an
+    ablation of ours. `initial`: what the final training begins with; None is what the study says.
+    `label` is its name in tables, `colour` and `marker` are its looks in figures.
     """
 
     label: str
@@ -40,60 +44,83 @@ class Method:
     state: str
     searcher: str
     kind: str
-    initial: str = "study"
+    colour: str
+    marker: str
+    initial: Initial | None = None
 
 
 METHODS = {
-    "graphpruning": Method("GraphPruning", "graph", "aggregated", "ddpg", "ours"),
-    "metapruning": Method("MetaPruning", "block", "nothing", "evolution", "baseline"),
-    "amc": Method("AMC", "base", "hand-crafted", "ddpg", "baseline"),
-    "random": Method("Random search", "graph", "nothing", "random", "baseline"),
-    "uniform": Method("Uniform width", "graph", "nothing", "uniform", "baseline"),
-    "group-norm": Method("Group norm, one shot", "base", "nothing", "group-norm", "baseline"),
-    "no-edges": Method("without edges", "none", "aggregated", "ddpg", "ablation"),
-    "hand-crafted": Method("hand-crafted states", "graph", "hand-crafted", "ddpg", "ablation"),
+    "graphpruning": Method("GraphPruning", "graph", "aggregated", "ddpg", "ours", "#0072B2", "o"),
+    "metapruning": Method(
+        "MetaPruning", "block", "nothing", "evolution", "baseline", "#D55E00", "s"
+    ),
+    "amc": Method("AMC", "base", "hand-crafted", "ddpg", "baseline", "#009E73", "^"),
+    "random": Method("Random search", "graph", "nothing", "random", "baseline", "#CC79A7", "D"),
+    "uniform": Method("Uniform width", "graph", "nothing", "uniform", "baseline", "#E69F00", "v"),
+    "group-norm": Method(
+        "Group norm, one shot", "base", "nothing", "group-norm", "baseline", "#56B4E9", "P"
+    ),
+    "no-edges": Method("without edges", "none", "aggregated", "ddpg", "ablation", "#000000", "X"),
+    "hand-crafted": Method(
+        "hand-crafted states", "graph", "hand-crafted", "ddpg", "ablation", "#882255", "<"
+    ),
     "generated": Method(
-        "from generated weights", "graph", "aggregated", "ddpg", "ablation", "searched"
+        "from generated weights",
+        "graph",
+        "aggregated",
+        "ddpg",
+        "ablation",
+        "#999933",
+        ">",
+        initial="generated",
     ),
     "no-shortcuts": Method(
-        "without shortcut edges", "no-shortcuts", "aggregated", "ddpg", "ablation"
+        "without shortcut edges", "no-shortcuts", "aggregated", "ddpg", "ablation", "#332288", "p"
     ),
-    "sage": Method("GraphSAGE", "sage", "aggregated", "ddpg", "ablation"),
-    "gat": Method("GAT", "gat", "aggregated", "ddpg", "ablation"),
+    "sage": Method("GraphSAGE", "sage", "aggregated", "ddpg", "ablation", "#757575", "h"),
+    "gat": Method("GAT", "gat", "aggregated", "ddpg", "ablation", "#117733", "*"),
 }
 
 
 def method(name: str) -> Method:
     """Return the row called `name`; `UserError` names the nearest one."""
     if name not in METHODS:
-        near = difflib.get_close_matches(name, METHODS, 1, 0)[0]
+        near = nearest(name, METHODS)
         raise UserError(f"there is no method {name!r}; did you mean {near!r}?")
     return METHODS[name]
 
 
 def rows(names: list[str]) -> dict[str, dict[str, Any]]:
-    """The rows called `names` as plain data, for tables."""
-    return {name: asdict(method(name)) for name in names}
+    """The rows called `names` as plain data, with line style and search stage, for tables."""
+    return {
+        name: {**asdict(row), "line": _line(row), "stage": f"search_{listed_under(name)}"}
+        for name in names
+        for row in [method(name)]
+    }
 
 
-def place(name: str) -> str:
-    """Where the study lists the row under `searches`: by the source of its weights.
+def _line(row: Method) -> Any:
+    return BASE_LINE if row.source == "base" else CONDITIONINGS[row.source].line
 
-    Those that are named as their source, a PruningNet that nobody else uses, are "ablations".
+
+def listed_under(name: str) -> str:
+    """Where a study lists the row under `searches`: by the source of its weights.
+
+    Rows that are named as their source, a PruningNet that nobody else uses, stand under "own".
     """
     source = method(name).source
-    return "ablations" if source == name else source
+    return "own" if source == name else source
 
 
-def check_places(searches: Mapping[Any, tuple[str, ...]]) -> None:
+def check_lists(searches: Mapping[Any, tuple[str, ...]]) -> None:
     """Raise `UserError` unless each method is listed where it belongs."""
     for listed, names in searches.items():
         for name in names:
-            if (right := place(name)) != listed:
+            if (right := listed_under(name)) != listed:
                 raise UserError(f"searches: {name} stands under {listed!r}; its place is {right!r}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SearchSettings:
     """What the searchers are set to: DDPG's agent, and evolution's generations."""
 
@@ -110,9 +137,9 @@ class SearchSettings:
         warmup = evaluations // 4
         decay = min(DDPGSettings().noise_decay, 0.1 ** (1 / (evaluations - warmup)))
         population = max(2, min(EvolutionSettings().population, evaluations // 4))
-        return cls(
-            DDPGSettings(warmup_episodes=warmup, noise_decay=decay),
-            EvolutionSettings(
+        return SearchSettings(
+            agent=DDPGSettings(warmup_episodes=warmup, noise_decay=decay),
+            evolution=EvolutionSettings(
                 population=population,
                 parents=max(2, population // 5),
                 mutations=population // 2,
@@ -121,48 +148,79 @@ class SearchSettings:
         )
 
 
+@dataclass(frozen=True)
+class Task:
+    """What a searcher is given.
+
+    It searches `space` within `budget` (MACs) until `journal` has no evaluation left; whatever is
+    found is in the journal's history. All randomness comes from `generator`. `features` are those
+    of the PruningNet whose weights judge, `base` is the trained network; either may be None.
+    """
+
+    row: Method
+    space: SearchSpace
+    budget: int
+    journal: Journal
+    generator: Generator
+    settings: SearchSettings
+    features: Features | None = None
+    base: nn.Module | None = None
+
+
+class Searcher(Protocol):
+    """Runs a search to its end."""
+
+    def __call__(self, task: Task) -> None: ...
+
+
+def _by_agent(task: Task) -> None:
+    environment = PruningEnv(task.space, task.budget, _state(task), task.journal)
+    ddpg.search(environment, task.journal.evaluations, task.settings.agent, task.generator)
+
+
+def _by_evolution(task: Task) -> None:
+    settings = task.settings.evolution
+    evolution.search(task.space, task.budget, task.journal, settings, task.generator)
+
+
+def _at_random(task: Task) -> None:
+    random_search.search(task.space, task.budget, task.journal, task.generator)
+
+
+def _uniformly(task: Task) -> None:
+    uniform.search(task.space, task.budget, task.journal)
+
+
+def _by_group_norm(task: Task) -> None:
+    if task.base is None:
+        raise ValueError(f"{task.row.label}: the trained network is cut, but there is none")
+    group_norm.search(task.space, task.budget, task.journal, task.base)
+
+
+SEARCHERS: dict[str, Searcher] = {
+    "ddpg": _by_agent,
+    "evolution": _by_evolution,
+    "random": _at_random,
+    "uniform": _uniformly,
+    "group-norm": _by_group_norm,
+}
+ONE_SHOT = ("uniform", "group-norm")
+"""Searchers that propose a single candidate."""
+
+
 def evaluations_of(row: Method, evaluations: int) -> int:
     """How many candidates the row's searcher judges when each may judge `evaluations`."""
-    return 1 if row.searcher in ("uniform", "group-norm") else evaluations
+    return 1 if row.searcher in ONE_SHOT else evaluations
 
 
-def run(
-    row: Method,
-    space: SearchSpace,
-    budget: int,
-    journal: Journal,
-    generator: Generator,
-    features: Features | None,
-    settings: SearchSettings,
-    base: nn.Module | None,
-) -> None:
-    """Run the row's searcher within `budget` (MACs) until `journal` has no evaluation left.
-
-    `features` are those of the PruningNet whose weights judge; the states of some methods are
-    made of them. `base` is the trained network, which some methods cut. All randomness comes from
-    `generator`; whatever is found is in the journal's history. Raises `UserError` when the space
-    cannot meet the budget.
-    """
-    if row.searcher == "ddpg":
-        environment = PruningEnv(space, budget, _state(row, space, budget, features), journal)
-        ddpg.search(environment, journal.evaluations, settings.agent, generator)
-    elif row.searcher == "evolution":
-        evolution.search(space, budget, journal, settings.evolution, generator)
-    elif row.searcher == "random":
-        random_search.search(space, budget, journal, generator)
-    elif row.searcher == "uniform":
-        uniform.search(space, budget, journal)
-    elif row.searcher == "group-norm":
-        if base is None:
-            raise ValueError(f"{row.label}: the trained network is cut, but there is none")
-        group_norm.search(space, budget, journal, base)
-    else:
-        raise ValueError(f"{row.label}: there is no searcher {row.searcher!r}")
+def run(task: Task) -> None:
+    """Run the searcher of the task's row; `UserError` when the space cannot meet the budget."""
+    SEARCHERS[task.row.searcher](task)
 
 
-def _state(row: Method, space: SearchSpace, budget: int, features: Features | None) -> State:
-    if row.state == "hand-crafted":
-        return HandCraftedState(space, budget)
-    if features is None:
-        raise ValueError(f"{row.label}: aggregated states need a PruningNet's features")
-    return AggregatedState(space, budget, features)
+def _state(task: Task) -> State:
+    if task.row.state == "hand-crafted":
+        return HandCraftedState(task.space, task.budget)
+    if task.features is None:
+        raise ValueError(f"{task.row.label}: aggregated states need a PruningNet's features")
+    return AggregatedState(task.space, task.budget, task.features)

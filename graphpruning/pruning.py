@@ -8,12 +8,11 @@ no val) is read for the accuracies of the report alone.
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -26,43 +25,30 @@ from graphpruning.common.distributed import barrier, is_writer
 from graphpruning.common.errors import UserError
 from graphpruning.common.files import alone, write_json, write_text
 from graphpruning.export import export_onnx
+from graphpruning.folder_task import Parts, open_parts, preprocessing_for, recipes_for
+from graphpruning.judging import BATCH, Evidence, Judge, Reconstruction, found_network, search
 from graphpruning.latency import latency
+from graphpruning.methods import Initial
 from graphpruning.network.graph import ChannelGraph, Widths
-from graphpruning.network.subnet import LayerWeights
-from graphpruning.network.surgery import install, narrow
 from graphpruning.network.trace import trace
 from graphpruning.network.widths import SearchSpace
-from graphpruning.network.zoo import initialise, seeded
+from graphpruning.network.zoo import seeded
 from graphpruning.pruningnet.cropped_sgd import CroppedSGD
 from graphpruning.pruningnet.pruningnet import PruningNet, RandomWidthStep
 from graphpruning.report import markdown, report
-from graphpruning.search.evaluator import Evaluator
-from graphpruning.search.history import Candidate, Journal
-from graphpruning.search.sliced import SlicedWeights
+from graphpruning.search.history import Candidate
 from graphpruning.training.checkpoint import Checkpoint
 from graphpruning.training.fabric import make_fabric
 from graphpruning.training.fabric import precision as precision_of
-from graphpruning.training.folder import open_images
-from graphpruning.training.images import Images, prepared
-from graphpruning.training.listing import Listing, list_images
+from graphpruning.training.images import prepared
+from graphpruning.training.listing import list_images
 from graphpruning.training.loop import evaluate, fit
 from graphpruning.training.preprocessing import Preprocessing
 from graphpruning.training.pretrained import load_pretrained
 from graphpruning.training.recipe import Recipe
-from graphpruning.training.splits import split
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
-
-Initial = Literal["base", "searched", "scratch"]
-CALIBRATION, SEARCH, RECONSTRUCTION = 2000, 5000, 500
-"""The most images that recalibrate a candidate, judge it, and re-fit the base's cut weights."""
-POINTS = 10
-"""Positions of an image from which cut weights are re-fitted, as in AMC."""
-BATCH = 250
-"""Images of an evaluation batch."""
-SMALL = 64
-"""Images up to this side are padded and cropped in training; of larger ones a part is cut out."""
 
 
 def prune(
@@ -105,7 +91,7 @@ def prune(
     if evaluations < 2:
         raise UserError(f"evaluations is {evaluations}; a search needs at least 2")
     row = methods.method(method)
-    preprocessing = _preprocessing(size, tuple(mean), tuple(std))
+    preprocessing = preprocessing_for(size, tuple(mean), tuple(std))
     listings = [list_images("folder", Path(data), train) for train in (True, False)]
     classes = len(listings[0].classes)
 
@@ -117,9 +103,9 @@ def prune(
         source = load_pretrained(base, make.name, str(weights))
     _check_outputs(make.name, base, size, classes)
     if initial is None:
-        usual: Initial = "base" if source else "scratch"
-        initial = "searched" if row.initial == "searched" else usual
-    if source is None and "base" in (initial, row.source):
+        usual: Initial = "inherited" if source else "scratch"
+        initial = row.initial or usual
+    if source is None and (initial == "inherited" or row.source == "base"):
         raise UserError(f"{method}, initial {initial}: the trained network is cut; give --weights")
     graph = trace(base, size)
     if isinstance(model, nn.Module) and initial == "scratch" and graph.scales:
@@ -133,9 +119,9 @@ def prune(
 
     with alone(out / "checkpoints/lock", f"pruning into {out}") if is_writer() else nullcontext():
         _refuse_finished(out)
-        images = _images(listings, preprocessing, workers, seed, out / "checkpoints/decoded")
+        images = open_parts(listings, preprocessing, workers, seed, out / "checkpoints/decoded")
         fabric = make_fabric(precision, cache=out / "checkpoints" / "precision.json")
-        recipes = _recipes(len(images.train), batch_size, lr, pruningnet_epochs, epochs, initial)
+        recipes = recipes_for(len(images.train), batch_size, lr, pruningnet_epochs, epochs, initial)
         judged = methods.evaluations_of(row, evaluations)
         settings: dict[str, Any] = {
             "network": make.description,
@@ -184,10 +170,9 @@ def prune(
             fabric.print("base: no weights were given, so its accuracy is not known")
         else:
             fabric.print(f"base: top-1 {before.top1:.2f} %, {space.macs(space.full):,} MACs")
-        judge = job.judge()
-        found = job.search(judge)
+        found = job.search()
         fabric.print(f"search: {found.macs:,} MACs, {found.accuracy:.2f} % on the search split")
-        final = job.train(found.widths, initial, judge)
+        final = job.train(found.widths, initial)
         after = evaluate(fabric, final, test)
         fabric.print(f"final: top-1 {after.top1:.2f} %, {found.macs:,} MACs")
 
@@ -230,33 +215,6 @@ def _refuse_finished(out: Path) -> None:
 
 
 @dataclass(frozen=True)
-class _Parts:
-    """The images by what they are for."""
-
-    train: Images
-    search: Images
-    calibration: Images
-    test: Images
-    digest: str
-
-    def counts(self) -> dict[str, int]:
-        names = ("train", "search", "calibration", "test")
-        return {
-            "classes": len(self.test.classes),
-            **{name: len(getattr(self, name)) for name in names},
-        }
-
-
-@dataclass(frozen=True)
-class _Judge:
-    """Where candidates' weights come from, and how accurate they are."""
-
-    weights_of: Callable[[Widths], LayerWeights]
-    evaluator: Evaluator
-    features: methods.Features | None
-
-
-@dataclass(frozen=True)
 class _Job:
     """Everything that the steps share; `held` is what a checkpoint must agree with."""
 
@@ -266,7 +224,7 @@ class _Job:
     graph: ChannelGraph
     space: SearchSpace
     budget: int
-    images: _Parts
+    images: Parts
     preprocessing: Preprocessing
     recipes: dict[str, Recipe]
     fabric: "Fabric"
@@ -275,10 +233,35 @@ class _Job:
     seed: int
     held: dict[str, Any]
 
-    def judge(self) -> _Judge:
-        """Train the PruningNet of the method, or cut the base."""
+    @cached_property
+    def evidence(self) -> Evidence:
+        """The images that judge candidates."""
+        return Evidence.of(
+            self.images.calibration,
+            self.images.search,
+            self.preprocessing,
+            self.fabric,
+            self.seed,
+        )
+
+    @cached_property
+    def of_base(self) -> Judge:
+        """Weights cut out of the base and fitted again."""
+        return Judge.by_base(
+            self.base,
+            self.graph,
+            self.images.calibration,
+            self.preprocessing,
+            Reconstruction(),
+            self.seed,
+            self.evidence,
+        )
+
+    @cached_property
+    def of_method(self) -> Judge:
+        """The method's source of weights: its PruningNet, trained here, or the base."""
         if self.row.source == "base":
-            return self._cutting_judge()
+            return self.of_base
         with seeded(self.seed):
             net = PruningNet(self.graph, self.row.source)
         recipe = self.recipes["pruningnet"]
@@ -294,41 +277,30 @@ class _Job:
             optimizer=partial(CroppedSGD, net),
             checkpoint=Checkpoint(self.folder / "pruningnet.pt", self.held),
         )
-        net.eval()
-        return _Judge(net.weights, self._evaluator(net.weights), net.features)
+        return Judge.by_pruningnet(net.eval(), self.evidence)
 
-    def search(self, judge: _Judge) -> Candidate:
+    def search(self) -> Candidate:
         """Return the most accurate candidate within the budget."""
-        journal = Journal(
-            judge.evaluator,
+        settings = methods.SearchSettings.scaled(max(2, self.evaluations))
+        journal = search(
+            self.row,
+            self.of_method,
             self.space,
             self.budget,
             self.evaluations,
+            settings,
+            self.seed,
             self.folder / "journal.jsonl",
             self.held,
         )
-        methods.run(
-            self.row,
-            self.space,
-            self.budget,
-            journal,
-            torch.Generator().manual_seed(self.seed),
-            judge.features,
-            methods.SearchSettings.scaled(max(2, self.evaluations)),
-            self.base,
-        )
         return journal.history.best
 
-    def train(self, widths: Widths, initial: Initial, judge: _Judge) -> nn.Module:
+    def train(self, widths: Widths, initial: Initial) -> nn.Module:
         """Return the network at `widths`, trained from what `initial` says."""
-        with seeded(self.seed):
-            model = narrow(self.base if initial == "base" else self.make(), self.graph, widths)
-            initialise(model)
+        judge = None
         if initial != "scratch":
-            judge = self._cutting_judge() if initial == "base" else judge
-            with torch.no_grad():
-                weights = judge.weights_of(widths)
-            install(model, self.graph, weights, judge.evaluator.statistics(widths, weights))
+            judge = self.of_base if initial == "inherited" else self.of_method
+        model = found_network(self.make(), self.graph, widths, self.seed, judge)
         fit(
             self.fabric,
             model,
@@ -340,93 +312,6 @@ class _Job:
             checkpoint=Checkpoint(self.folder / "final.pt", {**self.held, "widths": dict(widths)}),
         )
         return model
-
-    def _cutting_judge(self) -> _Judge:
-        """Weights cut out of the base and fitted again, AMC's way."""
-        count = min(RECONSTRUCTION, len(self.images.calibration))
-        chosen = self.images.calibration.select(torch.arange(count))
-        device = self.fabric.device
-        batches = [images.to(device) for images, _ in prepared(chosen, self.preprocessing, BATCH)]
-        generator = torch.Generator().manual_seed(self.seed)
-        cut = SlicedWeights(self.base.to(device), self.graph, batches, POINTS, generator)
-        return _Judge(cut, self._evaluator(cut), None)
-
-    def _evaluator(self, weights_of: Callable[[Widths], LayerWeights]) -> Evaluator:
-        generator = torch.Generator().manual_seed(self.seed)
-        augmented = self.images.calibration.augmented(self.preprocessing, generator)
-        calibration, search = (
-            prepared(part.to(self.fabric.device), self.preprocessing, BATCH)
-            for part in (augmented, self.images.search)
-        )
-        return Evaluator(self.graph, weights_of, calibration, search, self.fabric.autocast)
-
-
-def _images(
-    listings: list[Listing], preprocessing: Preprocessing, workers: int, seed: int, cache: Path
-) -> _Parts:
-    """Split the training images, of which a tenth judges candidates."""
-    every, test = (
-        open_images(listing, train, preprocessing, workers, cache)
-        for listing, train in zip(listings, (True, False), strict=True)
-    )
-    searching = min(SEARCH, max(len(every.classes), len(every) // 10))
-    splits = split(every.labels, searching, min(CALIBRATION, len(every) - searching), seed)
-    train, search, calibration = (
-        every.select(part) for part in (splits.train, splits.search, splits.calibration)
-    )
-    named = json.dumps([[listing.files, listing.sizes] for listing in listings])
-    return _Parts(train, search, calibration, test, hashlib.sha256(named.encode()).hexdigest())
-
-
-def _preprocessing(
-    size: tuple[int, ...], mean: tuple[float, ...], std: tuple[float, ...]
-) -> Preprocessing:
-    channels, height, width = size
-    if height != width:
-        raise UserError(f"input size {height} x {width}: images of a folder are cut square")
-    if len(mean) != channels or len(std) != channels:
-        raise UserError(f"mean and std need a value for each of the {channels} channels")
-    if width <= SMALL:
-        return Preprocessing(mean, std, pad=width // 8, flip=True, size=width, resize=width)
-    resize = round(width / 0.875)
-    return Preprocessing(mean, std, 0, True, size=width, resize=resize, smallest_area=0.2)
-
-
-def _recipes(
-    images: int,
-    batch_size: int | None,
-    lr: float | None,
-    pruningnet_epochs: float | None,
-    epochs: float | None,
-    initial: Initial,
-) -> dict[str, Recipe]:
-    """Recipes by the number of training images, where nothing else is asked for.
-
-    A batch is the power of two up to a fiftieth of the images, from 16 to 256; the final training
-    sees three million images, but each from 30 to 100 times, and the PruningNet half of that. The
-    learning rate is the usual 0.1 for 128 images of a batch; a fifth of it for trained weights.
-    """
-    power = 1 << max(1, images // 50).bit_length() - 1
-    batch = max(16, min(256, power)) if batch_size is None else batch_size
-    long = min(100, max(30, round(3_000_000 / images))) if epochs is None else epochs
-    short = long / 2 if pruningnet_epochs is None else pruningnet_epochs
-    rate = 0.1 * batch / 128 if lr is None else lr
-    shared: dict[str, Any] = {"batch_size": batch, "label_smoothing": 0.1, "clip": 5.0}
-    decay = 1e-4 if images > 100_000 else 5e-4
-    return {
-        "pruningnet": Recipe(
-            epochs=short, lr=rate, schedule="linear", warmup_epochs=min(1.0, short / 20), **shared
-        ),
-        "final": Recipe(
-            epochs=long,
-            lr=rate if initial == "scratch" else rate / 5,
-            schedule="cosine",
-            warmup_epochs=min(5.0, long / 20),
-            nesterov=True,
-            weight_decay=decay,
-            **shared,
-        ),
-    }
 
 
 def _check_outputs(name: str, model: nn.Module, size: tuple[int, ...], classes: int) -> None:

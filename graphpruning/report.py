@@ -92,8 +92,8 @@ def markdown(report: Mapping[str, Any]) -> str:
 
 
 _INITIAL = {
-    "base": "the trained network's weights, cut and fitted again",
-    "searched": "the weights that the search used",
+    "inherited": "the trained network's weights, cut and fitted again",
+    "generated": "the weights that the search used",
     "scratch": "fresh weights",
 }
 

@@ -18,8 +18,8 @@ from torch import nn
 from graphpruning import UserError, load_architecture, prune
 from graphpruning.__main__ import main
 from graphpruning.common.files import alone
+from graphpruning.folder_task import recipes_for
 from graphpruning.network.zoo import build
-from graphpruning.pruning import _recipes
 from graphpruning.training.datasets import load
 from graphpruning.training.images import prepared
 from graphpruning.training.preprocessing import Preprocessing
@@ -224,7 +224,7 @@ def test_a_users_own_trained_network(images: Path, tmp_path: Path) -> None:
             nn.Linear(16, 3),
         )
     before = {name: tensor.clone() for name, tensor in own.state_dict().items()}
-    arguments = {**ARGUMENTS, "initial": "searched"}
+    arguments = {**ARGUMENTS, "initial": "generated"}
     report = prune(own, images, out=tmp_path, **arguments)
     assert report["before"]["top1"] is not None
     assert all(torch.equal(tensor, before[name]) for name, tensor in own.state_dict().items())
@@ -244,7 +244,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
     out = tmp_path / "out"
     assert "did you mean 'amc'" in refusal(images, out, method="acm")
     assert "give --weights" in refusal(images, out, method="amc")
-    assert "give --weights" in refusal(images, out, initial="base")
+    assert "give --weights" in refusal(images, out, initial="inherited")
     assert "cannot be reached" in refusal(images, out, budget=0.001)
     assert "neither a share" in refusal(images, out, budget="half")
     assert "more than the" in refusal(images, out, budget="5G")
@@ -292,15 +292,15 @@ def test_export_writes_what_the_architecture_describes(pruned: Path, tmp_path: P
     ("images", "batch", "epochs"), [(500, 16, 100), (5_000, 64, 100), (1_281_167, 256, 30)]
 )
 def test_recipes_follow_the_number_of_images(images: int, batch: int, epochs: int) -> None:
-    recipes = _recipes(images, None, None, None, None, "scratch")
+    recipes = recipes_for(images, None, None, None, None, "scratch")
     assert recipes["final"].batch_size == recipes["pruningnet"].batch_size == batch
     assert recipes["final"].epochs == 2 * recipes["pruningnet"].epochs == epochs
-    tuned = _recipes(images, None, None, None, None, "base")["final"]
+    tuned = recipes_for(images, None, None, None, None, "inherited")["final"]
     assert tuned.lr == pytest.approx(recipes["final"].lr / 5)
 
 
 def test_a_handful_of_images_has_the_smallest_batch() -> None:
-    assert _recipes(12, None, None, None, None, "scratch")["final"].batch_size == 16
+    assert recipes_for(12, None, None, None, None, "scratch")["final"].batch_size == 16
 
 
 def test_zero_is_no_wish_for_the_default(images: Path, tmp_path: Path) -> None:

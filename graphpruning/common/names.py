@@ -1,6 +1,8 @@
-"""Names that become files and folders: which ones are plain enough for that."""
+"""Names: which ones may become files and folders, and which known one is nearest to a wrong one."""
 
+import difflib
 import re
+from collections.abc import Iterable
 
 from graphpruning.common.errors import UserError
 
@@ -24,3 +26,8 @@ def require_plain(text: str, what: str) -> str:
             f"{what}: {text!r} is no plain name: letters, digits, and . _ + - after the first"
         )
     return text
+
+
+def nearest(word: object, known: Iterable[object]) -> str:
+    """Return the one of `known` (not empty) that is spelled most like `word`; both as text."""
+    return difflib.get_close_matches(str(word), [str(name) for name in known], n=1, cutoff=0)[0]

@@ -25,7 +25,10 @@ class CostTable:
 
     Every count of channels is linear in the number of units that each group keeps, and so in the
     width vector `w` [groups]: a layer's filters have `columns @ u + fixed` columns for the units
-    `u = w // unit`, and so on.
+    `u = w // unit`, and so on. A layer then has
+
+        columns x filters x kernel x positions  MACs and
+        (columns x kernel + bias) x filters     parameters.
     """
 
     def __init__(self, graph: ChannelGraph) -> None:
@@ -80,7 +83,8 @@ class CostTable:
     def layer_macs(self, matrix: Counts) -> Counts:
         """MACs of each layer [vectors, layers] for width vectors `matrix` [vectors, groups]."""
         columns, filters = self.count(self.columns, matrix), self.count(self.writes, matrix)
-        return columns * filters * (self.kernel * self.positions)
+        result: Counts = columns * filters * (self.kernel * self.positions)
+        return result
 
     def macs(self, matrix: Counts) -> Counts:
         """MACs [vectors] for width vectors `matrix` [vectors, groups]."""

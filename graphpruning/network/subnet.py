@@ -33,7 +33,10 @@ class Batches(Sized, Iterable[Batch], Protocol):
 
 
 class Subnet:
-    """The traced network as a function of images, weights and statistics."""
+    """The traced network as a function of images, weights and statistics.
+
+    It has no parameters: widths follow from the shapes of the weights that it is given.
+    """
 
     def __init__(self, graph: ChannelGraph) -> None:
         self.graph = graph
@@ -42,20 +45,22 @@ class Subnet:
     def logits(
         self, images: Tensor, weights: LayerWeights, statistics: Statistics | None = None
     ) -> Tensor:
-        """Return [batch, classes] for `images` [batch, channels, height, width].
+        """Return the scores [batch, classes] of `images` [batch, channels, height, width].
 
-        Without `statistics`, batch normalisation uses those of this batch.
+        Without `statistics`, batch normalisation uses those of this batch, and dropout drops, as in
+        training.
         """
         result: Tensor = _Run(self, weights, statistics, collect=None).run(images)
         return result
 
     @torch.no_grad()
     def recalibrate(self, weights: LayerWeights, batches: Batches) -> Statistics:
-        """Return the statistics of every batch normalisation, averaged over `batches`.
+        """Return mean [channels] and variance [channels] of every batch normalisation.
 
-        Each batch runs with its own statistics, as in training; variances are unbiased, as those
-        that a batch normalisation layer keeps. Several processes share the batches, and all add
-        up in the order of the batches: not a bit depends on the number of processes.
+        They are averaged over `batches`, whose labels are not read. Each batch runs with its own
+        statistics, as in training; variances are unbiased, as those that a batch normalisation
+        layer keeps. Several processes share the batches, and all add up in the order of the
+        batches: not a bit depends on the number of processes.
         """
         of_batches = {}
         for position, (images, _) in distributed.share(batches):

@@ -26,9 +26,16 @@ def narrow(
 ) -> nn.Module:
     """Return a copy of `model` whose layers have the channels of `widths` only.
 
-    `keep` chooses the units of each group (their numbers within it, ascending, as many as `widths`
-    asks for); without it the first ones stay. At full width the copy computes bit for bit what
-    `model` computes. Raises `UserError` when the widths do not fit the graph.
+    At full width the copy computes bit for bit what `model` computes.
+
+    Args:
+        model: the network that `graph` was traced from, at full width.
+        keep: the units of each group that stay: their numbers within it, ascending int64, as many
+            as `widths` asks for. Without it the first ones stay.
+
+    Raises:
+        UserError: when the widths do not fit the graph.
+        ValueError: when `keep` has other numbers of units than `widths`.
     """
     graph.check(widths)
     mask = graph.first_units(widths)

@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,35 +16,56 @@ FILLED = 0.98
 """The share of its budget that a candidate uses at least, so that methods compare at equal MACs."""
 
 
-class SearchSpace:
-    """Levels for each prunable group: multiples of `divisor` from `smallest` x full width on, or
-    the given `ratios` of the full width, rounded down (MetaPruning's 31: (10+3i)/100).
+@dataclass(frozen=True)
+class SpaceSettings:
+    """Which widths a group may have: the multiples of `divisor` from `smallest` x full width on, or
+    `ratios` x full width, rounded down.
 
-    Levels are multiples of the group's unit as well. The full width is always a level. Candidates
-    are to use at least the share `filled` of a budget; with 0, as in AMC and MetaPruning, they only
-    stay within it.
-    Raises `UserError` for values that leave no levels.
+    Args:
+        divisor: channels; None with `ratios`.
+        smallest: share of the full width, above 0 and up to 1; not used with `ratios`.
+        ratios: shares of the full width, above 0 and up to 1 (MetaPruning: (10 + 3i) / 100 for i
+            from 0 to 30); None with `divisor`.
+        filled: share of its budget that a candidate uses at least; with 0, as in AMC and
+            MetaPruning, it only stays within it.
+
+    Raises:
+        UserError: for values that leave no levels.
+    """
+
+    divisor: int | None = 4
+    smallest: float = 0.25
+    ratios: tuple[float, ...] | None = None
+    filled: float = FILLED
+
+    def __post_init__(self) -> None:
+        divisor, smallest, ratios = self.divisor, self.smallest, self.ratios
+        if (divisor is None) == (ratios is None):
+            raise UserError("space: either divisor or ratios must be given, and the other be null")
+        if not 0 < smallest <= 1:
+            raise UserError(f"space: smallest is {smallest}, must be above 0 and at most 1")
+        if divisor is not None and divisor < 1:
+            raise UserError(f"space: divisor is {divisor}, must be at least 1")
+        if ratios is not None and (not ratios or min(ratios) <= 0 or max(ratios) > 1):
+            raise UserError(f"space: ratios are {list(ratios)}, must be above 0 and at most 1")
+        if not 0 <= self.filled <= 1:
+            raise UserError(f"space: filled is {self.filled}, must be from 0 to 1")
+
+
+class SearchSpace:
+    """Levels (channels) for each prunable group; `levels` holds them ascending, by group.
+
+    They are as `settings` say, and multiples of the group's unit as well. The full width is always
+    a level. Single settings may be given by name: `SearchSpace(graph, divisor=8)`.
     """
 
     def __init__(
-        self,
-        graph: ChannelGraph,
-        *,
-        divisor: int | None = 4,
-        smallest: float = 0.25,
-        ratios: Sequence[float] | None = None,
-        filled: float = FILLED,
+        self, graph: ChannelGraph, settings: SpaceSettings = SpaceSettings(), **named: Any
     ) -> None:
-        if (divisor is None) == (ratios is None):
-            raise UserError("a search space has either a divisor or ratios, not both")
-        if not 0 < smallest <= 1 or (divisor is not None and divisor < 1):
-            raise UserError(f"search space: divisor {divisor} and smallest {smallest} do not fit")
-        if ratios is not None and (not ratios or min(ratios) <= 0 or max(ratios) > 1):
-            raise UserError("search space: ratios lie above 0 and up to 1")
-        if not 0 <= filled <= 1:
-            raise UserError(f"search space: filled is {filled}; a share is from 0 to 1")
+        settings = replace(settings, **named)
+        divisor, smallest, ratios = settings.divisor, settings.smallest, settings.ratios
         self.graph = graph
-        self.filled = filled
+        self.filled = settings.filled
         self.cost = CostTable(graph)
         self.groups = list(graph.full_widths)
         self.levels: dict[str, list[int]] = {}

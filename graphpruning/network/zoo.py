@@ -1,6 +1,5 @@
 """Networks to prune: CIFAR's ResNets and MobileNetV1 are ours, everything else torchvision's."""
 
-import difflib
 import inspect
 import textwrap
 import warnings
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from graphpruning.common.errors import UserError
+from graphpruning.common.names import nearest
 
 
 class BasicBlock(nn.Module):
@@ -68,7 +68,8 @@ class CifarResNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.bn1(self.conv1(x)))
         x = self.layer3(self.layer2(self.layer1(x)))
-        return self.fc(x.mean((2, 3)))
+        logits: Tensor = self.fc(x.mean((2, 3)))
+        return logits
 
 
 class DepthwiseSeparable(nn.Module):
@@ -114,7 +115,8 @@ class MobileNetV1(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.blocks(F.relu(self.bn1(self.conv1(x))))
-        return self.fc(x.mean((2, 3)))
+        logits: Tensor = self.fc(x.mean((2, 3)))
+        return logits
 
 
 def initialise(model: nn.Module) -> None:
@@ -179,8 +181,8 @@ def build(name: str, num_classes: int = 10, in_channels: int = 3, **options: Any
         known = list(inspect.signature(ZOO[name]).parameters)
         for option, value in options.items():
             if option not in known:
-                near = difflib.get_close_matches(option, known, 1, 0)
-                raise UserError(f"{name} has no option {option!r}; did you mean {near[0]!r}?")
+                near = nearest(option, known)
+                raise UserError(f"{name} has no option {option!r}; did you mean {near!r}?")
             if isinstance(value, str):
                 raise UserError(f"{name}: {option} is the text {value!r}, not a number")
         arguments = {"num_classes": num_classes, "in_channels": in_channels, **options}
@@ -188,8 +190,8 @@ def build(name: str, num_classes: int = 10, in_channels: int = 3, **options: Any
     from torchvision import models  # half a second that our own networks need not pay
 
     if name not in models.list_models(models):
-        near = difflib.get_close_matches(name, [*ZOO, *models.list_models(models)], 1, 0)
-        raise UserError(f"there is no network {name!r}; did you mean {near[0]!r}?")
+        near = nearest(name, [*ZOO, *models.list_models(models)])
+        raise UserError(f"there is no network {name!r}; did you mean {near!r}?")
     if in_channels != 3:
         raise UserError(f"{name} is torchvision's and reads 3 channels, not {in_channels}")
     if name in AUXILIARY:  # heads for training alone: they are no part of what is pruned

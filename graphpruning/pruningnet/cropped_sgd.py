@@ -42,13 +42,21 @@ WORST_CONDITION = 100.0
 class CroppedSGD(SGD):
     """As clipped SGD on all of `net`'s parameters, within rounding, but at the crop's cost.
 
-    `groups` are parameter groups as `SGD` takes them, all maps in one of them; `max_norm` is the
-    largest norm of all gradients together (None: they are not clipped). Until it is closed, a step
-    is one forward pass of `net`, one backward pass and `step()`; maps can be read from outside only
-    right after `settle`.
+    With the clipped gradient g, learning rate lr, momentum m and weight decay d a step does
+
+        v <- m v + g + d p
+        p <- p - lr v, with Nesterov: p - lr (g + d p + m v)
+
+    Until it is closed, a step is one forward pass of `net`, one backward pass and `step()`; maps
+    can be read from outside only right after `settle`.
 
     Several processes must run the same widths. The maps' gradients are averaged here, the others'
     by whatever trains in several processes, such as DDP.
+
+    Args:
+        groups: parameter groups as `torch.optim.SGD` takes them, all maps in one of them.
+        max_norm: the largest L2 norm of all gradients together; None: they are not clipped.
+        settings: `lr`, `momentum`, `weight_decay` and `nesterov`, as of `torch.optim.SGD`.
     """
 
     def __init__(
@@ -144,7 +152,7 @@ class CroppedSGD(SGD):
         norms = [use.gradient.norm() * use.feature.norm() for use in uses]
         norms += torch._foreach_norm(gradients)
         total = torch.stack(norms).norm()
-        scale = (self.max_norm / (total + 1e-6)).clamp(max=1.0)
+        scale: Tensor = (self.max_norm / (total + 1e-6)).clamp(max=1.0)
         torch._foreach_mul_(gradients, scale)
         return scale
 

@@ -19,11 +19,17 @@ class Lent(Protocol):
 
 
 class WeightGenerator(nn.Module):
-    """One linear map from an aggregated feature [size] to a layer's full weight.
+    """One linear map M from an aggregated feature f [size] to a layer's full weight, M (f, 1).
 
-    The map is stored as [out, in / groups, kernel, kernel, size + 1], its last column the constant
-    term, and is cropped before it is applied, so that a narrow layer costs what it needs. The
-    constant starts as a usual initial weight (He et al. 2015), the rest a little smaller.
+    M is stored as [out, in / groups, kernel, kernel, size + 1] ([out, in, size + 1] of a linear
+    layer), its last column the constant term. It is cropped before it is applied, so that a narrow
+    layer costs what it needs. Initially the constant is a usual weight, normal with variance
+    2 / fan-in (He et al. 2015), and the rest normal with the constant's deviation / sqrt(size). A
+    bias has a map of its own, which starts at 0.
+
+    Args:
+        layer: the layer at full width.
+        size: length of the feature.
     """
 
     def __init__(self, layer: Layer, size: int) -> None:
@@ -42,7 +48,10 @@ class WeightGenerator(nn.Module):
         self.lent: Lent | None = None
 
     def forward(self, feature: Tensor, mask: UnitMask) -> tuple[Tensor, Tensor | None]:
-        """Return (weight [out, in / groups, k, k], bias [out] or None) of the units in `mask`."""
+        """Return (weight [out, in / groups, k, k], bias [out] or None) of the units in `mask`.
+
+        `feature` is [size]; out and in count the channels that stay.
+        """
         where = _index(self.layer.outputs, mask), _index(self.layer.columns, mask)
         feature = torch.cat([feature, feature.new_ones(1)])
         if self.lent is None:

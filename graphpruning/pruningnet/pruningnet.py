@@ -7,24 +7,28 @@ from torch import Generator, Tensor, nn
 from graphpruning.network.graph import ChannelGraph, Widths, cut_direct, direct_tensor, kept
 from graphpruning.network.subnet import LayerWeights, Subnet
 from graphpruning.network.widths import SearchSpace
-from graphpruning.pruningnet.aggregator import CONDITIONINGS
+from graphpruning.pruningnet.aggregator import conditioned
 from graphpruning.pruningnet.generator import WeightGenerator
 
 
 class PruningNet(nn.Module):
     """Conditioning, one weight generator a layer, and the network that runs their weights.
 
-    `conditioning` is "graph" (the graph aggregator), "none" (the same without edges) or "block"
-    (MetaPruning's). Batch normalisation has no affine terms of its own; see `Subnet`.
+    Batch normalisation has no scale and shift; see `Subnet`.
+
+    Args:
+        graph: of the network whose weights are generated.
+        conditioning: a name in `CONDITIONINGS`, such as "graph" (the graph aggregator), "none" (the
+            same without edges) or "block" (MetaPruning's).
     """
 
     def __init__(self, graph: ChannelGraph, conditioning: str) -> None:
         super().__init__()
-        conditioned = CONDITIONINGS[conditioning](graph)
-        self.conditioning: nn.Module = conditioned
+        features = conditioned(graph, conditioning)
+        self.conditioning: nn.Module = features
         self.generators = nn.ModuleList(
             WeightGenerator(layer, size)
-            for layer, size in zip(graph.layers, conditioned.sizes, strict=True)
+            for layer, size in zip(graph.layers, features.sizes, strict=True)
         )
         self.names = [layer.name for layer in graph.layers]
         self.subnet = Subnet(graph)
@@ -53,12 +57,20 @@ class PruningNet(nn.Module):
             return weights
 
     def forward(self, images: Tensor, widths: Widths) -> Tensor:
-        """Return [batch, classes]; batch normalisation uses this batch's statistics."""
+        """Return scores [batch, classes] of `images` [batch, channels, height, width] at `widths`.
+
+        Batch normalisation uses this batch's statistics.
+        """
         return self.subnet.logits(images, self.weights(widths))
 
 
 class RandomWidthStep:
-    """The training step: one random width vector a batch, uniform over the space's levels."""
+    """The training step: one random width vector a batch, uniform over the space's levels.
+
+    Args:
+        space: draws the widths.
+        label_smoothing: share of the target that is spread evenly over all classes.
+    """
 
     def __init__(self, space: SearchSpace, label_smoothing: float) -> None:
         self.space = space
@@ -67,6 +79,6 @@ class RandomWidthStep:
     def __call__(
         self, net: nn.Module, images: Tensor, labels: Tensor, generator: Generator
     ) -> Tensor:
-        """Return the loss of the batch at widths drawn from `generator`."""
+        """Return the loss (cross-entropy, a scalar) of the batch at widths from `generator`."""
         logits = net(images, self.space.sample(generator))
         return F.cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing)

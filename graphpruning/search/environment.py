@@ -16,12 +16,20 @@ class PruningEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
     """An episode decides the width of every prunable group, in forward order.
 
     Action: the kept ratio [1], within [0, 1]; taken is the nearest level with which the budget
-    can still be met. Observation: `state.observe` [state.size]. Reward: 0, and after the last
-    group the accuracy of the candidate within [0, 1].
+    can still be met. Observation: `state.observe`, float32 [state.size] within [0, 1]. Reward: 0,
+    and after the last group the accuracy of the candidate within [0, 1].
 
     `info` has `widths` (undecided groups at full width; after the last step the candidate that
-    was judged), their `macs`, and `action`, the kept ratio taken. Raises `UserError` when the
-    space cannot meet `budget` (MACs).
+    was judged), their `macs`, and `action`, the kept ratio taken.
+
+    Args:
+        space: the levels of each group.
+        budget: the most MACs that a candidate may have.
+        state: what the agent sees.
+        evaluate: answers with the accuracy of widths in percent; asked once an episode.
+
+    Raises:
+        UserError: when the space cannot meet the budget.
     """
 
     def __init__(self, space: SearchSpace, budget: int, state: State, evaluate: Evaluate) -> None:
@@ -50,21 +58,25 @@ class PruningEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
     def step(
         self, action: NDArray[np.float32]
     ) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """Decide the next group; see the class."""
+        """Decide the next group.
+
+        Returns observation, reward, terminated, truncated (never) and info; see the class.
+        """
         group = self.space.groups[len(self.decided)]
-        among = self.space.allowed(self.decided, group, self.budget)
-        level = self.space.nearest(group, float(np.clip(action[0], 0, 1)), among)
-        self.decided[group] = level
-        taken = level / self.space.full[group]
+        allowed = self.space.allowed(self.decided, group, self.budget)
+        width = self.space.nearest(group, float(np.clip(action[0], 0, 1)), allowed)
+        self.decided[group] = width
+        ratio = width / self.space.full[group]
         widths = {**self.space.full, **self.decided}
+        terminated = len(self.decided) == self.steps
         reward = 0.0
-        if last := len(self.decided) == self.steps:
+        if terminated:
             widths = self.space.fill(widths, self.budget)
             reward = self.evaluate(widths) / 100
         # No group follows the last one: it is observed once more, and nothing is learnt from it.
-        following = min(len(self.decided), self.steps - 1)
-        observation = self.state.observe(following, self.decided, taken)
-        return observation, reward, last, False, self._info(widths, taken)
+        step = min(len(self.decided), self.steps - 1)
+        observation = self.state.observe(step, self.decided, ratio)
+        return observation, reward, terminated, False, self._info(widths, ratio)
 
-    def _info(self, widths: dict[str, int], taken: float) -> dict[str, Any]:
-        return {"widths": dict(widths), "macs": self.space.macs(widths), "action": taken}
+    def _info(self, widths: dict[str, int], ratio: float) -> dict[str, Any]:
+        return {"widths": dict(widths), "macs": self.space.macs(widths), "action": ratio}

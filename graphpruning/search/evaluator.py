@@ -15,16 +15,22 @@ from graphpruning.network.subnet import Batches, LayerWeights, Statistics, Subne
 class Evaluator:
     """Accuracy in percent of the network at given widths, with the weights of `weights_of`.
 
-    Batch normalisation is recalibrated on the images of `calibration` (training images) for every
-    candidate; accuracy is that on `search`, the search split. Batches are (images [batch,
-    channels, height, width], labels [batch]) on the device of the weights; `autocast` opens the
-    precision to run in. `images_seen` counts all images that went through a candidate.
+    100 x (images whose label is among the `top` best scores) / images
 
-    `top` is 5 where a label among the five best scores counts. With `statistics_of`, the statistics
-    of widths are those that it returns, and nothing is recalibrated.
+    Batch normalisation is recalibrated for every candidate, see `Subnet.recalibrate`. Batches are
+    (images [batch, channels, height, width], labels [batch]) on the device of the weights.
+    `images_seen` counts all images that went through a candidate.
 
     Several processes all ask for the same candidate and are given the same batches. Each runs its
     share of them, and all get the accuracy that a single process would find, to the last bit.
+
+    Args:
+        weights_of: returns the weights of widths.
+        calibration: batches of training images, to recalibrate on; their labels are not read.
+        search: batches of the search split, which the accuracy is that of.
+        autocast: opens the precision to run in.
+        top: 5 where a label among the five best scores counts.
+        statistics_of: returns the statistics of widths; with it nothing is recalibrated.
     """
 
     def __init__(
@@ -64,7 +70,8 @@ class Evaluator:
         Without recalibration every mean is 0 and every variance 1, as in a fresh network: the
         accuracy is then near chance, which is shown beside the real one.
 
-        Raises `UserError` when the processes ask for different widths.
+        Raises:
+            UserError: when the processes ask for different widths.
         """
         require_same(
             widths.values(),

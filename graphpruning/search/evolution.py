@@ -18,15 +18,20 @@ Genes = tuple[int, ...]
 class EvolutionSettings:
     """MetaPruning's published values; its 20 iterations are 1,000 evaluations.
 
-    A generation has `population` candidates: `mutations` and `crossovers` of the `parents` best
-    so far, the rest random. A gene is a group's width.
+    A gene is a group's width. The first generation is random. Raises `UserError` for a population
+    below 1.
     """
 
     population: int = 50
+    """Candidates of a generation; random ones fill up what the children leave."""
     parents: int = 10
+    """Candidates, the best so far, that children come from."""
     mutations: int = 25
+    """Children of a generation that are made by `mutate`."""
     crossovers: int = 25
+    """Children of a generation that are made by `cross`."""
     mutation_probability: float = 0.1
+    """Probability that a gene of a mutated child changes."""
 
     def __post_init__(self) -> None:
         if self.population < 1:
@@ -50,7 +55,13 @@ def search(
 
     As in MetaPruning a child over the budget is rejected, and so is one that was judged before.
     Unlike there a child within the budget is filled to 98 % of it, as in all our searches.
-    Raises `UserError` when the space cannot meet the budget.
+
+    Args:
+        journal: answers with the accuracy of widths in percent; a higher one is a better parent.
+        generator: all randomness comes from it.
+
+    Raises:
+        UserError: when the space cannot meet the budget.
     """
     accuracy: dict[Genes, float] = {}
     while left := journal.evaluations - len(journal.history):

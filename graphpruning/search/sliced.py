@@ -29,14 +29,22 @@ RIDGE = 1e-10
 class SlicedWeights:
     """Weights of `model` at any widths: sliced, then reconstructed by least squares.
 
-    A layer's outputs are Y = X W' for its input patches X. With the kept columns X_S the best
-    weights solve (X_S' X_S) V = X_S' X W', so the Gram matrix X' X of the base network is all
-    that a layer needs: it is collected once, and a candidate costs one solve a layer. X has
-    `points` random output positions of every image of `batches` (AMC: 10; a linear layer has one
-    only). As in AMC, X comes from the base network however the layers before are pruned.
+    A layer's outputs are Y = X W' for its input patches X [patches, in x kernel] and its weight
+    W [out, in x kernel]. With the kept columns X_S the best weights V solve
 
-    Depthwise and grouped layers are sliced only. `model` runs in evaluation mode and is left as it
-    was.
+        (X_S' X_S) V' = X_S' X W',
+
+    so the Gram matrix X' X of the base network is all that a layer needs: it is collected once,
+    and a candidate costs one solve a layer. As in AMC, X comes from the base network however the
+    layers before are pruned. Depthwise and grouped layers are sliced only.
+
+    Args:
+        model: the base network; runs in evaluation mode and is left as it was.
+        batches: images [batch, channels, height, width] on the device of `model`.
+        points: random output positions of every image in X (AMC: 10; a linear layer without
+            positions has one only).
+        generator: draws the positions.
+        reconstruct: without, nothing is fitted, and `batches` are not read.
     """
 
     def __init__(

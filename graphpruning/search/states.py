@@ -1,4 +1,4 @@
-"""What the agent sees before it decides a group: two kinds of state, the same face.
+"""What the agent sees before it decides a group: two kinds of state with the same methods.
 
 Both lie in [0, 1] and are scaled in the same way (over the network's own steps, from smallest to
 largest), so that a comparison of them compares what they tell and not how they are scaled.
@@ -24,22 +24,30 @@ class State(Protocol):
     size: int
 
     def observe(self, step: int, decided: Widths, last_action: float) -> Observation:
-        """What to know before group number `step` is decided.
+        """Return what to know before a group is decided, float32 [size].
 
-        `decided` holds the widths of earlier groups, `last_action` the kept ratio chosen last
-        (1 before the first).
+        Args:
+            step: the number of the group, from 0 in forward order.
+            decided: the widths of the groups before it.
+            last_action: the kept ratio of the group before it; 1 for the first group.
         """
 
 
 class AggregatedState:
     """Ours: what the aggregator says of the group's layers, the budget left, the last action.
 
-    `features(widths)` returns aggregated features [layers, F], layers in forward order. They are
-    asked for at the widths decided so far with the rest at full width, and averaged over the
-    group's layers. Features have no bound of their own: each is min-max scaled over all groups at
-    full and at smallest widths, and clipped to [0, 1]; one that never moves is 0.
+    `size` is F + 2. The F features are asked for at the widths decided so far with the rest at full
+    width, and averaged over the group's layers. They have no bound of their own: each is scaled,
+    (f - low) / (high - low), by its extremes over all groups at full and at smallest widths, and
+    clipped to [0, 1]; one that never moves is 0.
 
-    The budget left is the share not yet spent of what lies above the smallest network.
+    The budget left is (budget - MACs) / (budget - MACs of the smallest network), with the groups
+    not yet decided at their smallest level; 0 where the smallest network takes it all.
+
+    Args:
+        space: the levels of each group.
+        budget: the most MACs that a candidate may have.
+        features: returns aggregated features [layers, F] of widths, layers in forward order.
     """
 
     def __init__(
@@ -48,10 +56,11 @@ class AggregatedState:
         self.space = space
         self.budget = budget
         self.features = features
-        position = {layer.name: index for index, layer in enumerate(space.graph.layers)}
-        members = {group.id: group.layers for group in space.graph.groups}
-        self.rows = [[position[name] for name in members[group]] for group in space.groups]
-        steps = range(len(self.rows))
+        row = {layer.name: index for index, layer in enumerate(space.graph.layers)}
+        self.rows_of = [
+            [row[name] for name in space.graph.prunable[group].layers] for group in space.groups
+        ]
+        steps = range(len(self.rows_of))
         extremes = np.concatenate(
             [self._of_groups(widths, steps) for widths in (space.full, space.smallest)]
         )
@@ -61,34 +70,42 @@ class AggregatedState:
 
     def observe(self, step: int, decided: Widths, last_action: float) -> Observation:
         """Return the scaled features of group number `step`, budget left and last action."""
-        (row,) = self._of_groups({**self.space.full, **decided}, [step])
-        scaled = np.clip((row - self.low) / self.span, 0, 1)
+        (features,) = self._of_groups({**self.space.full, **decided}, [step])
+        scaled = np.clip((features - self.low) / self.span, 0, 1)
         unspent = self.budget - self.space.macs({**self.space.smallest, **decided})
         left = unspent / self.spare if self.spare else 0.0
         return np.array([*scaled, left, last_action], dtype=np.float32)
 
     def _of_groups(self, widths: Widths, steps: Iterable[int]) -> NDArray[np.float64]:
+        """Features [steps, F], averaged over each group's layers."""
         with torch.no_grad():
             features = self.features(widths).cpu().double().numpy()
-        return np.stack([features[self.rows[step]].mean(axis=0) for step in steps])
+        return np.stack([features[self.rows_of[step]].mean(axis=0) for step in steps])
 
 
 class HandCraftedState:
     """AMC's ten features (arXiv 1802.03494, section 3.1; mit-han-lab/amc).
 
     Index, type (1 for linear), input channels, output channels, stride, kernel, weight size, each
-    min-max scaled over the steps; then MACs removed by the decisions so far and MACs of the groups
-    still to come, as shares of the full network's, and the last action.
+    scaled, (f - low) / (high - low), by its extremes over the steps; then MACs removed by the
+    decisions so far and MACs of the groups still to come, as shares of the full network's, and the
+    last action.
 
     AMC decides one layer a step. Our extension to groups of several layers: the first layer in
     forward order describes the group, and the group's MACs are the sum over its layers.
+
+    Args:
+        space: the levels of each group.
+        budget: not used; both states are made in the same way.
     """
 
     def __init__(self, space: SearchSpace, budget: int) -> None:
         self.space = space
         self.full_macs = space.macs(space.full)
-        members = {group.id: group.layers for group in space.graph.groups}
-        groups = [[space.graph.layer(name) for name in members[group]] for group in space.groups]
+        groups = [
+            [space.graph.layer(name) for name in space.graph.prunable[group].layers]
+            for group in space.groups
+        ]
         rows = []
         for index, layers in enumerate(groups):
             first = layers[0]
@@ -99,16 +116,15 @@ class HandCraftedState:
             rows.append([index, linear, *sizes])
         table = np.array(rows, dtype=np.float64)
         low, span = _range(table)
-        self.fixed = (table - low) / span
+        self.described = (table - low) / span
         macs = np.array([sum(layer.macs for layer in layers) for layers in groups])
-        self.rest = (macs[::-1].cumsum()[::-1] - macs) / self.full_macs
+        self.to_come = (macs[::-1].cumsum()[::-1] - macs) / self.full_macs
         self.size = 10
 
     def observe(self, step: int, decided: Widths, last_action: float) -> Observation:
         """Return the ten features of group number `step`."""
-        now = self.space.macs({**self.space.full, **decided})
-        reduced = 1 - now / self.full_macs
-        row = [*self.fixed[step], reduced, self.rest[step], last_action]
+        removed = 1 - self.space.macs({**self.space.full, **decided}) / self.full_macs
+        row = [*self.described[step], removed, self.to_come[step], last_action]
         return np.array(row, dtype=np.float32)
 
 

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable
-from difflib import get_close_matches
 from pathlib import Path
 
 import torch
@@ -10,6 +9,7 @@ import torch.nn.functional as F
 
 from graphpruning.common.errors import UserError, reason
 from graphpruning.common.files import require_file, sum_of
+from graphpruning.common.names import nearest
 from graphpruning.training.images import Images, ImageSet
 from graphpruning.training.listing import FASHION_MNIST_FILES, list_images
 from graphpruning.training.preprocessing import Preprocessing
@@ -124,7 +124,7 @@ def load(
             raise UserError(f"data set {name!r}: preprocessing with a size is needed")
         return open_images(list_images(name, Path(root), train), train, preprocessing, workers)
     known = [*LOADERS, *FOLDERS]
-    nearest = get_close_matches(name, known, n=1, cutoff=0)[0]
+    near = nearest(name, known)
     raise UserError(
-        f"unknown data set {name!r}: did you mean {nearest!r}? (known: {', '.join(known)})"
+        f"unknown data set {name!r}: did you mean {near!r}? (known: {', '.join(known)})"
     )

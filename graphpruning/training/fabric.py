@@ -2,8 +2,8 @@
 
 import os
 import time
+import warnings
 from copy import deepcopy
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from graphpruning.common.distributed import sum_over_ranks
 from graphpruning.common.errors import UserError
 from graphpruning.common.files import read_json, write_json
 from graphpruning.common.machine import launched, processor
+from graphpruning.common.names import nearest
 
 PRECISIONS = ("auto", "32-true", "bf16-mixed")
 WORTHWHILE = 1.2  # bf16 must be this many times faster than fp32 to be chosen on a CPU
@@ -38,11 +39,13 @@ def make_fabric(
     Raises `UserError` for an unknown precision and for devices that are not there.
     """
     if precision not in PRECISIONS:
-        nearest = get_close_matches(precision, PRECISIONS, n=1, cutoff=0)[0]
+        near = nearest(precision, PRECISIONS)
         raise UserError(
-            f"unknown precision {precision!r}: did you mean {nearest!r}? "
+            f"unknown precision {precision!r}: did you mean {near!r}? "
             f"(known: {', '.join(PRECISIONS)})"
         )
+    # Jobs start their processes by torchrun; Lightning would advise Slurm's own way.
+    warnings.filterwarnings("ignore", "The `srun` command is available")
     where: dict[str, Any] = {"accelerator": accelerator, **_processes()}
     try:
         plain = Fabric(**where)

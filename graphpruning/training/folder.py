@@ -87,7 +87,8 @@ class FolderSet:
         """Return the central crops, decoded once: they are mapped from a file under `cache`.
 
         The file's name is a hash of the images' paths and sizes in bytes, and of what is done to
-        them: who repaints an image in place removes it.
+        them: if you overwrite an image with one of the
+        same size, delete this cache.
         """
         how = (
             f"{self.root.absolute()} {preprocessing.resize} {preprocessing.size} {PIL.__version__}"
@@ -300,7 +301,8 @@ class _Centre:
             image = transforms.resize(image, self.resize, transforms.InterpolationMode.BILINEAR)
         if min(image.size) < self.size:
             raise ValueError(f"{image.width} x {image.height} pixels are fewer than {self.size}")
-        return transforms.pil_to_tensor(transforms.center_crop(image, self.size)).permute(1, 2, 0)
+        pixels: Tensor = transforms.pil_to_tensor(transforms.center_crop(image, self.size))
+        return pixels.permute(1, 2, 0)
 
 
 def _has_size(path: Path, size: int) -> bool:

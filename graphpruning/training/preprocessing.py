@@ -12,6 +12,10 @@ from graphpruning.common.errors import UserError
 IN_CACHE = 2**18  # values
 
 
+MOST_PIXELS = 8192
+"""More than a network looks at: a typing error, which would otherwise end in a lack of memory."""
+
+
 @dataclass(frozen=True)
 class Preprocessing:
     """How pixels become inputs: scaled to 0..1, then `(x - mean) / std` per channel.
@@ -34,17 +38,34 @@ class Preprocessing:
     smallest_area: float | None = None
 
     def __post_init__(self) -> None:
-        if len(self.mean) != len(self.std) or min(self.std) <= 0 or self.pad < 0:
+        if not self.mean or len(self.mean) != len(self.std):
             raise UserError(
-                f"{self}: mean and std need one value a channel, std above 0 and pad at least 0"
+                "preprocessing: mean and std need one value a channel, "
+                f"not {list(self.mean)} and {list(self.std)}"
             )
+        if min(self.std) <= 0:
+            raise UserError(f"preprocessing: std is {list(self.std)}, must be above 0")
+        for name, least in (("pad", 0), ("size", 1), ("resize", 1)):
+            value = getattr(self, name)
+            if value is not None and not least <= value <= MOST_PIXELS:
+                raise UserError(
+                    f"preprocessing: {name} is {value}, "
+                    f"must be at least {least} and at most {MOST_PIXELS} pixels"
+                )
         if self.size is None and not self.resize is self.smallest_area is None:
-            raise UserError(f"{self}: resize and smallest_area need a size")
-        if self.size is not None and not 1 <= self.size <= (self.resize or self.size):
-            raise UserError(f"{self}: size must be at least 1, and resize at least the size")
-        if self.smallest_area is not None and not (0 < self.smallest_area <= 1 and self.pad == 0):
+            raise UserError("preprocessing: resize and smallest_area need a size")
+        if self.size is not None and self.size > (self.resize or self.size):
             raise UserError(
-                f"{self}: smallest_area must be above 0 and at most 1, and pad is then 0"
+                f"preprocessing: resize is {self.resize}, must be at least the size, {self.size}"
+            )
+        if self.smallest_area is not None and not 0 < self.smallest_area <= 1:
+            raise UserError(
+                f"preprocessing: smallest_area is {self.smallest_area}, "
+                "must be above 0 and at most 1"
+            )
+        if self.smallest_area is not None and self.pad:
+            raise UserError(
+                f"preprocessing: pad is {self.pad}, must be 0 where smallest_area is given"
             )
 
     def to_dict(self) -> dict[str, Any]:

@@ -3,10 +3,10 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 from graphpruning.common.errors import UserError
+from graphpruning.common.names import nearest
 
 SCHEDULES = ("linear", "cosine", "step", "onecycle")
 
@@ -90,15 +90,14 @@ class Recipe:
     milestones: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "milestones", tuple(self.milestones))
         for name, (holds, text) in RULES.items():
             value = getattr(self, name)
             if not holds(value):
                 raise UserError(f"recipe: {name} is {value!r}, must be {text}")
         if self.schedule not in SCHEDULES:
-            nearest = get_close_matches(str(self.schedule), SCHEDULES, n=1, cutoff=0)[0]
+            near = nearest(self.schedule, SCHEDULES)
             raise UserError(
-                f"recipe: unknown schedule {self.schedule!r}: did you mean {nearest!r}? "
+                f"recipe: unknown schedule {self.schedule!r}: did you mean {near!r}? "
                 f"(known: {', '.join(SCHEDULES)})"
             )
         if self.warmup_epochs >= self.epochs:

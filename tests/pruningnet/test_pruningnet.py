@@ -8,11 +8,12 @@ from graphpruning import SearchSpace, trace
 from graphpruning.network.graph import ChannelGraph
 from graphpruning.pruningnet.aggregator import (
     BOTTLENECK,
-    CONDITIONINGS,
     LEAK,
     SIZE,
     GraphAggregator,
+    conditioned,
 )
+from graphpruning.pruningnet.conditionings import CONDITIONINGS
 from graphpruning.pruningnet.features import FEATURES, NodeFeatures, block_ratios
 from graphpruning.pruningnet.generator import WeightGenerator
 from graphpruning.pruningnet.pruningnet import PruningNet, RandomWidthStep
@@ -86,7 +87,7 @@ def test_metaprunings_sizes_are_64_in_inverted_residuals_and_else_32() -> None:
 def _reached(graph: ChannelGraph, conditioning: str, changed: str) -> set[str]:
     """Layers whose feature moves when the width of the group `changed` does."""
     torch.manual_seed(0)
-    features, full = CONDITIONINGS[conditioning](graph), graph.full_widths
+    features, full = conditioned(graph, conditioning), graph.full_widths
     difference = features({**full, changed: full[changed] // 2}) - features(full)
     rows = (difference.norm(dim=1) > 1e-6).nonzero().flatten().tolist()
     return {graph.layers[row].name for row in rows}

@@ -8,6 +8,7 @@ from scipy import stats
 from graphpruning.search.ddpg import (
     DDPGSettings,
     Replay,
+    Transition,
     moved_baseline,
     noise,
     search,
@@ -43,9 +44,9 @@ def test_replay_forgets_the_oldest():
     replay = Replay(3, 1)
     for value in range(5):
         number = torch.tensor(float(value))
-        replay.add(number, number, number, number, torch.tensor(False))
-    drawn = next(replay.sample(200, torch.Generator().manual_seed(0)))
-    assert set(drawn.flatten().tolist()) == {2, 3, 4}
+        replay.add(Transition(number, number, number, number, torch.tensor(False)))
+    drawn = replay.sample(200, torch.Generator().manual_seed(0))
+    assert set(drawn.observation.flatten().tolist()) == {2, 3, 4}
 
 
 OPTIMUM = (0.2, 0.9, 0.5)
@@ -69,12 +70,12 @@ class Targets(gymnasium.Env):
 
     def step(self, action):
         self.actions.append(float(action[0]))
-        last = len(self.actions) == 3
+        terminated = len(self.actions) == 3
         reward = 0.0
-        if last:
+        if terminated:
             reward = 1 - 2 * float(np.abs(np.subtract(self.actions, OPTIMUM)).mean())
             self.rewards.append(reward)
-        return self.seen(), reward, last, False, {}
+        return self.seen(), reward, terminated, False, {}
 
     def seen(self):
         step = np.eye(3)[min(len(self.actions), 2)]
@@ -120,10 +121,10 @@ def learnt_by_stable_baselines(seed):
     )
     agent.learn(3 * EPISODES)
     observation, _ = env.reset()
-    last = False
-    while not last:  # without noise, as ours ends
+    terminated = False
+    while not terminated:  # without noise, as ours ends
         action, _ = agent.predict(observation, deterministic=True)
-        observation, reward, last, _, _ = env.step(action)
+        observation, reward, terminated, _, _ = env.step(action)
     return reward
 
 

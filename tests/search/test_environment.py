@@ -52,7 +52,7 @@ def test_every_candidate_uses_98_to_100_percent_of_the_budget(random_space, bloc
 def test_reward_comes_with_the_last_step_alone(space, half):
     steps = play(environment(space, half, lambda widths: 62.5), [0.5] * 6)
     assert [reward for _, reward, *_ in steps] == [0, 0, 0, 0, 0, 0.625]
-    assert [last for *_, last, _, _ in steps] == [False] * 5 + [True]
+    assert [terminated for *_, terminated, _, _ in steps] == [False] * 5 + [True]
 
 
 def test_clipped_action_is_the_one_reported_and_seen(space):

@@ -1,5 +1,8 @@
 """Every row of the table of methods runs, within its evaluations and the budget."""
 
+import json
+from typing import get_args
+
 import pytest
 import torch
 
@@ -7,6 +10,7 @@ from graphpruning import methods
 from graphpruning.common.errors import UserError
 from graphpruning.network.widths import SearchSpace
 from graphpruning.network.zoo import build
+from graphpruning.pruningnet.conditionings import BASE_LINE, CONDITIONINGS
 from graphpruning.search.ddpg import DDPGSettings
 from graphpruning.search.evolution import EvolutionSettings
 from graphpruning.search.history import Journal
@@ -28,16 +32,17 @@ def searched(name, space, budget, path, evaluations=9, seed=0):
     row = methods.method(name)
     count = methods.evaluations_of(row, evaluations)
     journal = Journal(answer, space, budget, count, path, {"seed": seed})
-    methods.run(
+    task = methods.Task(
         row,
         space,
         budget,
         journal,
         torch.Generator().manual_seed(seed),
-        features,
         methods.SearchSettings.scaled(evaluations),
+        features,
         build("resnet8", 10, in_channels=1),
     )
+    methods.run(task)
     return journal.history.candidates
 
 
@@ -52,23 +57,49 @@ def test_every_method_searches(tmp_path, space, half, name):
 
 
 def test_a_method_stands_under_its_source_or_is_named_like_it():
-    assert {name: methods.place(name) for name in ("graphpruning", "no-edges", "amc", "gat")} == {
+    named = ("graphpruning", "no-edges", "amc", "gat")
+    assert {name: methods.listed_under(name) for name in named} == {
         "graphpruning": "graph",
         "no-edges": "none",
         "amc": "base",
-        "gat": "ablations",
+        "gat": "own",
     }
-    with pytest.raises(UserError, match="gat stands under 'graph'; its place is 'ablations'"):
-        methods.check_places({"graph": ("graphpruning", "gat")})
+    methods.check_lists({"graph": ("graphpruning",), "own": ("gat",)})
+    with pytest.raises(UserError, match="gat stands under 'graph'; its place is 'own'"):
+        methods.check_lists({"graph": ("graphpruning", "gat")})
 
 
-def test_aggregated_states_need_features(tmp_path, space, half):
-    row = methods.method("graphpruning")
+@pytest.mark.parametrize("name", methods.METHODS)
+def test_every_row_names_what_there_is(name):
+    row = methods.method(name)
+    assert row.source in ("base", *CONDITIONINGS)
+    assert row.searcher in methods.SEARCHERS
+    assert row.state in ("aggregated", "hand-crafted", "nothing")
+    assert row.kind in ("ours", "baseline", "ablation")
+    assert row.initial in (None, *get_args(methods.Initial))
+    assert row.state != "aggregated" or row.source != "base"  # only a PruningNet has features
+
+
+def test_rows_for_tables_are_plain_data():
+    """With the line of the source, by which figures tell methods of one source."""
+    found = methods.rows(list(methods.METHODS))
+    assert json.loads(json.dumps(found)).keys() == methods.METHODS.keys()
+    assert found["gat"]["stage"] == "search_own" and found["amc"]["stage"] == "search_base"
+    assert found["gat"]["line"] == CONDITIONINGS["gat"].line
+    assert found["amc"]["line"] == BASE_LINE
+    assert found["generated"]["initial"] == "generated" and found["amc"]["initial"] is None
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("graphpruning", "aggregated states need a PruningNet"), ("group-norm", "there is none")],
+)
+def test_a_searcher_says_what_it_lacks(tmp_path, space, half, name, says):
     journal = Journal(answer, space, half, 3, tmp_path / "journal.jsonl", {})
-    with pytest.raises(ValueError, match="need a PruningNet"):
-        methods.run(
-            row, space, half, journal, torch.Generator(), None, methods.SearchSettings(), None
-        )
+    settings = methods.SearchSettings()
+    task = methods.Task(methods.method(name), space, half, journal, torch.Generator(), settings)
+    with pytest.raises(ValueError, match=says):
+        methods.run(task)
 
 
 def test_settings_are_the_published_ones_where_the_search_is_as_long():

@@ -180,7 +180,9 @@ def test_preprocessing_survives_json_and_refuses_other_channels() -> None:
         ({"size": 0}, "at least 1"),
         ({"size": 224, "resize": 223}, "at least the size"),
         ({"size": 224, "smallest_area": 0.0}, "above 0"),
-        ({"size": 224, "smallest_area": 0.1, "pad": 1}, "pad is then 0"),
+        ({"size": 224, "smallest_area": 0.1, "pad": 1}, "pad is 1, must be 0"),
+        ({"pad": -1}, "pad is -1, must be at least 0"),
+        ({"std": (0.0,)}, r"std is \[0.0\], must be above 0"),
     ],
 )
 def test_sizes_that_do_not_fit_together_are_refused(values: dict[str, Any], says: str) -> None:
