@@ -7,20 +7,18 @@ export DVC_NO_ANALYTICS = 1
 READY = .venv/.ready
 # Stages call `python`: the one of the environment comes first.
 IN_VENV = env PATH="$(CURDIR)/.venv/bin:$$PATH"
-STUDY_NAME = $(IN_VENV) python -m experiments.common.study study
+STUDY_NAME = $(IN_VENV) python -m experiments.common.study_file study
 
-.PHONY: help repro rerun study plan tables compare data test bench lint
+.PHONY: help repro rerun study plan tables pretrained compare data test bench lint
 
 help: ## list the targets (what `make` does without one)
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-repro: ## run the study of params.yaml, from the data to the report; what is up to date is kept
+repro: ## run the study of params.yaml, from data to report; LAUNCH=slurm: as jobs of a cluster
 rerun: ## run every stage of the study again, even those that are up to date
 rerun: FLAGS = --force
 repro rerun: $(READY)
-	@if test "$$($(IN_VENV) python -m experiments.common.study data.name)" = fashion_mnist; then \
-	  $(IN_VENV) python -m experiments.fetch_data || exit; fi; \
-	$(IN_VENV) python -m experiments.repro $(FLAGS)
+	@$(IN_VENV) python -m experiments.repro $(FLAGS) $(if $(LAUNCH),--launch $(LAUNCH))
 
 study: ## choose a study: `make study STUDY=smoke` makes studies/smoke.yaml the params.yaml
 	@test -f "studies/$(STUDY).yaml" || { echo "error: there is no studies/$(STUDY).yaml; \
@@ -30,10 +28,19 @@ study: ## choose a study: `make study STUDY=smoke` makes studies/smoke.yaml the 
 plan: $(READY) ## what STUDY=name (or params.yaml) costs; FLAGS=--measure: at the speed of this machine
 	@$(IN_VENV) python -m experiments.plan $(STUDY) $(FLAGS)
 
+# What is made of the results in the shell's `results`.
+MADE_OF_RESULTS = for part in tables figures report; do \
+	  $(IN_VENV) python -m paper.$$part "$$results" || exit; done
+
 tables: $(READY) ## tables, figures, report from results (of STUDY=name, or params.yaml's)
-	@study=$${STUDY:-$$($(STUDY_NAME))} && for part in tables figures report; do \
-	  $(IN_VENV) python -m paper.$$part "results/$$study" || exit; done && \
+	@study=$${STUDY:-$$($(STUDY_NAME))} && results="results/$$study" && $(MADE_OF_RESULTS) && \
 	$(IN_VENV) python -m paper.verdicts && $(IN_VENV) python -m paper.readme
+
+# DVC runs no frozen stage, not even by force. So it is told afterwards what the stage has left.
+pretrained: $(READY) ## networks that others trained, on the images in $IMAGENET_SAMPLES
+	@$(IN_VENV) python -m experiments.pretrained && \
+	$(IN_VENV) dvc commit --force pretrained/dvc.yaml:pretrained && \
+	results=results/pretrained && $(MADE_OF_RESULTS)
 
 compare: $(READY) ## your own method's results (METHOD=my_results.csv) beside those of STUDY
 	@test -n "$(METHOD)" || { echo "error: say METHOD=my_results.csv" >&2; exit 2; }

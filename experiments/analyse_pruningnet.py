@@ -4,14 +4,15 @@ from collections import deque
 
 import torch
 
-from experiments.common.candidates import pruningnet, search_split
-from experiments.common.inputs import search_space, training_images, write_csv
+from experiments.common.candidates import evidence, pruningnet
+from experiments.common.inputs import full_network, search_space, training_images, write_csv
 from experiments.common.stage import Context, Stage
+from experiments.common.study import recipe
 from experiments.finetune import train_found
 from graphpruning.common.files import write_json
+from graphpruning.judging import Judge, found_network
 from graphpruning.network.graph import ChannelGraph
 from graphpruning.pruningnet.pruningnet import PruningNet
-from graphpruning.search.evaluator import Evaluator
 from graphpruning.training.fabric import make_fabric, precision
 from graphpruning.training.loop import evaluate
 
@@ -25,22 +26,21 @@ def analyse_pruningnet(context: Context) -> None:
     images = training_images(context)
     fabric = make_fabric(context.study.precision)
     context.precision = precision(fabric)
-    calibration, search = search_split(context, images, fabric.device)
-    conditionings = context.items["conditionings"].split("+")
-    nets = {name: pruningnet(context, images, name) for name in conditionings}
-    for net, _ in nets.values():
-        net.to(fabric.device)
-    graph = next(iter(nets.values()))[1]
-    space = search_space(context, graph)
-    generator = torch.Generator().manual_seed(settings.seed)
+    full = full_network(context, images)
+    graph, space = full.graph, search_space(context, full.graph)
+    deciding = evidence(context, images, fabric)
+    generator = torch.Generator().manual_seed(context.seed)
     candidates = [space.sample(generator) for _ in range(settings.candidates)]
+    scratch = recipe(context.study, "analysis", context.items["model"])
     trained: list[float | None] = [None] * len(candidates)
     for index, widths in enumerate(candidates[: settings.trained]):
-        model, _ = train_found(context, fabric, images, widths, settings.seed)
-        trained[index] = evaluate(fabric, model, search).top1
+        model = found_network(full.make(), graph, widths, context.seed)
+        train_found(context, fabric, images, model, widths, scratch)
+        trained[index] = evaluate(fabric, model, deciding.search).top1
     rows, moves = [], []
-    for name, (net, _) in nets.items():
-        evaluator = Evaluator(graph, net.weights, calibration, search, fabric.autocast)
+    for name in settings.conditionings:
+        net = pruningnet(context, full, name)
+        evaluator = Judge.by_pruningnet(net, deciding).evaluator
         rows += [
             {
                 "candidate": index,
@@ -53,7 +53,7 @@ def analyse_pruningnet(context: Context) -> None:
         ]
         context.images_seen += evaluator.images_seen
         moves += [{"conditioning": name, **row} for row in influence(graph, net)]
-    folder = context.results / "generated" / context.items["model"]
+    folder = context.folder("generated")
     write_csv(folder / "candidates.csv", rows)
     write_csv(folder / "influence.csv", moves)
     write_json(
@@ -117,8 +117,9 @@ def _distances(graph: ChannelGraph, sources: list[int]) -> dict[int, int]:
 
 STAGE = Stage(
     analyse_pruningnet,
-    sections=("networks", "data", "space", "precision", "threads", "analysis", "final"),
-    items=("model", "conditionings"),
+    folder="generated",
+    sections=("networks", "data", "space", "precision", "threads", "analysis"),
+    items=("model", "seed"),
 )
 
 if __name__ == "__main__":

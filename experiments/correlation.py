@@ -6,10 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from experiments.common.inputs import (
-    base_model,
-    fresh,
-    network,
-    preprocessing,
+    base_network,
+    full_network,
     split,
     training_images,
     write_csv,
@@ -33,15 +31,15 @@ def correlation(context: Context) -> None:
     """
     settings = context.study.correlation
     images = training_images(context)
-    model, graph = base_model(context, images)
-    untrained, _ = fresh(network(context, images), images, settings.seed)
-    generator = torch.Generator().manual_seed(settings.seed)
+    full = full_network(context, images)
+    model, untrained = base_network(context, full), full.fresh(context.seed)
+    generator = torch.Generator().manual_seed(context.seed)
     calibration = split(context, "calibration")
     # In random order: where images stand by class, one half would hold other classes than the other
     shuffled = calibration[torch.randperm(len(calibration), generator=generator)]
     chosen = images.select(shuffled[: settings.images])
-    batches = prepared(chosen, preprocessing(context), BATCH)
-    wanted = pairs(graph, generator)
+    batches = prepared(chosen, context.study.data.preprocessing, BATCH)
+    wanted = pairs(full.graph, generator)
     found: dict[str, list[Representation]] = {"trained": [], "untrained": []}
     if wanted:
         own_statistics(untrained, (batch for batch, _ in batches))
@@ -49,7 +47,7 @@ def correlation(context: Context) -> None:
             of_images = (batch for batch, _ in batches)
             found[name] = representations(net, wanted, of_images, settings.positions, generator)
         context.images_seen = 3 * len(chosen)
-    folder = context.results / "correlation" / context.items["model"]
+    folder = context.folder("correlation")
     rows = [row for name, judged in found.items() for pair in judged for row in _rows(name, pair)]
     write_csv(folder / "channels.csv", rows, columns=COLUMNS)
     shown = _shown(found["trained"])
@@ -147,7 +145,10 @@ def _evenly(count: int, wanted: int) -> list[int]:
 
 
 STAGE = Stage(
-    correlation, sections=("networks", "data", "threads", "correlation"), items=("model",)
+    correlation,
+    folder="correlation",
+    sections=("networks", "data", "threads", "correlation"),
+    items=("model", "seed"),
 )
 
 if __name__ == "__main__":

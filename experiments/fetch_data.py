@@ -1,10 +1,13 @@
 """Put the four IDX files of Fashion-MNIST where torchvision looks for them.
 
-    python -m experiments.fetch_data [--from FOLDER] [--root data]
+    python -m experiments.fetch_data [--from FOLDER] [--root data] [--study]
 
 Fashion-MNIST (Xiao, Rasul and Vollgraf, arXiv 1708.07747; MIT licence): 60,000 training and 10,000
 test images, 28 x 28 grey pixels, 10 classes. The sources are asked in turn, for the files that are
 still missing; whatever the source, a file gets its name only once its SHA-256 is the expected one.
+
+`--study` is the pipeline's first stage: it fetches what the study in params.yaml needs, and notes
+it. Images other than Fashion-MNIST are the user's to bring.
 """
 
 import argparse
@@ -20,8 +23,9 @@ from io import BufferedIOBase
 from pathlib import Path
 from urllib.request import urlopen
 
+from experiments.common.study_file import PARAMS, check_names, read_study_file, root_folder
 from graphpruning.common.errors import UserError, reason
-from graphpruning.common.files import atomic, require_file, sum_of
+from graphpruning.common.files import atomic, require_file, sum_of, write_json
 from graphpruning.training.listing import FASHION_MNIST_FILES as FILES
 
 COMMAND = "python -m experiments.fetch_data"
@@ -190,15 +194,36 @@ def fetch(root: str | Path, folder: str | Path | None = None) -> None:
     print(f"Fashion-MNIST: complete in {raw}")
 
 
+def fetch_for_study(folder: str | Path | None = None) -> None:
+    """Fetch the images of the study in params.yaml, and write data/fetched/STUDY.json."""
+    raw = read_study_file(PARAMS)
+    check_names(raw, str(PARAMS))
+    data = raw.get("data")
+    if not isinstance(data, dict) or not isinstance(data.get("root"), str):
+        raise UserError(f"{PARAMS}: data: name and root are expected")
+    files: dict[str, str] = {}
+    if data.get("name") == "fashion_mnist":
+        fetch(root_folder(data["root"]), folder)
+        files = FILES
+    else:
+        print(f"{data.get('name')}: nothing to fetch")
+    note = {"dataset": data.get("name"), "sha256": files}
+    write_json(Path("data/fetched") / f"{raw['study']}.json", note)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__.splitlines()[0])
     parser.add_argument(
         "--from", dest="folder", help="a folder with the four files, plain or gzipped"
     )
     parser.add_argument("--root", default="data", help="where data sets live (default: data)")
+    parser.add_argument("--study", action="store_true", help="what the study needs; note it")
     options = parser.parse_args(arguments)
     try:
-        fetch(options.root, options.folder)
+        if options.study:
+            fetch_for_study(options.folder)
+        else:
+            fetch(options.root, options.folder)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

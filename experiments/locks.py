@@ -1,7 +1,8 @@
 """One runner at a time, and no lock of DVC's that nobody holds.
 
 DVC notes in `.dvc/tmp/rwlock` which process reads and writes what. A process that is killed leaves
-its note, or half of one: DVC then refuses to start, or waits for whoever has its number by now.
+its note, or half of one: DVC then refuses to start, or waits for another process that has its
+number by now.
 """
 
 import json
@@ -21,13 +22,15 @@ OURS = FOLDER / "repro.lock"
 
 
 @contextmanager
-def only_runner() -> Iterator[None]:
-    """Hold this folder for `make repro`, inside the block; clear what killed processes left.
+def only_runner(clear: bool = True) -> Iterator[None]:
+    """Hold this folder for `make repro`, inside the block; clear what killed processes left, but
+    not while other machines work in it, whose processes cannot be seen from here.
 
     Raises `UserError` while another runner, or a DVC that works on the pipeline, is at it.
     """
     with alone(OURS, "`make repro` in this folder"):
-        release_notes()
+        if clear:
+            release_notes()
         yield
 
 

@@ -16,21 +16,15 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from experiments.common.inputs import data_root, fresh, network, search_space
+from experiments.common.inputs import data_root, full_network, search_space
 from experiments.common.stage import Context
-from experiments.common.study import (
-    PARAMS,
-    Study,
-    budget_in_macs,
-    load,
-    nearest,
-    parse,
-    recipe,
-    seed_list,
-)
+from experiments.common.study import Study, budget_in_macs, read, recipe
+from experiments.common.study_file import PARAMS
 from graphpruning import methods
 from graphpruning.common.convolution import SoundConvolutions
 from graphpruning.common.errors import UserError
+from graphpruning.common.names import nearest
+from graphpruning.common.text import aligned
 from graphpruning.network.widths import SearchSpace
 from graphpruning.training.datasets import FOLDERS
 from graphpruning.training.fabric import make_fabric
@@ -100,46 +94,50 @@ def _rows(study: Study, model: str, images: ImageSet, test: int) -> Iterator[Row
     generator = torch.Generator().manual_seed(0)
     mean = sum(space.macs(space.sample(generator)) for _ in range(SAMPLES)) // SAMPLES
     budgets = [budget_in_macs(study.networks[model], budget, full) for budget in study.budgets]
-    seeds = sum(len(seed_list(seeds)) for seeds in study.seeds)
+    seeds = len(study.seeds)
 
     base = recipe(study, "base", model)
-    trains = study.networks[model].weights is None
-    seen = base.steps(train) * base.batch_size if trains else 0
-    times = 1 + (math.ceil(base.epochs) if trains else 0)  # after each epoch, and the end's
-    judged = times * data.search_images + test
+    bases = seeds if study.networks[model].weights is None else 0
+    seen = bases * base.steps(train) * base.batch_size
+    times = seeds * (1 + (math.ceil(base.epochs) if bases else 0))  # each epoch's, and the end's
+    judged = times * data.search_images + seeds * test
     macs = full * (TRAINING * seen + judged)
-    yield Row("train_base", model, int(trains), seen, times + 1, judged, macs)
+    yield Row("train_base", model, bases, seen, times + seeds, judged, macs)
 
-    judged = 3 * study.correlation.images  # the untrained network's statistics, and both networks
+    # The untrained network's statistics, and both networks.
+    judged = 3 * seeds * study.correlation.images
     yield Row("correlation", model, 0, 0, 0, judged, full * judged)
 
     settings, nets = recipe(study, "pruningnet", model), len(study.pruningnet.conditionings)
-    seen = nets * settings.steps(train) * settings.batch_size
-    times = nets * (3 * math.ceil(settings.epochs) + 1)  # full, half and quarter after each epoch
+    seen = seeds * nets * settings.steps(train) * settings.batch_size
+    times = seeds * nets * (3 * math.ceil(settings.epochs) + 1)  # three widths after each epoch
     macs = mean * (TRAINING * seen + times * candidate)
-    yield Row("train_pruningnet", model, nets, seen, times, times * candidate, macs)
+    yield Row("train_pruningnet", model, seeds * nets, seen, times, times * candidate, macs)
 
-    final, analysis = recipe(study, "final", model), study.analysis
-    judges = sum(len(names.split("+")) for names in analysis.conditionings)
-    chosen = analysis.trained if judges else 0
-    of_one = final.steps(train) * final.batch_size
-    seen, times = chosen * of_one, judges * analysis.candidates
+    analysis, settings = study.analysis, recipe(study, "analysis", model)
+    chosen = seeds * analysis.trained
+    of_one = settings.steps(train) * settings.batch_size
+    seen, times = chosen * of_one, seeds * len(analysis.conditionings) * analysis.candidates
     judged = times * candidate + chosen * data.search_images
     macs = mean * (TRAINING * seen + judged)
     yield Row("analyse_pruningnet", model, chosen, seen, times + chosen, judged, macs)
 
-    times = seeds * sum(
-        methods.evaluations_of(methods.method(name), study.search.evaluations)
-        for name in study.methods
-    )
+    rows = [methods.method(name) for name in study.methods]
+    times = seeds * sum(methods.evaluations_of(row, study.search.evaluations) for row in rows)
     judged = len(budgets) * times * candidate
     macs = sum(budgets) * times * candidate
     yield Row("search", model, 0, 0, len(budgets) * times, judged, macs)
 
-    per_budget = len(study.methods) * seeds
+    final = recipe(study, "final", model)
+    of_one = final.steps(train) * final.batch_size
+    # Before a final training that does not start from scratch the network is judged once.
+    from_scratch = [(row.initial or study.final.initial) == "scratch" for row in rows]
+    looked_at = from_scratch.count(False) * seeds * data.search_images
+    per_budget = len(rows) * seeds
     count = len(budgets) * per_budget
-    macs = sum(budgets) * per_budget * (TRAINING * of_one + test)
-    yield Row("finetune", model, count, count * of_one, count, count * test, macs)
+    macs = sum(budgets) * (per_budget * (TRAINING * of_one + test) + looked_at)
+    judged = len(budgets) * looked_at + count * test
+    yield Row("finetune", model, count, count * of_one, count, judged, macs)
 
 
 def _images(study: Study, train: bool) -> ImageSet:
@@ -152,11 +150,14 @@ def _images(study: Study, train: bool) -> ImageSet:
         listing = list_images(data.name, data_root(Context("plan", (), study, {})), train)
         count, classes, shape = len(listing.files), len(listing.classes), (3, 0, 0)
     else:
-        raise UserError(f"unknown data set {data.name!r}; {nearest(data.name, (*KNOWN, *FOLDERS))}")
+        near = nearest(data.name, (*KNOWN, *FOLDERS))
+        raise UserError(f"unknown data set {data.name!r}; did you mean {near!r}?")
     if data.name in FOLDERS:
-        if data.size is None:
-            raise UserError(f"data: size is missing: {data.name} needs the side of its images")
-        shape = (3, data.size, data.size)
+        if (size := data.preprocessing.size) is None:
+            raise UserError(
+                f"data: preprocessing: size is missing: {data.name} needs the side of its images"
+            )
+        shape = (3, size, size)
     return ImageSet(
         torch.zeros((), dtype=torch.uint8).expand(count, *shape),  # takes no memory
         torch.zeros((), dtype=torch.int64).expand(count),
@@ -166,8 +167,7 @@ def _images(study: Study, train: bool) -> ImageSet:
 
 def _space(study: Study, model: str, images: ImageSet) -> SearchSpace:
     context = Context("plan", (), study, {"model": model})
-    _, graph = fresh(network(context, images), images, 0)
-    return search_space(context, graph)
+    return search_space(context, full_network(context, images).graph)
 
 
 def nominal(study: Study) -> Rates:
@@ -187,7 +187,8 @@ def measured(study: Study, steps: int = 3) -> Rates:
     gmacs = {}
     for model in study.models:
         context = Context("plan", (), study, {"model": model})
-        net, graph = fresh(network(context, images), images, 0)
+        network = full_network(context, images)
+        net, graph = network.fresh(0), network.graph
         full = search_space(context, graph).macs(graph.full_widths)
         size = min(recipe(study, "base", model).batch_size, 32 if small else 1024)
         stepper = torch.optim.SGD(net.parameters(), lr=0.0)
@@ -244,15 +245,7 @@ def table(found: Sequence[Row], rates: Rates) -> str:
         for row in found
         if row.networks or row.evaluated_images
     ]
-    sizes = [max(len(line[column]) for line in (head, *cells)) for column in range(len(head))]
-    lines = [
-        "  ".join(
-            cell.ljust(size) if column < 2 else cell.rjust(size)
-            for column, (cell, size) in enumerate(zip(line, sizes, strict=True))
-        )
-        for line in (head, *cells)
-    ]
-    return "\n".join(line.rstrip() for line in lines)
+    return "\n".join(aligned([head, *cells], right=range(2, len(head))))
 
 
 def assumptions(rates: Rates) -> str:
@@ -282,8 +275,8 @@ def _study(name: str | None) -> Study:
     path = PARAMS if name is None else Path("studies") / f"{name}.yaml"
     if name is not None and not path.exists():
         known = [p.stem for p in Path("studies").glob("*.yaml")]
-        raise UserError(f"there is no {path}; {nearest(name, known)}")
-    return parse(load(path), str(path))
+        raise UserError(f"there is no {path}; did you mean {nearest(name, known)!r}?")
+    return read(path)
 
 
 def _positive(text: str) -> float:

@@ -2,14 +2,13 @@
 
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 from experiments.common.inputs import (
     SPLITS,
     data_root,
-    fresh,
+    full_network,
     manifest,
-    network,
-    preprocessing,
     search_space,
     test_images,
     training_images,
@@ -19,6 +18,7 @@ from experiments.common.study import budget_in_macs, budget_name
 from graphpruning import methods
 from graphpruning.common.errors import UserError
 from graphpruning.common.files import write_json, write_text
+from graphpruning.pruningnet.conditionings import CONDITIONINGS
 from graphpruning.training.datasets import FOLDERS
 from graphpruning.training.fabric import make_fabric
 from graphpruning.training.images import Images
@@ -32,6 +32,9 @@ from graphpruning.training.listing import (
 )
 from graphpruning.training.splits import split
 
+LOOKS = ("label", "colour", "marker", "line")
+"""What tables and figures know of a conditioning."""
+
 
 def prepare(context: Context) -> None:
     """Write the manifest, splits/*.txt, splits/metrics.json and study.json.
@@ -40,20 +43,51 @@ def prepare(context: Context) -> None:
     figures read the metrics and study.json, and need no image.
     """
     study = context.study
-    methods.check_places(study.searches)
-    preprocessing(context)  # refuses values that do not fit together
+    methods.check_lists(study.searches)
+    if not study.data.search_images:
+        raise UserError("data: search_images: 0, but candidates are judged on them: ask for some")
     make_fabric(study.precision)  # decides on "auto" before stages run side by side
-    listings = list_data(context)
-    files = write_manifest(manifest(context), listings)
-    images, data = training_images(context), study.data
-    trained = [model for model in study.models if study.networks[model].weights is None]
-    if not data.search_images and (study.methods or trained):
-        raise UserError(
-            "data: search_images: 0, but candidates and trained bases are judged on them: "
-            "ask for some"
-        )
+    images = write_splits(context)
     for model in study.models:
         _check_budgets(context, model, images)
+    write_json(
+        context.results / "study.json",
+        {
+            **named(context),
+            "budgets": [budget_name(budget) for budget in study.budgets],
+            "methods": study.methods,
+            "seeds": study.seeds,
+            "reward": study.search.reward,
+            "analysed": study.analysis.conditionings,
+            "conditionings": {
+                name: {key: getattr(CONDITIONINGS[name], key) for key in LOOKS}
+                for name in study.pruningnet.conditionings
+            },
+            "rows": methods.rows(list(study.methods)),
+        },
+    )
+
+
+def named(context: Context) -> dict[str, Any]:
+    """What every study's study.json begins with."""
+    study = context.study
+    return {
+        "study": study.study,
+        "title": study.title,
+        "models": study.models,
+        "data": {"name": study.data.name},
+    }
+
+
+def write_splits(context: Context) -> Images:
+    """List the image files, draw the splits of the training images, and count the images of each.
+
+    Returns the training images.
+    """
+    data = context.study.data
+    listings = list_data(context)
+    files = write_manifest(manifest(context), listings)
+    images = training_images(context)
     splits = split(images.labels, data.search_images, data.calibration_images, data.seed)
     folder = context.results / "splits"
     counts = {}
@@ -74,22 +108,7 @@ def prepare(context: Context) -> None:
             "class_counts": {name: dict(sorted(count.items())) for name, count in counts.items()},
         },
     )
-    write_json(
-        context.results / "study.json",
-        {
-            "study": study.study,
-            "title": study.title,
-            "models": study.models,
-            "data": {"name": data.name},
-            "budgets": [budget_name(budget) for budget in study.budgets],
-            "methods": study.methods,
-            "seeds": study.seeds,
-            "reward": study.search.reward,
-            "pruningnet": {"conditionings": study.pruningnet.conditionings},
-            "analysis": {"conditionings": study.analysis.conditionings},
-            "rows": methods.rows(list(study.methods)),
-        },
-    )
+    return images
 
 
 def list_data(context: Context) -> dict[str, Listing]:
@@ -113,8 +132,7 @@ def list_data(context: Context) -> dict[str, Listing]:
 def _check_budgets(context: Context, model: str, images: Images) -> None:
     """Refuse a budget that no widths of the search space meet, before anything is trained."""
     context = replace(context, items={"model": model})
-    _, graph = fresh(network(context, images), images, 0)
-    space = search_space(context, graph)
+    space = search_space(context, full_network(context, images).graph)
     for budget in context.study.budgets:
         full = space.macs(space.full)
         space.require(budget_in_macs(context.study.networks[model], budget, full))
@@ -122,6 +140,7 @@ def _check_budgets(context: Context, model: str, images: Images) -> None:
 
 STAGE = Stage(
     prepare,
+    folder="splits",
     sections=(
         "title",
         "models",
@@ -135,6 +154,7 @@ STAGE = Stage(
         "pruningnet",
         "analysis",
         "search",
+        "reconstruction",
         "final",
         "budgets",
         "seeds",

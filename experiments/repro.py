@@ -2,162 +2,29 @@
 
 `dvc repro` runs one stage after the other. Where the study says how many threads a stage takes,
 stages that do not need each other run side by side here, in as many lanes as there are cores for
-them: small networks do not keep several cores busy, nor does a stage's start. The results are those
-of a plain `dvc repro`, which does as well.
+them: small networks do not keep several cores busy, nor does a stage's start. Plain `dvc repro`
+gives the same results, one stage at a time. With `--launch slurm` every stage is a job of a
+cluster.
 
-A lane is a `dvc repro` of its own. DVC allows several at a time that write different files.
-
-Whatever this starts is ended with it: a signal to the runner reaches every stage.
+What needs what, and what is up to date, is DVC's to say. Whatever this starts is ended with it.
 """
 
+import argparse
 import os
-import signal
-import subprocess
 import sys
-import threading
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import NoReturn
 
-import psutil
-
-from experiments.common.study import Study, load, parse
+from experiments import slurm
+from experiments.common.study import Study, read
+from experiments.lanes import DVC, call, run_steps
 from experiments.locks import only_runner
+from experiments.pipeline import steps_to_run
 from graphpruning.common.errors import UserError
 from graphpruning.common.machine import end_on_signals, refuse
+from graphpruning.common.names import nearest
 
-DVC = (sys.executable, "-m", "dvc", "--wait-for-lock")
-SECONDS_FOR_DVC = 2  # to see that its stage has ended
-SECONDS_FOR_STAGES = 10  # to remove what is half-written
 MOST_LANES = 4  # each takes memory for its images, and a GPU is shared by all
-LONG = {"train_base": 3.0, "analyse_pruningnet": 4.0}
-"""How long a stage takes against the others of its round, where it is not about the same."""
-PAPER = ("tables", "figures", "report")
-
-Chain = list[str]
-"""Stages, by DVC's names, of which each needs the one before."""
-
-
-def rounds(study: Mapping[str, Any]) -> list[list[Chain]]:
-    """Chains that can run side by side; a round needs all chains of the round before.
-
-    `study` is plain data, of which DVC makes the stages' names.
-    """
-    place = {m: place for place, methods in study["searches"].items() for m in methods}
-
-    def stage(kind: str, *items: object) -> str:
-        return f"{kind}@{'-'.join(map(str, (study['study'], *items)))}"
-
-    bases, pruningnets, analyses, networks = [], [], [], []
-    for model in study["models"]:
-        bases.append([stage("train_base", model), stage("correlation", model)])
-        pruningnets += [
-            [stage("train_pruningnet", model, kind)]
-            for kind in study["pruningnet"]["conditionings"]
-        ]
-        analyses += [
-            [stage("analyse_pruningnet", model, kind)]
-            for kind in study["analysis"]["conditionings"]
-        ]
-        networks += [
-            [stage(f"search_{place[method]}", *items), stage("finetune", *items)]
-            for method in study["methods"]
-            for budget in study["budgets"]
-            for seeds in study["seeds"]
-            for items in [(model, method, budget, seeds)]
-        ]
-    return [[[stage("prepare")]], bases + pruningnets, analyses + networks]
-
-
-def share_out(chains: Sequence[Chain], lanes: int) -> list[Chain]:
-    """Divide chains among lanes, the long ones first, each to the lane that has least to do."""
-
-    def length(chain: Chain) -> float:
-        return sum(LONG.get(stage.partition("@")[0], 1.0) for stage in chain)
-
-    shared: list[Chain] = [[] for _ in range(lanes)]
-    for chain in sorted(chains, key=length, reverse=True):
-        min(shared, key=length).extend(chain)
-    return [lane for lane in shared if lane]
-
-
-def run_lanes(lanes: Sequence[Chain], flags: Sequence[str]) -> None:
-    """Run each lane's stages in order, all lanes at once; `UserError` when a stage fails."""
-    with _ended_together() as runs:
-        for lane in lanes:
-            command = [*DVC, "repro", "--single-item", *flags, *lane]
-            runs.append(
-                subprocess.Popen(
-                    command,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.STDOUT,
-                    text=True,
-                    process_group=0,
-                )
-            )
-        readers = [threading.Thread(target=_pass_on, args=(run,)) for run in runs]
-        for reader in readers:
-            reader.start()
-        for reader in readers:
-            reader.join()
-        if any([run.wait() for run in runs]):
-            raise UserError("a stage has failed, see above: `make repro` goes on from there")
-
-
-@contextmanager
-def _ended_together() -> Iterator[list["subprocess.Popen[Any]"]]:
-    """Yield a list for processes that lead groups of their own; if the block fails, end them all.
-
-    Stages are told first: then DVC, which waits for one, says so and puts its notes in order.
-    """
-    runs: list[subprocess.Popen[Any]] = []
-    try:
-        yield runs
-    except BaseException:
-        for run in runs:
-            for stage in _below(run):
-                with suppress(psutil.NoSuchProcess):
-                    stage.terminate()
-        _wait_for_end(runs, SECONDS_FOR_DVC)
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            for run in runs:
-                with suppress(ProcessLookupError):
-                    os.killpg(run.pid, number)
-            _wait_for_end(runs, SECONDS_FOR_STAGES)
-        raise
-
-
-def _below(run: "subprocess.Popen[Any]") -> list[psutil.Process]:
-    try:
-        return psutil.Process(run.pid).children(recursive=True)
-    except psutil.NoSuchProcess:
-        return []
-
-
-def _wait_for_end(runs: Sequence["subprocess.Popen[Any]"], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while any([_is_there(run) for run in runs]) and time.monotonic() < deadline:
-        time.sleep(0.02)
-
-
-def _is_there(run: "subprocess.Popen[Any]") -> bool:
-    """Whether any process of the group is left: a stage may outlive the DVC that started it."""
-    run.poll()
-    try:
-        os.killpg(run.pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def _pass_on(run: "subprocess.Popen[str]") -> None:
-    """Print a lane's lines whole, so that those of several lanes do not mix."""
-    assert run.stdout is not None
-    with run.stdout:  # closed when nobody reads what is printed, so that the lane ends too
-        for line in run.stdout:
-            print(line, end="", flush=True)
 
 
 def lanes_for(study: Study) -> int:
@@ -170,6 +37,8 @@ def lanes_for(study: Study) -> int:
 
 def decide_precision(study: Study) -> None:
     """Time "auto" before stages run side by side, which would disturb it; the answer is kept."""
+    if study.precision != "auto":
+        return
     import torch
 
     from graphpruning.training.fabric import make_fabric
@@ -179,47 +48,55 @@ def decide_precision(study: Study) -> None:
     make_fabric(study.precision)
 
 
-def repro(raw: Mapping[str, Any], flags: Sequence[str]) -> None:
-    """Bring every stage of a study up to date; with "--force" among `flags`, run every stage."""
-    study = parse(raw)
-    if not study.methods:  # it ends after the correlation; DVC would want the other folders
-        _call([*DVC, "repro", *flags, "correlation"])
-        for part in PAPER:
-            _call([sys.executable, "-m", f"paper.{part}", f"results/{study.study}"])
-        return
+def run_here(study: Study, force: bool) -> None:
+    """Bring every stage up to date on this machine; with `force`, run every stage."""
+    flags = ["--force"] if force else []
     lanes = lanes_for(study)
     if lanes == 1:
-        _call([*DVC, "repro", *flags])
+        call([*DVC, "repro", *flags])
         return
-    if not flags and subprocess.run([*DVC, "status", "--quiet"]).returncode == 0:
+    steps = steps_to_run(force)
+    if not steps:
         print("Data and pipelines are up to date.")
         return
     decide_precision(study)
-    for chains in rounds(raw):
-        run_lanes(share_out(chains, lanes), flags)
-    _call([*DVC, "repro", *(("--single-item", *flags, *PAPER) if flags else ())])
+    run_steps(steps, lanes, flags)
 
 
-def _call(command: Sequence[str]) -> None:
-    with _ended_together() as runs:
-        runs.append(subprocess.Popen(command, process_group=0))
-        if code := runs[0].wait():
-            raise SystemExit(code if code > 0 else 128 - code)
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; `{self.prog} --help` lists what there is")
 
 
-def main(arguments: list[str]) -> int:
-    """Run `make repro` (no arguments) or `make rerun` (--force)."""
-    if set(arguments) - {"--force"}:
-        print("usage: python -m experiments.repro [--force]", file=sys.stderr)
-        return 2
+def arguments_of(words: list[str]) -> argparse.Namespace:
+    """Read the command line; `UserError` for what is none of it."""
+    parser = _Parser(prog="python -m experiments.repro", allow_abbrev=False)
+    parser.add_argument("--force", action="store_true", help="run what is up to date, too")
+    places = ("here", "slurm")
+    parser.add_argument("--launch", default="here", metavar="|".join(places), help="where to run")
+    chosen = parser.parse_args(words)
+    if chosen.launch not in places:
+        near = nearest(chosen.launch, places)
+        raise UserError(f"--launch {chosen.launch}: did you mean {near!r}?")
+    return chosen
+
+
+def main(words: list[str]) -> int:
+    """Run `make repro` (no arguments), `make rerun` (--force), or either with LAUNCH=slurm."""
     end_on_signals()
     try:
-        raw = load()
-        with only_runner():
-            repro(raw, arguments)
+        chosen = arguments_of(words)
+        study = read()
+        queued = slurm.queued_here()
+        with only_runner(clear=not queued):
+            if chosen.launch == "slurm":
+                slurm.run(study.resources, chosen.force, queued)
+            else:
+                slurm.require_none(queued)
+                run_here(study, chosen.force)
     except UserError as refusal:
         return refuse(refusal)
-    print(f"The report: {Path('results', raw['study'], 'report.html')}")
+    print(f"The report: {Path('results', study.study, 'report.html')}")
     return 0
 
 

@@ -7,12 +7,10 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from experiments.common.inputs import (
-    fresh,
-    network,
-    preprocessing,
+    full_network,
     split,
-    splits_hash,
     test_images,
+    training_checkpoint,
     training_images,
     write_csv,
 )
@@ -20,7 +18,7 @@ from experiments.common.stage import Context, Stage
 from experiments.common.study import recipe
 from graphpruning.common.files import write_json
 from graphpruning.network.cost import macs, params
-from graphpruning.training.checkpoint import Checkpoint, save_weights
+from graphpruning.training.checkpoint import save_weights
 from graphpruning.training.fabric import make_fabric, precision
 from graphpruning.training.images import Batch, Images, prepared
 from graphpruning.training.loop import evaluate, fit
@@ -35,10 +33,12 @@ def train_base(context: Context) -> None:
     """Write the base's weights, its curve, its graph and its accuracies."""
     name = context.items["model"]
     images = training_images(context)
-    model, graph = fresh(network(context, images), images, context.study.base.seed)
+    full = full_network(context, images)
+    model, graph = full.fresh(context.seed), full.graph
     fabric = make_fabric(context.study.precision)
     context.precision = precision(fabric)
-    search = prepared(images.select(split(context, "search")), preprocessing(context), BATCH)
+    preprocessing = context.study.data.preprocessing
+    search = prepared(images.select(split(context, "search")), preprocessing, BATCH)
     weights = context.study.networks[name].weights
     if weights is None:
         origin: dict[str, Any] = {}
@@ -46,10 +46,10 @@ def train_base(context: Context) -> None:
     else:
         origin = {"weights": load_pretrained(model, name, weights)}
         records = []
-    test = prepared(test_images(context), preprocessing(context), BATCH)
+    test = prepared(test_images(context), preprocessing, BATCH)
     accuracy = evaluate(fabric, model, test)
-    folder = context.results / "base" / name
-    save_weights(context.weights / name / "base.safetensors", model.state_dict())
+    folder = context.folder("base")
+    save_weights(context.weights_of("base"), model.state_dict())
     write_csv(folder / "curve.csv", records, columns=COLUMNS)
     graph_data = {"model": name, **graph.describe(), "params": params(graph, graph.full_widths)}
     write_json(folder / "graph.json", graph_data)
@@ -72,12 +72,9 @@ def _trained(
     context: Context, fabric: Fabric, model: nn.Module, images: Images, search: Sequence[Batch]
 ) -> list[dict[str, float]]:
     """Train `model` by the study's recipe, looking at the search split after every epoch."""
-    base = context.study.base
     settings = recipe(context.study, "base", context.items["model"])
     train = images.select(split(context, "train"))
-    checkpoint = Checkpoint(
-        context.checkpoints / "training.pt", context.fingerprint(splits=splits_hash(context))
-    )
+    checkpoint = training_checkpoint(context)
 
     def each_epoch(epoch: int) -> dict[str, float]:
         accuracy = evaluate(fabric, model, search).top1
@@ -88,9 +85,9 @@ def _trained(
         fabric,
         model,
         train,
-        preprocessing(context),
+        context.study.data.preprocessing,
         settings,
-        base.seed,
+        context.seed,
         name=context.name,
         on_epoch=each_epoch,
         checkpoint=checkpoint,
@@ -101,7 +98,10 @@ def _trained(
 
 
 STAGE = Stage(
-    train_base, sections=("networks", "data", "precision", "threads", "base"), items=("model",)
+    train_base,
+    folder="base",
+    sections=("networks", "data", "precision", "threads", "base"),
+    items=("model", "seed"),
 )
 
 if __name__ == "__main__":

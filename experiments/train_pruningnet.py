@@ -2,25 +2,23 @@
 
 from functools import partial
 
-from experiments.common.candidates import search_split
+from experiments.common.candidates import evidence
 from experiments.common.inputs import (
-    fresh,
-    network,
-    preprocessing,
+    full_network,
     search_space,
-    seeded,
     split,
-    splits_hash,
+    training_checkpoint,
     training_images,
     write_csv,
 )
 from experiments.common.stage import Context, Stage
 from experiments.common.study import recipe
 from graphpruning.common.files import write_json
+from graphpruning.judging import Judge
+from graphpruning.network.zoo import seeded
 from graphpruning.pruningnet.cropped_sgd import CroppedSGD
 from graphpruning.pruningnet.pruningnet import PruningNet, RandomWidthStep
-from graphpruning.search.evaluator import Evaluator
-from graphpruning.training.checkpoint import Checkpoint, save_weights
+from graphpruning.training.checkpoint import save_weights
 from graphpruning.training.fabric import make_fabric, precision
 from graphpruning.training.loop import fit
 
@@ -30,16 +28,15 @@ SHARES = {"full": 1.0, "half": 0.5, "quarter": 0.25}
 def train_pruningnet(context: Context) -> None:
     """Write the PruningNet's weights, its curve, and its accuracy at three uniform widths."""
     model, conditioning = context.items["model"], context.items["conditioning"]
-    settings, seed = recipe(context.study, "pruningnet", model), context.study.pruningnet.seed
+    settings = recipe(context.study, "pruningnet", model)
     images = training_images(context)
-    _, graph = fresh(network(context, images), images, seed)
+    graph = full_network(context, images).graph
     space = search_space(context, graph)
-    with seeded(seed):
+    with seeded(context.seed):
         net = PruningNet(graph, conditioning)
     fabric = make_fabric(context.study.precision)
     context.precision = precision(fabric)
-    calibration, search = search_split(context, images, fabric.device)
-    evaluator = Evaluator(graph, net.weights, calibration, search, fabric.autocast)
+    evaluator = Judge.by_pruningnet(net, evidence(context, images, fabric)).evaluator
     at = {
         name: {group: space.nearest(group, share) for group in space.groups}
         for name, share in SHARES.items()
@@ -51,16 +48,14 @@ def train_pruningnet(context: Context) -> None:
         return accuracies
 
     train = images.select(split(context, "train"))
-    checkpoint = Checkpoint(
-        context.checkpoints / "training.pt", context.fingerprint(splits=splits_hash(context))
-    )
+    checkpoint = training_checkpoint(context)
     records = fit(
         fabric,
         net,
         train,
-        preprocessing(context),
+        context.study.data.preprocessing,
         settings,
-        seed,
+        context.seed,
         name=context.name,
         step=RandomWidthStep(space, settings.label_smoothing),
         optimizer=partial(CroppedSGD, net),
@@ -69,10 +64,8 @@ def train_pruningnet(context: Context) -> None:
     )
     context.resumed = checkpoint.resumed
     context.images_seen = settings.steps(len(train)) * settings.batch_size
-    save_weights(
-        context.weights / model / f"pruningnet-{conditioning}.safetensors", net.state_dict()
-    )
-    folder = context.results / "pruningnet" / model / conditioning
+    save_weights(context.weights_of(conditioning), net.state_dict())
+    folder = context.folder("pruningnet")
     write_csv(folder / "curve.csv", records)
     last = records[-1]
     write_json(
@@ -89,8 +82,9 @@ def train_pruningnet(context: Context) -> None:
 
 STAGE = Stage(
     train_pruningnet,
+    folder="pruningnet",
     sections=("networks", "data", "space", "precision", "threads", "pruningnet"),
-    items=("model", "conditioning"),
+    items=("model", "conditioning", "seed"),
 )
 
 if __name__ == "__main__":

@@ -30,7 +30,9 @@ import torch
 import yaml
 from torch import nn
 
-from experiments.common.study import load
+from experiments import pretrained
+from experiments.common.study import read as read_study
+from experiments.common.study_file import read_study_file
 from graphpruning import load_architecture, narrow, trace
 from graphpruning.architecture import save_architecture
 from graphpruning.common.errors import UserError
@@ -40,7 +42,7 @@ from graphpruning.training.checkpoint import Checkpoint
 from graphpruning.training.listing import list_images, read_manifest, write_manifest
 from graphpruning.training.pretrained import load_pretrained
 from paper.compare import with_given
-from paper.results import Results, read
+from paper.reader.results import Results, read
 from tests import miniature
 
 ROOT = Path(__file__).parents[1]
@@ -189,7 +191,14 @@ def targets(folder: Path) -> dict[str, list[Target]]:
 def _studies(folder: Path) -> list[Target]:
     shutil.copytree(ROOT / "studies", folder)
     change = restructured(yaml.safe_load, of_yaml)
-    return [Target(path, change, lambda p=path: load(p)) for path in sorted(folder.iterdir())]
+    studies = [Target(path, change, lambda p=path: read_study(p)) for path in folder.iterdir()]
+    ready = folder.with_name("pretrained.yaml")
+    shutil.copy(ROOT / "pretrained/params.yaml", ready)
+
+    def read_ready() -> object:
+        return pretrained.parse(read_study_file(ready), str(ready))
+
+    return [*sorted(studies, key=lambda target: target.path), Target(ready, change, read_ready)]
 
 
 def _architecture(folder: Path) -> list[Target]:
@@ -224,7 +233,7 @@ def _results(folder: Path) -> list[Target]:
     return [
         Target(path, changes[path.suffix], lambda: read(folder / "desk"))
         for path in sorted((folder / "desk").rglob("*"))
-        if path.suffix in changes and "architectures" not in path.parts
+        if path.suffix in changes and path.name != "architecture.json"
     ]
 
 

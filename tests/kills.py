@@ -26,6 +26,7 @@ from tests.experiments.test_pipeline import ENVIRONMENT, RESULTS, copy_repositor
 REPRO = (sys.executable, "-m", "experiments.repro")
 OF_THE_RUN = ("run.json", "cout.txt", "report.html", "config.json")
 """Files with times, or with what was printed."""
+MADE = ("results/smoke", "models", "data/fetched", "data/manifests", "checkpoints", "dvc.lock")
 LONGEST = 12.0  # seconds before a kill
 STUCK = 600.0  # seconds after which a start counts as stuck
 
@@ -82,7 +83,7 @@ def run_killed(folder: Path, times: int, draw: random.Random) -> int:
         expected = expected or found
         if killed >= times:
             return faults
-        for name in ("results/smoke", "models", "data/manifests", "checkpoints", "dvc.lock"):
+        for name in MADE:
             path = folder / name  # everything anew: DVC's own cache must not answer
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         shutil.rmtree(folder / ".dvc/cache", ignore_errors=True)

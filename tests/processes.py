@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-SECONDS = 600
-"""What a program may take at most. The smoke study needs the longest: a fifth of this, alone."""
+SECONDS = 1200
+"""What a program may take at most. The smoke study needs the longest: where other work takes most of
+the machine, more than half of this."""
 PATIENCE = 20
 _SET_DEATH_SIGNAL = 1  # of Linux's prctl
 

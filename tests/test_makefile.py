@@ -71,7 +71,7 @@ def test_an_installed_environment_is_kept_until_its_pins_change(project: Path) -
 
 def test_tables_take_the_named_study_or_that_of_the_parameters(project: Path) -> None:
     ready_environment(
-        project, 'if [ "$2" = experiments.common.study ]; then echo desk; else echo "$@"; fi'
+        project, 'if [ "$2" = experiments.common.study_file ]; then echo desk; else echo "$@"; fi'
     )
     for arguments, study in (["tables"], "desk"), (["tables", "STUDY=cifar10"], "cifar10"):
         expected = [f"-m paper.{part} results/{study}" for part in ("tables", "figures", "report")]
@@ -109,7 +109,7 @@ def test_tests_run_in_two_processes_of_one_thread(project: Path) -> None:
 @pytest.mark.parametrize(
     ("failing", "started"),
     [
-        ("experiments.common.study", []),
+        ("experiments.common.study_file", []),
         ("paper.tables", ["paper.tables"]),
         ("paper.report", ["paper.tables", "paper.figures", "paper.report"]),
     ],
@@ -121,19 +121,53 @@ def test_tables_stop_at_the_first_failure(project: Path, failing: str, started: 
     assert made.stdout.splitlines() == started
 
 
-@pytest.mark.parametrize("failing", ["fetch_data", "repro"])
-def test_repro_fails_with_the_data_or_a_stage(project: Path, failing: str) -> None:
-    says = 'case "$3" in data.name) echo fashion_mnist;; *) echo "$2";; esac'
-    ready_environment(project, f'{says}; [ "$2" != experiments.{failing} ]')
+def test_repro_is_one_command_and_fails_with_a_stage(project: Path) -> None:
+    """The images are a stage of the pipeline: nothing is fetched before it."""
+    ready_environment(project, 'echo "$@"; exit 2')
     made = make(project, "repro")
     assert made.returncode == 2
-    assert ("experiments.repro" in made.stdout) == (failing == "repro")
+    assert made.stdout == "-m experiments.repro\n"
+
+
+PRETRAINED = [
+    "python -m experiments.pretrained",
+    "dvc commit --force pretrained/dvc.yaml:pretrained",
+    *(f"python -m paper.{part} results/pretrained" for part in ("tables", "figures", "report")),
+]
+
+
+@pytest.mark.parametrize("steps", range(1, len(PRETRAINED) + 1))
+def test_pretrained_runs_its_stage_tells_dvc_and_stops_at_a_failure(
+    project: Path, steps: int
+) -> None:
+    program, _, rest = PRETRAINED[steps - 1].partition(" ")
+    for name in ("python", "dvc"):
+        script = f'echo {name} "$@"; [ {name} != {program} ] || [ "$*" != "{rest}" ]'
+        executable(project / f".venv/bin/{name}", script)
+    (project / ".venv/.ready").touch()
+    made = make(project, "pretrained")
+    assert made.returncode == 2
+    assert made.stdout.splitlines() == PRETRAINED[:steps]
+
+
+def test_a_study_is_chosen_among_those_there_are(project: Path) -> None:
+    (project / "studies").mkdir()
+    for name in ("small", "large"):
+        (project / f"studies/{name}.yaml").write_text(f"study: {name}\n")
+    assert make(project, "study", "STUDY=small").returncode == 0
+    assert (project / "params.yaml").read_text() == "study: small\n"
+    refused = make(project, "study", "STUDY=pretrained")
+    assert refused.returncode == 2
+    assert "there is no studies/pretrained.yaml; there are: large small" in refused.stderr
+    assert (project / "params.yaml").read_text() == "study: small\n"
 
 
 def test_rerun_forces_and_repro_does_not(project: Path) -> None:
-    ready_environment(project, '[ "$2" = experiments.repro ] && echo "$@"; true')
+    ready_environment(project, 'echo "$@"')
     assert make(project, "repro").stdout == "-m experiments.repro\n"
     assert make(project, "rerun").stdout == "-m experiments.repro --force\n"
+    on_slurm = make(project, "rerun", "LAUNCH=slurm").stdout
+    assert on_slurm == "-m experiments.repro --force --launch slurm\n"
 
 
 def test_bench_measures_loading_where_it_is_given_images(project: Path) -> None:

@@ -1,41 +1,53 @@
-"""What judges a candidate: PruningNets and the images that decide."""
+"""What judges the study's candidates: the weights of earlier stages, and the images that decide."""
 
-from collections.abc import Sequence
+from lightning_fabric import Fabric
 
-import torch
-
-from experiments.common.inputs import fresh, network, preprocessing, split
+from experiments.common.inputs import FullNetwork, base_network, split
 from experiments.common.stage import Context
-from graphpruning.network.graph import ChannelGraph
+from graphpruning.judging import Evidence, Judge
 from graphpruning.pruningnet.pruningnet import PruningNet
 from graphpruning.training.checkpoint import load_weights
-from graphpruning.training.images import Batch, Images, prepared
-
-BATCH = 250
-"""Images of an evaluation batch: of small images, what the processor's cache can hold."""
+from graphpruning.training.images import Images
 
 
-def pruningnet(
-    context: Context, images: Images, conditioning: str
-) -> tuple[PruningNet, ChannelGraph]:
-    """A trained PruningNet and the graph of the network it generates weights for."""
-    _, graph = fresh(network(context, images), images, 0)
-    net = PruningNet(graph, conditioning)
-    folder = context.weights / context.items["model"]
-    load_weights(folder / f"pruningnet-{conditioning}.safetensors", net)
-    return net.eval(), graph
+def pruningnet(context: Context, full: FullNetwork, conditioning: str) -> PruningNet:
+    """The replicate's trained PruningNet."""
+    net = PruningNet(full.graph, conditioning)
+    load_weights(context.weights_of(conditioning), net)
+    return net.eval()
 
 
-def search_split(
-    context: Context, images: Images, device: torch.device
-) -> tuple[Sequence[Batch], Sequence[Batch]]:
-    """Images for recalibration, and the search split that candidates are judged on.
+def evidence(context: Context, images: Images, fabric: Fabric, top: int = 1) -> Evidence:
+    """Images for recalibration, and the search split that candidates are judged on."""
+    data = context.study.data
+    calibration = split(context, "calibration")[: data.recalibration_images]
+    return Evidence.of(
+        images.select(calibration),
+        images.select(split(context, "search")),
+        data.preprocessing,
+        fabric,
+        data.seed,
+        top,
+    )
 
-    Those for recalibration are augmented, once, as those were on which the weights were trained.
-    """
-    data, how = context.study.data, preprocessing(context)
-    chosen = images.select(split(context, "calibration")[: data.recalibration_images])
-    generator = torch.Generator().manual_seed(data.seed)
-    parts = (chosen.augmented(how, generator), images.select(split(context, "search")))
-    calibration, search = (prepared(part.to(device), how, BATCH) for part in parts)
-    return calibration, search
+
+def judge_by_base(
+    context: Context,
+    full: FullNetwork,
+    images: Images,
+    evidence: Evidence,
+    keep_statistics: bool = False,
+) -> Judge:
+    """Judge with weights cut out of the replicate's base and fitted again."""
+    calibration = images.select(split(context, "calibration"))
+    data = context.study.data
+    return Judge.by_base(
+        base_network(context, full),
+        full.graph,
+        calibration,
+        data.preprocessing,
+        context.study.reconstruction,
+        data.seed,
+        evidence,
+        keep_statistics,
+    )

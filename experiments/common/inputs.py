@@ -2,9 +2,8 @@
 
 import csv
 import hashlib
-import os
-import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -13,17 +12,18 @@ import torch
 from torch import Tensor, nn
 
 from experiments.common.stage import Context
+from experiments.common.study_file import root_folder
+from graphpruning.builder import Builder
 from graphpruning.common.errors import UserError
 from graphpruning.common.files import read_text, write_text
 from graphpruning.network.graph import ChannelGraph
 from graphpruning.network.trace import trace
 from graphpruning.network.widths import SearchSpace
 from graphpruning.network.zoo import build, seeded
-from graphpruning.training.checkpoint import load_weights
+from graphpruning.training.checkpoint import Checkpoint, load_weights
 from graphpruning.training.datasets import FOLDERS, load
 from graphpruning.training.images import Images
 from graphpruning.training.listing import read_manifest
-from graphpruning.training.preprocessing import Preprocessing
 
 SPLITS = ("train", "search", "calibration")
 MAKER = "the stage prepare"
@@ -35,18 +35,7 @@ MANIFESTS = Path("data/manifests")
 
 def data_root(context: Context) -> Path:
     """Where the study's images are, with environment variables (`$IMAGENET_DIR`) filled in."""
-    root = context.study.data.root
-
-    def value(found: re.Match[str]) -> str:
-        name = found[1] or found[2]
-        if not os.environ.get(name):
-            raise UserError(
-                f"data: root: {root} needs the environment variable {name}: "
-                f"`export {name}=FOLDER` says where the images are"
-            )
-        return os.environ[name]
-
-    return Path(re.sub(r"\$(?:(\w+)|\{(\w+)\})", value, root)).expanduser()
+    return root_folder(context.study.data.root)
 
 
 def manifest(context: Context) -> Path:
@@ -71,7 +60,7 @@ def _images(context: Context, part: str) -> Images:
     from graphpruning.training.folder import open_images  # torchvision takes long to import
 
     listing = read_manifest(manifest(context), root, part)
-    return open_images(listing, part == "train", preprocessing(context), data.workers)
+    return open_images(listing, part == "train", context.study.data.preprocessing, data.workers)
 
 
 def split(context: Context, name: str) -> Tensor:
@@ -100,53 +89,51 @@ def splits_hash(context: Context) -> str:
     return hashlib.sha256("".join(texts).encode()).hexdigest()
 
 
-def preprocessing(context: Context) -> Preprocessing:
-    """Normalisation and augmentation of the study."""
-    data = context.study.data
-    return Preprocessing(
-        mean=data.mean,
-        std=data.std,
-        pad=data.pad,
-        flip=data.flip,
-        size=data.size,
-        resize=data.resize,
-        smallest_area=data.smallest_area,
-    )
+@dataclass(frozen=True)
+class FullNetwork:
+    """The study's unpruned network: what builds it, and its graph, traced once a stage."""
+
+    make: Builder
+    graph: ChannelGraph
+
+    def fresh(self, seed: int) -> nn.Module:
+        """Return the network with fresh weights."""
+        with seeded(seed):
+            return self.make()
 
 
-def network(context: Context, images: Images) -> dict[str, Any]:
-    """How `zoo.build` makes the study's full network for these images."""
-    return {
-        "name": context.items["model"],
+def full_network(context: Context, images: Images) -> FullNetwork:
+    """The item's network, for these images."""
+    name = context.items["model"]
+    description = {
+        "name": name,
         "num_classes": len(images.classes),
         "in_channels": images.shape[0],
-        **context.study.networks[context.items["model"]].options,
+        **context.study.networks[name].options,
     }
+    make = Builder(build, description)
+    with seeded(0):
+        model = make()
+    return FullNetwork(make, trace(model, images.shape))
 
 
-def fresh(description: dict[str, Any], images: Images, seed: int) -> tuple[nn.Module, ChannelGraph]:
-    """A full network with fresh weights, and its graph."""
-    with seeded(seed):
-        model = build(**description)
-    return model, trace(model, images.shape)
-
-
-def base_model(context: Context, images: Images) -> tuple[nn.Module, ChannelGraph]:
-    """The trained base, in evaluation mode, and its graph."""
-    model, graph = fresh(network(context, images), images, 0)
-    load_weights(context.weights / context.items["model"] / "base.safetensors", model)
-    return model.eval(), graph
+def base_network(context: Context, full: FullNetwork) -> nn.Module:
+    """The trained base, in evaluation mode."""
+    model = full.make()
+    load_weights(context.weights_of("base"), model)
+    return model.eval()
 
 
 def search_space(context: Context, graph: ChannelGraph) -> SearchSpace:
     """The study's levels for each group."""
-    space = context.study.space
-    return SearchSpace(
-        graph,
-        divisor=space.divisor,
-        smallest=space.smallest,
-        ratios=space.ratios,
-        filled=space.filled,
+    return SearchSpace(graph, context.study.space)
+
+
+def training_checkpoint(context: Context, name: str = "training", **more: Any) -> Checkpoint:
+    """What a killed training of this stage goes on from; `more` is what else it must agree with."""
+    return Checkpoint(
+        context.checkpoints / f"{name}.pt",
+        context.fingerprint(splits=splits_hash(context), **more),
     )
 
 

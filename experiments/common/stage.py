@@ -22,16 +22,20 @@ from dataclasses import asdict, dataclass, field, is_dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from experiments.common.study import PARAMS, Study, load, nearest, parse
+from experiments.common.lazy import absent
+from experiments.common.processes import spread_out
+from experiments.common.study import Study, budget_name, parse
+from experiments.common.study_file import PARAMS, read_study_file
 from graphpruning.common.distributed import barrier, world
 from graphpruning.common.errors import UserError
 from graphpruning.common.files import alone, read_text, unwritable, write_json, write_text
 from graphpruning.common.machine import end_on_signals, is_writer, launched, processor, refuse
+from graphpruning.common.names import nearest
 from graphpruning.common.watch import watch
 
-with warnings.catch_warnings():
+with warnings.catch_warnings(), absent("pandas"):  # Sacred would import it
     warnings.filterwarnings("ignore", "pkg_resources is deprecated", UserWarning)
     from sacred import SETTINGS, Experiment
     from sacred.observers import FileStorageObserver
@@ -51,10 +55,11 @@ class Context:
     """What a stage may read and where it writes.
 
     `study` holds the declared sections only: touching another one is an error, so that what DVC
-    watches is what the stage uses. `items` are the stage's own keys (model, method, ...).
+    watches is what the stage uses. `items` are the stage's own keys (model, method, ..., seed);
+    `kind` is the stage's name in dvc.yaml.
     """
 
-    stage: str
+    kind: str
     sections: tuple[str, ...]
     study: Study
     items: dict[str, str]
@@ -67,7 +72,12 @@ class Context:
     @property
     def name(self) -> str:
         """The stage's name as DVC writes it, for example search_graph@desk-resnet20-..."""
-        return f"{self.stage}@{'-'.join([self.study.study, *self.items.values()])}"
+        return f"{self.kind}@{'-'.join([self.study.study, *self.items.values()])}"
+
+    @property
+    def seed(self) -> int:
+        """The replicate's seed, from which everything random in the stage is drawn."""
+        return int(self.items["seed"])
 
     @property
     def results(self) -> Path:
@@ -82,12 +92,20 @@ class Context:
     @property
     def checkpoints(self) -> Path:
         """Where this stage keeps what lets it resume; removed when it ends well."""
-        return (
-            Path("checkpoints")
-            / self.study.study
-            / self.name.partition("@")[0]
-            / "-".join(self.items.values())
-        )
+        return Path("checkpoints", self.study.study, self.kind, "-".join(self.items.values()))
+
+    def folder(self, name: str) -> Path:
+        """results/STUDY/NAME/ITEM/...: where the stage's small files go."""
+        return self.results.joinpath(name, *self.items.values())
+
+    def weights_file(self, name: str) -> Path:
+        """models/STUDY/NAME/ITEM/....safetensors: weights of the stage's own network."""
+        *folders, last = self.items.values()
+        return self.weights.joinpath(name, *folders, f"{last}.safetensors")
+
+    def weights_of(self, source: str) -> Path:
+        """The base's weights ("base"), or those of the PruningNet of a conditioning."""
+        return self.weights / self.items["model"] / self.items["seed"] / f"{source}.safetensors"
 
     def fingerprint(self, **more: Any) -> dict[str, Any]:
         """What must be equal for a checkpoint to be continued."""
@@ -109,33 +127,42 @@ class Context:
             self.run.log_scalar(name, value, step)
 
 
-class _Undeclared:
-    """Stands for a section of the study that a stage did not declare."""
+class _Declared:
+    """A study of which only some sections may be looked at."""
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    def __init__(self, study: Study, sections: Sequence[str]) -> None:
+        self._study = study
+        self._sections = ("study", *sections)
 
-    def __getattr__(self, attribute: str) -> Any:
-        raise AssertionError(f"section {self._name!r} is used but not declared by this stage")
+    def __getattr__(self, section: str) -> Any:
+        if section not in self._sections:
+            raise AssertionError(f"section {section!r} is used but not declared by this stage")
+        return getattr(self._study, section)
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage's face: its function, the study's sections that it reads, and its own keys."""
+    """A stage's face: its function, the folder of its small files below results/STUDY, the study's
+    sections that it reads, and its own keys.
+
+    `kind` gives the stage's name in dvc.yaml from its items, where it is not the module's.
+    `study_file` is read by `parse`.
+    """
 
     work: Callable[[Context], None]
+    folder: str
     sections: tuple[str, ...]
     items: tuple[str, ...] = ()
+    kind: Callable[[dict[str, str]], str] | None = None
+    study_file: Path = PARAMS
+    parse: Callable[[Any, str], Any] = parse
 
     @property
     def module(self) -> str:
         return self.work.__module__ if self.work.__module__ != "__main__" else _main_module()
 
-    def main(self, name: Callable[[dict[str, str]], str] | None = None) -> None:
-        """Run from the command line; a refusal is one line on stderr and exit code 2.
-
-        `name` gives DVC's name of the stage from its items, where it is not the module's.
-        """
+    def main(self) -> None:
+        """Run from the command line; a refusal is one line on stderr and exit code 2."""
         gc.enable()  # see the package
         gc.freeze()
         end_on_signals()
@@ -143,14 +170,17 @@ class Stage:
         if not is_writer():  # the others would say the same
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         try:
-            raw = load()
+            spread_out(self.module)
+            raw = read_study_file(self.study_file)
+            study = self.parse(raw, str(self.study_file))
             check_words(sys.argv[1:], self.items)
         except UserError as refusal:
             sys.exit(refuse(refusal))
         experiment = Experiment(self.module, save_git_info=False)
         experiment.logger = _quiet_logger()
-        experiment.add_config({name: raw[name] for name in ("study", *self.sections)})
-        experiment.add_config({"seed": 0, **dict.fromkeys(self.items)})
+        sections = {name: raw[name] for name in ("study", *self.sections) if name in raw}
+        experiment.add_config(sections)
+        experiment.add_config({**dict.fromkeys(self.items), "seed": 0})  # Sacred wants one
         observer = _Records(RUNS, copy_sources=False)
         arguments = list(sys.argv)
         if is_writer():
@@ -162,7 +192,10 @@ class Stage:
         @experiment.main
         def run(_run: Any, _config: dict[str, Any]) -> None:
             try:
-                context = self._context(raw, _config, name)
+                items = self._items(_config, study)
+                changed = {key: _config[key] for key in sections if _config[key] != raw[key]}
+                chosen = self.parse({**raw, **changed}, str(self.study_file)) if changed else study
+                context = self._context(chosen, items)
                 context.run = _run
                 done.append(context)
                 self._work(context)
@@ -172,42 +205,38 @@ class Stage:
         try:
             experiment.run_commandline(arguments)
             if done and observer.dir is not None:
-                keep_record(Path(observer.dir), done[0].results / "records" / done[0].name)
+                record = done[0].results / "records" / done[0].name
+                keep_record(Path(observer.dir), record, "seed" in self.items)
         except (UserError, OSError) as refusal:
             sys.exit(refuse(refusal))
 
-    def _context(
-        self,
-        raw: dict[str, Any],
-        config: dict[str, Any],
-        name: Callable[[dict[str, str]], str] | None,
-    ) -> Context:
-        changed = {key: value for key, value in config.items() if key not in (*self.items, "seed")}
-        study = parse({**raw, **changed})
+    def _items(self, config: dict[str, Any], study: Study) -> dict[str, str]:
+        said = [word.partition("=")[0] for word in sys.argv]
+        if missing := [item for item in self.items if item not in said]:
+            raise UserError(f"{self.module}: say `with {missing[0]}=...`")
+        items = {item: str(config[item]) for item in self.items}
+        check_items(items, study)
+        return items
+
+    def _context(self, study: Study, items: dict[str, str]) -> Context:
         if "threads" in self.sections and study.threads is not None:
             import torch  # every stage that computes has it already
 
             torch.set_num_threads(study.threads)
-        for section in set(Study.__dataclass_fields__) - {*self.sections, "study"}:
-            object.__setattr__(study, section, _Undeclared(section))
-        if missing := [item for item in self.items if config[item] is None]:
-            raise UserError(f"{self.module}: say `with {missing[0]}=...`")
-        items = {item: str(config[item]) for item in self.items}
-        check_items(items, raw)
-        stage = name(items) if name else self.module.rpartition(".")[2]
-        return Context(stage, self.sections, study, items)
+        kind = self.kind(items) if self.kind else self.module.rpartition(".")[2]
+        declared = cast(Study, _Declared(study, self.sections))
+        return Context(kind, self.sections, declared, items)
+
+    def _command(self, items: dict[str, str]) -> str:
+        words = " ".join(f"{key}={value}" for key, value in items.items())
+        return f"python -m {self.module}" + (f" with {words}" if words else "")
 
     def _work(self, context: Context) -> None:
         if not launched():  # torchrun tells by itself how its processes ended
             watch(context.name)
         lock = Path("checkpoints", context.study.study, "locks", context.name)
         with alone(lock, f"the stage {context.name}") if is_writer() else nullcontext():
-            started = datetime.now(UTC)
-            clock = time.perf_counter()
-            self.work(context)
-            seconds = time.perf_counter() - clock
-            sidecar = _sidecar(context, self.module, started, seconds)
-            write_json(_sidecar_path(context, self.module), sidecar)
+            timed(self.work, context, self._command(context.items), self.folder)
             barrier()  # nobody needs a checkpoint any more
             if is_writer():
                 shutil.rmtree(context.checkpoints, ignore_errors=True)
@@ -224,6 +253,16 @@ class _Records(FileStorageObserver):
             raise SystemExit(refuse(unwritable(error, error.filename or RUNS))) from None
 
 
+def timed(work: Callable[[Context], None], context: Context, command: str, folder: str) -> None:
+    """Do the work of a stage, and write what it took, and the command, beside its small files."""
+    started = datetime.now(UTC)
+    clock = time.perf_counter()
+    work(context)
+    seconds = time.perf_counter() - clock
+    sidecar = _sidecar(context, command, started, seconds)
+    write_json(context.folder(folder) / "run.json", sidecar)
+
+
 def check_words(words: Sequence[str], items: Sequence[str]) -> None:
     """Refuse what follows `with` on the command line and sets nothing; Sacred takes it for the
     name of a configuration.
@@ -232,62 +271,35 @@ def check_words(words: Sequence[str], items: Sequence[str]) -> None:
     before_flags = itertools.takewhile(lambda word: not word.startswith("-"), updates)
     for word in before_flags:
         key, is_set, _ = word.partition("=")
-        if key == "seed":
-            raise UserError("with seed=...: a stage's seed stands in its section of the study")
+        if key == "seed" and "seed" not in items:
+            raise UserError(f"with {word}: this stage draws nothing from a seed of its own")
         if not is_set and not Path(word).is_file():
-            hint = nearest(word, items) if items else "this stage takes no key of its own"
-            raise UserError(f"with {word}: say KEY=VALUE; {hint}")
+            known = f"did you mean {nearest(word, items)!r}?" if items else "this stage has no keys"
+            raise UserError(f"with {word}: say KEY=VALUE; {known}")
 
 
-def check_items(items: dict[str, str], raw: dict[str, Any]) -> None:
-    """Refuse a model, method or conditioning that the study `raw` does not list."""
-    lists = {
-        "model": ("models",),
-        "method": ("methods",),
-        "conditioning": ("pruningnet", "conditionings"),
-        "conditionings": ("analysis", "conditionings"),
-    }
-    for item in items.keys() & lists.keys():
-        known: Any = raw
-        for key in lists[item]:
-            known = known[key]
-        if items[item] not in known:
-            hint = nearest(items[item], known) if known else "there are none"
-            raise UserError(f"{item}={items[item]} is not in {PARAMS}: {hint}")
+def check_items(items: dict[str, str], study: Study) -> None:
+    """Refuse a model, method, budget, seed or conditioning that the study does not list."""
+    for item, value in items.items():
+        listed = {
+            "model": lambda: study.models,
+            "method": lambda: study.methods,
+            "budget": lambda: tuple(map(budget_name, study.budgets)),
+            "seed": lambda: tuple(map(str, study.seeds)),
+            "conditioning": lambda: study.pruningnet.conditionings,
+        }[item]()
+        if value not in listed:
+            raise UserError(
+                f"{item}={value} is not in {PARAMS}: did you mean {nearest(value, listed)!r}?"
+            )
 
 
-def output(context: Context, module: str) -> Path:
-    """The folder under results/ that a stage's small files go to.
-
-    The item `conditionings` is only in the stage's name: it lets DVC leave the stage out.
-    """
-    folder = FOLDERS[module.rpartition(".")[2]]
-    parts = [value for item, value in context.items.items() if item != "conditionings"]
-    return context.results.joinpath(folder, *parts)
-
-
-FOLDERS = {
-    "prepare": "splits",
-    "train_base": "base",
-    "correlation": "correlation",
-    "train_pruningnet": "pruningnet",
-    "analyse_pruningnet": "generated",
-    "search": "search",
-    "finetune": "final",
-}
-
-
-def _sidecar_path(context: Context, module: str) -> Path:
-    return output(context, module) / "run.json"
-
-
-def _sidecar(context: Context, module: str, started: datetime, seconds: float) -> dict[str, Any]:
+def _sidecar(context: Context, command: str, started: datetime, seconds: float) -> dict[str, Any]:
     """Times, machine and versions: beside the metrics, never in them."""
-    items = " ".join(f"{key}={value}" for key, value in context.items.items())
     return {
         "stage": context.name,
         "record": f"records/{context.name}",
-        "command": f"python -m {module}" + (f" with {items}" if items else ""),
+        "command": command,
         "seconds": round(seconds, 2),
         "started": started.isoformat(timespec="seconds").replace("+00:00", "Z"),
         "resumed": context.resumed,
@@ -314,7 +326,7 @@ def hardware() -> dict[str, Any]:
     }
 
 
-def keep_record(run: Path, record: Path) -> None:
+def keep_record(run: Path, record: Path, has_seed: bool) -> None:
     """Copy Sacred's record of a run to results/, without host name and absolute paths."""
     beside = record.with_name(f".{os.getpid()}.{record.name}")
     for name in ("config.json", "run.json", "metrics.json", "cout.txt"):
@@ -329,7 +341,8 @@ def keep_record(run: Path, record: Path) -> None:
             text = json.dumps(record_data, indent=1) + "\n"
         if name == "config.json":
             config = json.loads(text)
-            config.pop("seed", None)  # Sacred's own; every stage's seed is in its section
+            if not has_seed:
+                config.pop("seed", None)  # Sacred's own
             text = json.dumps(config, indent=1) + "\n"
         write_text(beside / name, text)
     shutil.rmtree(record, ignore_errors=True)

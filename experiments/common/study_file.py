@@ -1,6 +1,13 @@
-"""A study file's text as plain data: YAML, strictly, and bounded whatever the file holds."""
+"""A study file's text as plain data: YAML, strictly, and bounded whatever the file holds.
 
-from collections.abc import Hashable
+`python -m experiments.common.study_file KEY` prints one value (`study`), for the Makefile.
+"""
+
+import os
+import re
+import reprlib
+import sys
+from collections.abc import Hashable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +15,10 @@ import yaml
 
 from graphpruning.common.errors import UserError
 from graphpruning.common.files import read_text
+from graphpruning.common.machine import refuse
+from graphpruning.common.names import require_plain
+
+PARAMS = Path("params.yaml")
 
 MOST = 20_000
 """Values in a study, aliases counted wherever they stand; the largest of ours has some 300."""
@@ -61,3 +72,74 @@ def _require_small(value: Any, path: Path) -> None:
         waiting.extend(parts)
         if count > MOST:
             raise UserError(f"{path} holds more than {MOST:,} values, which no study does")
+
+
+def check_names(raw: Any, where: str) -> None:
+    """Raise `UserError` unless all that becomes part of a command or a path is a plain name."""
+    if not isinstance(raw, dict):
+        raise UserError(f"{where}: a mapping is expected, not {reprlib.repr(raw)}")
+    if raw.get("study") is None:
+        raise UserError(f"{where}: key 'study' is missing")
+    for key, name in _names(raw):
+        require_plain(name, f"{where}: {key}")
+
+
+def _names(raw: Any) -> Iterator[tuple[str, str]]:
+    """Every such name, and the key at which it stands."""
+    yield "study", _name(_at(raw, "study"))
+    for path in ("models", "budgets", "seeds", "methods", "pruningnet: conditionings"):
+        yield from ((path, _name(name)) for name in _listed(_at(raw, *path.split(": "))))
+    for section in ("networks", "searches"):
+        yield from ((section, _name(name)) for name in _listed(_at(raw, section)))
+    for source in _listed(_at(raw, "searches")):
+        names = _listed(_at(raw, "searches", source))
+        yield from ((f"searches: {source}", _name(name)) for name in names)
+
+
+def root_folder(root: str) -> Path:
+    """Where images are, with environment variables (`$IMAGENET_DIR`) and `~` filled in."""
+
+    def value(found: re.Match[str]) -> str:
+        name = found[1] or found[2]
+        if not os.environ.get(name):
+            raise UserError(
+                f"data: root: {root} needs the environment variable {name}: "
+                f"`export {name}=FOLDER` says where the images are"
+            )
+        return os.environ[name]
+
+    return Path(re.sub(r"\$(?:(\w+)|\{(\w+)\})", value, root)).expanduser()
+
+
+def _at(raw: Any, *keys: str) -> Any:
+    for key in keys:
+        raw = raw.get(key) if isinstance(raw, dict) else None
+    return raw
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | dict) else [] if value is None else [value]
+
+
+def _name(value: Any) -> str:
+    """A value as DVC writes it into a command."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def main(arguments: list[str]) -> int:
+    """Print one value of params.yaml."""
+    if len(arguments) != 1:
+        print("usage: python -m experiments.common.study_file KEY", file=sys.stderr)
+        return 2
+    try:
+        value = _at(read_study_file(PARAMS), *arguments[0].split("."))
+        if value is None:
+            raise UserError(f"{PARAMS} has no {arguments[0]!r}")
+    except UserError as refusal:
+        return refuse(refusal)
+    print(value)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 import yaml
 
+from experiments.common import study
+
 ROOT = Path(__file__).parents[2]
 STAGES: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 OWN = ("experiments", "graphpruning", "paper")
 
 
-CHECK = "python -m experiments.common.study --check"
+CHECK = "python -m experiments.check"
 
 
 def commands(stage: str) -> list[str]:
@@ -71,7 +73,10 @@ def test_a_stage_depends_on_the_modules_that_it_imports(stage: str) -> None:
     assert all(Path(d).suffix for d in data)  # such as a template
 
 
-@pytest.mark.parametrize("stage", [s for s in STAGES if module_of(s).startswith("experiments")])
+EXPERIMENTS = [s for s in STAGES if module_of(s).startswith("experiments") and s != "fetch"]
+
+
+@pytest.mark.parametrize("stage", EXPERIMENTS)
 def test_a_stage_depends_on_the_sections_that_it_declares(stage: str) -> None:
     declared = import_module(module_of(stage)).STAGE
     sections = list(declared.sections)
@@ -88,21 +93,42 @@ def test_editing_a_figure_never_retrains() -> None:
             assert not any(d.startswith("paper/") for d in STAGES[stage]["deps"])
 
 
+SEARCHES = [stage for stage in STAGES if stage.startswith("search_")]
+
+
+def test_there_is_a_search_stage_for_every_list_of_the_study() -> None:
+    assert [f"search_{source}" for source in study.SEARCHES] == SEARCHES
+    for stage in SEARCHES:
+        source = stage.removeprefix("search_")
+        assert STAGES[stage]["matrix"]["method"] == f"${{searches.{source}}}"
+        own = source == "own"
+        assert STAGES[stage]["vars"] == ([] if own else [{"source": source}])
+        weights = "item.method" if own else "source"
+        (dependency,) = [d for d in STAGES[stage]["deps"] if d.startswith("models/")]
+        assert dependency.endswith(f"/${{item.seed}}/${{{weights}}}.safetensors")
+    other = {*STAGES[SEARCHES[-1]]["deps"]} ^ {*STAGES[SEARCHES[0]]["deps"]}
+    assert all(d.startswith("models/") for d in other)  # the one list that is written twice
+
+
 def test_every_stage_has_its_own_outputs_below_the_study() -> None:
     outputs = [
         output if isinstance(output, str) else next(iter(output))
-        for stage in STAGES.values()
-        for output in stage["outs"]
+        for name, stage in STAGES.items()
+        if name not in SEARCHES[1:]  # they share one pattern, with other methods
+        for output in (*stage["outs"], *stage.get("plots", []), *stage.get("metrics", []))
     ]
-    searches = [o for o in outputs if "/search" in o]  # five stages share one pattern
-    assert len(set(outputs)) == len(outputs) - len(searches) * 4 // 5
-    below = ("results/${item.study}/", "models/${item.study}/", "data/manifests/${item.study}.")
-    assert all(output.startswith(below) for output in outputs)
+    assert len(set(outputs)) == len(outputs)
+    below = ("results/", "models/")
+    assert all(
+        output.startswith(tuple(f"{folder}${{item.study}}/" for folder in below))
+        or output.startswith(("data/manifests/${item.study}.", "data/fetched/${item.study}."))
+        for output in outputs
+    )
 
 
 def test_what_goes_to_git_is_not_in_dvcs_cache_and_the_reverse() -> None:
     for stage in STAGES.values():
-        for output in (*stage["outs"], *stage.get("metrics", [])):
+        for output in (*stage["outs"], *stage.get("plots", []), *stage.get("metrics", [])):
             path = output if isinstance(output, str) else next(iter(output))
             cached = isinstance(output, str) or output[path].get("cache", True)
             assert cached == path.startswith(("models/", "data/"))

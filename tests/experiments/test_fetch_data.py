@@ -4,6 +4,7 @@ import errno
 import gzip
 import hashlib
 import io
+import json
 import os
 import resource
 import struct
@@ -15,6 +16,7 @@ from typing import Any
 from urllib.error import URLError
 
 import pytest
+import yaml
 from torchvision.datasets import FashionMNIST
 
 from experiments import fetch_data
@@ -363,3 +365,72 @@ def test_a_command_that_says_no_text_or_may_not_start(tmp_path: Path) -> None:
     (tmp_path / "tool").write_text("no program")
     with pytest.raises(Unavailable, match="tool does not start"):
         fetch_data.run([str(tmp_path / "tool")], str(tmp_path), "hint")
+
+
+# As the pipeline's first stage
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A current folder with whole files in `mine`, and no study yet."""
+    monkeypatch.chdir(tmp_path)
+    write_plain(tmp_path / "mine")
+    return tmp_path
+
+
+def study(**data: Any) -> None:
+    """Make a study with this section `data` that of params.yaml."""
+    Path("params.yaml").write_text(yaml.safe_dump({"study": "some", "data": data}))
+
+
+def test_the_stage_fetches_what_the_study_needs_and_notes_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IMAGES", str(folder / "elsewhere"))
+    study(name="fashion_mnist", root="$IMAGES/here")
+    assert main(["--study", "--from", "mine"]) == 0
+    assert held(folder / "elsewhere/here") == CONTENTS
+    note = folder / "data/fetched/some.json"
+    sums = {name: digest(content) for name, content in CONTENTS.items()}
+    assert json.loads(note.read_text()) == {"dataset": "fashion_mnist", "sha256": sums}
+    before = note.read_bytes()
+    assert main(["--study"]) == 0  # all is there, and every source would refuse
+    assert note.read_bytes() == before
+
+
+def test_the_stage_fetches_nothing_for_other_images(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And asks for no environment variable: a clone without the images has its notes too."""
+    study(name="imagenet", root="$NOT_SET")
+    assert main(["--study"]) == 0
+    assert capsys.readouterr().out == "imagenet: nothing to fetch\n"
+    note = json.loads((folder / "data/fetched/some.json").read_text())
+    assert note == {"dataset": "imagenet", "sha256": {}}
+    assert not (folder / "data/FashionMNIST").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "a mapping is expected, not None"),
+        ("data: {name: fashion_mnist, root: data}", "key 'study' is missing"),
+        ("study: ../x\ndata: {name: fashion_mnist, root: data}", "study: '../x' is no plain name"),
+        ("study: x", "data: name and root are expected"),
+        ("study: x\ndata: [fashion_mnist]", "data: name and root are expected"),
+        ("study: x\ndata: {name: fashion_mnist, root: 1}", "data: name and root are expected"),
+        (
+            "study: x\ndata: {name: fashion_mnist, root: $NOT_SET}",
+            "the environment variable NOT_SET",
+        ),
+        ("study: x\ndata: {name: fashion_mnist, root: data}", "no source has"),
+    ],
+)
+def test_what_the_stage_cannot_do_is_one_line_and_no_note(
+    folder: Path, text: str, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "params.yaml").write_text(text)
+    assert main(["--study"]) == 2
+    (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error: ")]
+    assert says in line
+    assert not (folder / "data").exists()

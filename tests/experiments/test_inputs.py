@@ -17,22 +17,14 @@ from graphpruning.training.datasets import generated
 from graphpruning.training.folder import FolderSet
 from graphpruning.training.images import ImageSet
 from graphpruning.training.listing import read_manifest, write_manifest
+from graphpruning.training.preprocessing import Preprocessing
 from tests.miniature import ARCHIVES, build
 
 
 def context(root: str | Path, name: str = "imagenet", **data: Any) -> Any:
     """A context with what reading images needs of a study."""
-    values = {
-        "mean": (0.5,) * 3,
-        "std": (0.2,) * 3,
-        "pad": 0,
-        "flip": True,
-        "size": 32,
-        "resize": 36,
-        "smallest_area": 0.3,
-        "workers": 0,
-        **data,
-    }
+    how = Preprocessing((0.5,) * 3, (0.2,) * 3, 0, True, size=32, resize=36, smallest_area=0.3)
+    values = {"preprocessing": how, "workers": 0, **data}
     networks = {"resnet8": SimpleNamespace(options={"width": 8})}
     study = SimpleNamespace(
         study="mini", data=SimpleNamespace(name=name, root=str(root), **values), networks=networks
@@ -70,10 +62,19 @@ def test_stages_read_the_images_that_prepare_listed(
     assert isinstance(train, FolderSet) and isinstance(test, ImageSet)
     assert train.classes == test.classes == listings["train"].classes
     assert train.labels.tolist() == [0] * 6 + [1] * 3 and test.labels.tolist() == [0, 0, 1, 1]
-    description = inputs.network(mini, train)
-    assert description == {"name": "resnet8", "num_classes": 2, "in_channels": 3, "width": 8}
-    _, graph = inputs.fresh(description, train, 0)
-    assert graph.layers
+    full = inputs.full_network(mini, train)
+    options = {"name": "resnet8", "num_classes": 2, "in_channels": 3, "width": 8}
+    assert full.make.description == options
+    assert full.graph.layers and full.graph.input_size == (3, 32, 32)
+
+
+def test_a_fresh_network_is_of_its_seed(tmp_path: Path) -> None:
+    full = inputs.full_network(context(tmp_path), generated(tmp_path, train=False))
+    torch.manual_seed(9)
+    one = full.fresh(0).state_dict()
+    same, other = full.fresh(0).state_dict(), full.fresh(1).state_dict()
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    assert not torch.equal(one["conv1.weight"], other["conv1.weight"])
 
 
 def test_without_a_manifest_the_stage_that_makes_it_is_named(

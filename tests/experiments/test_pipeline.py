@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -104,43 +105,73 @@ def test_table3_has_a_row_for_every_method_and_budget(smoke: Path) -> None:
         "images_seen",
     ]
     assert len(rows) == 1 + len(study["methods"]) * len(study["budgets"])
-    final = metrics(smoke, "final")
+    final = metrics(smoke, "final").values()
     for row in rows[1:]:
-        (found,) = [m for m in final.values() if m["method"] == row["method"]]
-        accuracies = [seed["test_top1"] for seed in found["seeds"].values()]
+        accuracies = [found["test_top1"] for found in final if found["method"] == row["method"]]
+        assert len(accuracies) == len(study["seeds"]) == int(row["seeds"])
         mean = sum(accuracies) / len(accuracies)
         assert float(row["top1_mean"]) == pytest.approx(mean, abs=0.006)
 
 
 def test_found_networks_use_98_to_100_percent_of_their_budget(smoke: Path) -> None:
     found = metrics(smoke, "search").values()
-    assert len(found) == len(yaml.safe_load((smoke / "params.yaml").read_text())["methods"])
+    study = yaml.safe_load((smoke / "params.yaml").read_text())
+    assert len(found) == len(study["methods"]) * len(study["seeds"])
     for result in found:
-        for seed in result["seeds"].values():
-            assert 0.98 * result["budget_macs"] <= seed["macs"] <= result["budget_macs"]
+        assert 0.98 * result["budget_macs"] <= result["macs"] <= result["budget_macs"]
 
 
 def test_every_searcher_has_the_same_evaluations(smoke: Path) -> None:
     for result in metrics(smoke, "search").values():
-        expected = 1 if result["method"] == "uniform" else 6
-        assert {seed["evaluations"] for seed in result["seeds"].values()} == {expected}
+        assert result["evaluations"] == (1 if result["method"] == "uniform" else 6)
 
 
 def test_an_ablation_is_judged_by_its_own_pruningnet_and_may_begin_with_its_weights(
     smoke: Path,
 ) -> None:
-    by_method = {found["method"]: found for found in metrics(smoke, "final").values()}
-    began = {name: found["initial"] for name, found in by_method.items()}
-    assert {name for name, initial in began.items() if initial == "searched"} == {"generated"}
-    found = {result["method"]: result for result in metrics(smoke, "search").values()}
-    assert found["generated"]["seeds"] == found["graphpruning"]["seeds"]  # the same search
-    assert by_method["generated"]["seeds"] != by_method["graphpruning"]["seeds"]
-    assert (smoke / "models/smoke/resnet8/pruningnet-gat.safetensors").exists()
+    for seed in ("0", "1"):
+        final = {
+            m["method"]: m for p, m in metrics(smoke, "final").items() if p.parent.name == seed
+        }
+        for name, found in final.items():
+            assert found["initial"] == ("generated" if name == "generated" else "scratch")
+            assert (found["search_top1_before"] is None) == (found["initial"] == "scratch")
+        found = {
+            m["method"]: m for p, m in metrics(smoke, "search").items() if p.parent.name == seed
+        }
+        assert {**found["generated"], "method": ""} == {**found["graphpruning"], "method": ""}
+        # What the final training begins with is what the search has judged.
+        assert final["generated"]["search_top1_before"] == found["generated"]["top1_search"]
+        assert (smoke / f"models/smoke/resnet8/{seed}/gat.safetensors").exists()
+
+
+SEED_0 = r"/0(?=/|\.safetensors)"
+RANDOM = ("base", "correlation", "pruningnet", "generated", "search", "final")
+"""Folders of results in which something is drawn, be it only widths."""
+
+
+@pytest.mark.parametrize("kind", RANDOM)
+def test_replicates_differ_in_all_that_is_random(smoke: Path, kind: str) -> None:
+    ones = sorted((smoke / RESULTS / kind).rglob("0/*.csv"))
+    assert ones
+    for one in ones:
+        two = one.parent.with_name("1") / one.name
+        assert one.read_bytes() != two.read_bytes(), one
+
+
+def test_replicates_have_weights_of_their_own(smoke: Path) -> None:
+    held = sorted((smoke / "models/smoke").rglob("*.safetensors"))
+    ones = [path for path in held if re.search(SEED_0, str(path.relative_to(smoke)))]
+    assert len(ones) == 1 + 4 + 8 + 8  # the base, PruningNets, and each method's two networks
+    assert len(held) == 2 * len(ones)
+    for one in ones:
+        two = smoke / re.sub(SEED_0, "/1", str(one.relative_to(smoke)))
+        assert one.read_bytes() != two.read_bytes(), one
 
 
 def test_the_taken_away_network_has_the_accuracy_that_the_table_says(smoke: Path) -> None:
     path, result = next(iter(metrics(smoke, "final").items()))
-    architecture = path.parent / "architectures/seed-0.json"
+    architecture = path.parent / "architecture.json"
     model = load_architecture(architecture)
     how = Preprocessing.from_dict(json.loads(architecture.read_text())["preprocessing"])
     right = total = 0
@@ -148,7 +179,7 @@ def test_the_taken_away_network_has_the_accuracy_that_the_table_says(smoke: Path
         for images, labels in prepared(load("generated", "data", train=False), how, 50):
             right += int((model(images).argmax(dim=1) == labels).sum())
             total += len(labels)
-    assert 100 * right / total == pytest.approx(result["seeds"]["0"]["test_top1"])
+    assert 100 * right / total == pytest.approx(result["test_top1"])
 
 
 def test_the_search_split_is_held_out_of_training(smoke: Path) -> None:
@@ -165,6 +196,40 @@ def test_a_second_repro_runs_nothing(smoke: Path) -> None:
     assert again.returncode == 0 and "Running stage" not in again.stdout
     status = run(smoke, "dvc", "status", "--with-deps", "report@smoke")
     assert "up to date" in status.stdout, status.stdout
+
+
+def test_dvc_shows_metrics_and_plots(smoke: Path) -> None:
+    base = f"{RESULTS}/base/{MODEL}/0"
+    shown = run(smoke, "dvc", "metrics", "show", "--json")
+    (found,) = json.loads(shown.stdout).values()
+    of_base = found["data"][f"{base}/metrics.json"]["data"]
+    assert (
+        of_base["test_top1"] == json.loads((smoke / base / "metrics.json").read_text())["test_top1"]
+    )
+    searches = [name for name in found["data"] if "/search/" in name]
+    assert all("top1_search" in found["data"][name]["data"] for name in searches) and searches
+
+    drawn = run(smoke, "dvc", "plots", "show", "--out", "plots", "--json")
+    plots = json.loads(drawn.stdout)["data"]
+    curves = {f"{base}/curve.csv", f"{RESULTS}/search/{MODEL}/amc/0.5/0/history.csv"}
+    assert curves <= set(plots) and not json.loads(drawn.stdout).get("errors")
+
+
+def test_dvc_compares_a_run_with_the_one_before(smoke: Path) -> None:
+    for command in (("add", "-A"), ("commit", "-qm", "smoke")):
+        done = run(smoke, "git", "-c", "user.name=a", "-c", "user.email=a@b", *command)
+        assert done.returncode == 0, done.stderr
+    path = smoke / RESULTS / f"base/{MODEL}/0/metrics.json"
+    before = path.read_text()
+    path.write_text(json.dumps({**json.loads(before), "test_top1": 12.5}))
+    try:
+        changed = json.loads(run(smoke, "dvc", "metrics", "diff", "--json").stdout)
+        assert changed[str(path.relative_to(smoke))]["test_top1"]["new"] == 12.5
+        (now, *_) = json.loads(run(smoke, "dvc", "exp", "show", "--json").stdout)
+        shown = now["data"]["metrics"][str(path.relative_to(smoke))]["data"]
+        assert shown["test_top1"] == 12.5
+    finally:
+        path.write_text(before)
 
 
 def test_tables_are_the_same_without_data_and_weights(smoke: Path, tmp_path: Path) -> None:
@@ -185,7 +250,7 @@ def test_records_name_neither_the_host_nor_its_folders(smoke: Path) -> None:
         for p in (smoke / RESULTS).rglob("run.json")
         if "records" not in p.parts
     ]
-    assert len(sidecars) == 1 + 1 + 1 + 4 + 1 + 8 + 8
+    assert len(sidecars) == 1 + 2 * (1 + 1 + 4 + 1 + 8 + 8)
     known = yaml.safe_load((smoke / "dvc.lock").read_text())["stages"]
     assert {sidecar["stage"] for sidecar in sidecars} <= set(known)
     for sidecar in sidecars:
@@ -200,7 +265,7 @@ def test_records_name_neither_the_host_nor_its_folders(smoke: Path) -> None:
 
 def test_a_stage_by_hand_records_where_sacreds_flag_says(smoke: Path) -> None:
     """The README's command, for this study's model."""
-    arguments = ["experiments.train_base", "with", f"model={MODEL}", "-F", "my_runs"]
+    arguments = ["experiments.train_base", "with", f"model={MODEL}", "seed=0", "-F", "my_runs"]
     done = run(smoke, sys.executable, "-m", *arguments)
     assert done.returncode == 0, done.stderr
     (record,) = [path for path in (smoke / "my_runs").iterdir() if path.name != "_sources"]
@@ -208,10 +273,13 @@ def test_a_stage_by_hand_records_where_sacreds_flag_says(smoke: Path) -> None:
 
 
 STAGE_COMMANDS = {
-    "train_base": (["experiments.train_base", "with", f"model={MODEL}"], f"base/{MODEL}"),
+    "train_base": (
+        ["experiments.train_base", "with", f"model={MODEL}", "seed=1"],
+        f"base/{MODEL}/1",
+    ),
     "train_pruningnet": (
-        ["experiments.train_pruningnet", "with", f"model={MODEL}", "conditioning=graph"],
-        f"pruningnet/{MODEL}/graph",
+        ["experiments.train_pruningnet", "with", f"model={MODEL}", "conditioning=graph", "seed=1"],
+        f"pruningnet/{MODEL}/graph/1",
     ),
     "search": (
         [
@@ -220,9 +288,9 @@ STAGE_COMMANDS = {
             f"model={MODEL}",
             "method=graphpruning",
             "budget=0.5",
-            "seeds=0+1",
+            "seed=1",
         ],
-        f"search/{MODEL}/graphpruning/0.5/0+1",
+        f"search/{MODEL}/graphpruning/0.5/1",
     ),
 }
 
@@ -281,23 +349,41 @@ def refusal(folder: Path, *arguments: str) -> str:
     ],
 )
 def test_a_stage_refuses_in_one_line(smoke: Path, update: str, says: str) -> None:
-    results = smoke / RESULTS / f"base/{MODEL}/metrics.json"
+    results = smoke / RESULTS / f"base/{MODEL}/1/metrics.json"
     before = results.read_bytes()
     assert says in refusal(smoke, *STAGE_COMMANDS["train_base"][0], update)
     assert results.read_bytes() == before
 
 
 def test_an_unreachable_budget_says_the_smallest(smoke: Path) -> None:
-    arguments = [*STAGE_COMMANDS["search"][0][:-2], "budget=0.01", "seeds=0"]
-    assert "the smallest network" in refusal(smoke, *arguments)
+    params = smoke / "params.yaml"
+    whole = params.read_text()
+    params.write_text(whole.replace("budgets: [0.5]", "budgets: [0.01]"))
+    arguments = [*STAGE_COMMANDS["search"][0][:-2], "budget=0.01", "seed=0"]
+    try:
+        assert "the smallest network" in refusal(smoke, *arguments)
+    finally:
+        params.write_text(whole)
     assert not (smoke / RESULTS / "search" / MODEL / "graphpruning/0.01").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["seed=2"], "seed=2 is not in params.yaml: did you mean '"),
+        ([], "experiments.train_base: say `with seed=...`"),
+        (["seeds=0"], "experiments.train_base: say `with seed=...`"),
+    ],
+)
+def test_a_stage_takes_one_seed_of_the_study(smoke: Path, words: list[str], says: str) -> None:
+    assert says in refusal(smoke, "experiments.train_base", "with", f"model={MODEL}", *words)
+
+
 def test_a_checkpoint_of_another_network_is_refused(smoke: Path) -> None:
-    path = smoke / "models/smoke" / MODEL / "pruningnet-graph.safetensors"
+    path = smoke / "models/smoke" / MODEL / "1/graph.safetensors"
     kept = path.read_bytes()
     path.unlink()
-    shutil.copy(smoke / "models/smoke" / MODEL / "base.safetensors", path)
+    shutil.copy(path.with_name("base.safetensors"), path)
     try:
         assert "another network" in refusal(smoke, *STAGE_COMMANDS["search"][0])
     finally:

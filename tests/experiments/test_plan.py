@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from experiments import plan
-from experiments.common.study import Study, load, parse
+from experiments.common.study import Study, parse, read
 from experiments.plan import Rates, Row
 from graphpruning.common.errors import UserError
 
@@ -20,6 +20,7 @@ STAGE1 = 2 * 9 * 8 * 8 * 16**2
 STAGE2 = (9 * 8 * 16 + 9 * 16 * 16 + 8 * 16) * 8**2
 STAGE3 = (9 * 16 * 32 + 9 * 32 * 32 + 16 * 32) * 4**2
 FULL = STEM + STAGE1 + STAGE2 + STAGE3 + 32 * 10
+COUNTS = ("networks", "trained_images", "evaluations", "evaluated_images", "macs")
 
 
 def smoke(**changes: Any) -> Study:
@@ -36,42 +37,51 @@ def row(study: Study, stage: str) -> Row:
 
 def test_a_small_study_costs_what_a_hand_computes() -> None:
     train, search, test, candidate = 600 - 100, 100, 200, 50 + 100
-    half = FULL // 2
+    half, seeds = FULL // 2, 2  # all of it is done with either seed
     assert plan.rows(smoke()) == [
         # judged on the search split after each of six epochs and at the end, then on the test set
         Row(
             "train_base",
             "resnet8",
-            1,
-            6 * train,
-            7 + 1,
-            7 * search + test,
-            FULL * (3 * 6 * train + 7 * search + test),
+            seeds,
+            seeds * 6 * train,
+            seeds * (7 + 1),
+            seeds * (7 * search + test),
+            seeds * FULL * (3 * 6 * train + 7 * search + test),
         ),
-        Row("correlation", "resnet8", 0, 0, 0, 3 * 60, FULL * 3 * 60),
+        Row("correlation", "resnet8", 0, 0, 0, seeds * 3 * 60, seeds * FULL * 3 * 60),
         # four PruningNets, judged at three widths after each of six epochs, and once more
         Row(
             "train_pruningnet",
             "resnet8",
-            4,
-            4 * 6 * train,
-            4 * 19,
-            4 * 19 * candidate,
-            FULL * (4 * 3 * 6 * train + 4 * 19 * candidate),
+            seeds * 4,
+            seeds * 4 * 6 * train,
+            seeds * 4 * 19,
+            seeds * 4 * 19 * candidate,
+            seeds * FULL * (4 * 3 * 6 * train + 4 * 19 * candidate),
         ),
         # four candidates by three PruningNets, two of them trained
         Row(
             "analyse_pruningnet",
             "resnet8",
-            2,
-            2 * train,
-            12 + 2,
-            12 * candidate + 2 * search,
-            FULL * (3 * 2 * train + 12 * candidate + 2 * search),
+            seeds * 2,
+            seeds * 2 * train,
+            seeds * (12 + 2),
+            seeds * (12 * candidate + 2 * search),
+            seeds * FULL * (3 * 2 * train + 12 * candidate + 2 * search),
         ),
-        # seven methods with six evaluations and a uniform width, two seeds
+        # seven methods with six evaluations and a uniform width
         Row("search", "resnet8", 0, 0, 86, 86 * candidate, half * 86 * candidate),
-        Row("finetune", "resnet8", 16, 16 * train, 16, 16 * test, half * 16 * (3 * train + test)),
+        # one of the eight begins with generated weights, which are judged before
+        Row(
+            "finetune",
+            "resnet8",
+            16,
+            16 * train,
+            16,
+            seeds * search + 16 * test,
+            half * (16 * (3 * train + test) + seeds * search),
+        ),
     ]
 
 
@@ -85,9 +95,23 @@ def test_a_model_has_its_own_budgets_recipes_and_weights() -> None:
     }
     study = smoke(networks={"resnet8": own}, budgets=["small"])
     assert row(study, "finetune").trained_images == 16 * 3 * 500
-    assert row(study, "finetune").macs == 200_000 * 16 * (3 * 3 * 500 + 200)
+    assert row(study, "finetune").macs == 200_000 * (16 * (3 * 3 * 500 + 200) + 2 * 100)
     base = row(study, "train_base")
-    assert (base.networks, base.trained_images, base.evaluated_images) == (0, 0, 100 + 200)
+    assert (base.networks, base.trained_images, base.evaluated_images) == (0, 0, 2 * (100 + 200))
+
+
+def test_a_study_with_one_seed_costs_half_of_one_with_two() -> None:
+    """Nothing is shared between replicates."""
+    for one, two in zip(plan.rows(smoke(seeds=[5])), plan.rows(smoke()), strict=True):
+        assert [2 * getattr(one, key) for key in COUNTS] == [getattr(two, key) for key in COUNTS]
+
+
+def test_what_begins_with_weights_is_judged_before_its_training() -> None:
+    final = yaml.safe_load((ROOT / "studies/smoke.yaml").read_text())["final"]
+    before = row(smoke(), "finetune").evaluated_images
+    for initial in ("inherited", "generated"):
+        found = row(smoke(final={**final, "initial": initial}), "finetune").evaluated_images
+        assert found == before + (8 - 1) * 2 * 100
 
 
 def test_image_folders_are_listed(tmp_path: Path) -> None:
@@ -96,13 +120,14 @@ def test_image_folders_are_listed(tmp_path: Path) -> None:
         for number in range(count):
             (tmp_path / place / f"{number}.png").touch()  # not opened
     data = yaml.safe_load((ROOT / "studies/smoke.yaml").read_text())["data"]
-    data = {**data, "name": "folder", "root": str(tmp_path), "size": 16}
+    how = {**data["preprocessing"], "size": 16}
+    data = {**data, "name": "folder", "root": str(tmp_path), "preprocessing": how}
     base = row(smoke(data=data), "train_base")
-    assert (base.trained_images, base.evaluated_images) == (6 * 450, 7 * 100 + 40)
+    assert (base.trained_images, base.evaluated_images) == (2 * 6 * 450, 2 * (7 * 100 + 40))
     full = FULL + 2 * STEM - 32 * (10 - 2)  # three colours, two classes
     assert base.macs == full * (3 * base.trained_images + base.evaluated_images)
-    with pytest.raises(UserError, match="data: size is missing"):
-        plan.rows(smoke(data={**data, "size": None}))
+    with pytest.raises(UserError, match="data: preprocessing: size is missing"):
+        plan.rows(smoke(data={**data, "preprocessing": {**how, "size": None}}))
     with pytest.raises(UserError, match="did you mean 'folder'"):
         plan.rows(smoke(data={**data, "name": "folders"}))
 
@@ -116,19 +141,6 @@ def test_a_pruningnet_costs_the_mean_of_its_widths() -> None:
     assert cost == pytest.approx(sum(exact) / len(exact) / FULL, rel=0.02)
 
 
-def test_a_study_that_ends_after_the_correlation_costs_nothing_more() -> None:
-    raw = yaml.safe_load((ROOT / "studies/smoke.yaml").read_text())
-    study = smoke(
-        **{key: [] for key in ("budgets", "seeds", "methods")},
-        searches={key: [] for key in raw["searches"]},
-        pruningnet={**raw["pruningnet"], "conditionings": []},
-        analysis={**raw["analysis"], "conditionings": []},
-    )
-    rates = plan.nominal(study)
-    shown = plan.table(plan.rows(study), rates).splitlines()
-    assert [line.split()[0] for line in shown[1:]] == ["train_base", "correlation"]
-
-
 def test_hours_are_bound_by_arithmetic_or_by_images() -> None:
     found = Row("finetune", "m", 1, 3600 * 100, 1, 3600 * 300, 3600 * 5 * 10**9)
     assert found.hours(Rates({"m": 2.0}, 1000.0, "")) == pytest.approx(2.5)
@@ -138,7 +150,7 @@ def test_hours_are_bound_by_arithmetic_or_by_images() -> None:
 def test_a_study_says_what_it_is_expected_to_cost() -> None:
     for name in ("imagenet", "cifar10"):
         path = ROOT / "studies" / f"{name}.yaml"
-        study = parse(load(path), str(path))
+        study = read(path)
         says = plan.summary(study, plan.rows(study), plan.nominal(study))
         assert f"# {says}" in path.read_text().splitlines()[:10]
 

@@ -1,4 +1,4 @@
-"""A study of ready-made networks: its stages in turn, and the tables made from their files."""
+"""Networks that others trained: their small pipeline, and the tables made from its files."""
 
 import csv
 import json
@@ -11,44 +11,41 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from experiments import pretrained
 from experiments.common.stage import Context
-from experiments.common.study import load, parse
-from experiments.correlation import CHANNELS, SHOWN, _shown, _thinned, correlation
-from experiments.prepare import prepare
-from experiments.train_base import train_base
+from experiments.common.study_file import read_study_file
+from experiments.correlation import CHANNELS, SHOWN, _shown, _thinned
 from graphpruning.common.errors import UserError
 from graphpruning.correlation import Pair, Representation
 from graphpruning.network.zoo import build
 from paper import tables
 
 ROOT = Path(__file__).parents[2]
-EMPTY: dict[str, Any] = {"budgets": [], "seeds": [], "methods": []}
-STAGES = ("base", "correlation")
+PARAMS = ROOT / "pretrained/params.yaml"
 MODELS = {"resnet8": {"width": 8}, "mobilenet_v1": {"width": 0.25}}
+RESULTS = Path("results/pretrained")
 
 
-def study(weights: str) -> dict[str, Any]:
-    """The smoke study's images, with networks from files and nothing after the correlation."""
-    raw: dict[str, Any] = yaml.safe_load((ROOT / "studies/smoke.yaml").read_text()) | EMPTY
-    raw["study"] = "pretrained"
+def study(weights: str, **changes: Any) -> dict[str, Any]:
+    """The committed study with the smoke study's images, and networks from files."""
+    smoke = yaml.safe_load((ROOT / "studies/smoke.yaml").read_text())
+    raw: dict[str, Any] = yaml.safe_load(PARAMS.read_text())
+    raw |= {key: smoke[key] for key in ("data", "precision", "threads", "correlation")}
     raw["models"] = list(MODELS)
     raw["networks"] = {
         model: {"options": options, "weights": weights.format(model)}
         for model, options in MODELS.items()
     }
-    raw["searches"] = {source: [] for source in raw["searches"]}
-    for section in ("pruningnet", "analysis"):
-        raw[section] = raw[section] | {"conditionings": []}
-    return raw
+    return raw | changes
 
 
-def context(raw: dict[str, Any], **items: str) -> Context:
-    return Context("stage", tuple(raw), parse(raw), items)
+def context(raw: dict[str, Any]) -> Context:
+    return pretrained.STAGE._context(pretrained.parse(raw), {})
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which the stages have run."""
+    """A folder in which the pipeline has run."""
     folder = tmp_path_factory.mktemp("ready")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -56,33 +53,41 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for model, options in MODELS.items():
             torch.manual_seed(5)
             torch.save(build(model, 10, 1, **options).state_dict(), folder / f"{model}.pth")
-        raw = study("$NETS/{}.pth")
-        prepare(context(raw))
-        for model in MODELS:
-            train_base(context(raw, model=model))
-            correlation(context(raw, model=model))
+        pretrained.STAGE._work(context(study("$NETS/{}.pth")))
     return folder
 
 
 def test_tables_are_made_from_its_files(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """All but the sidecars, which a stage's command line adds."""
-    sidecar = json.loads((ROOT / "results/desk/splits/run.json").read_text())
-    of_model = {
-        f"{folder}/{model}": f"{stage}@pretrained-{model}"
-        for folder, stage in zip(STAGES, ("train_base", "correlation"), strict=True)
-        for model in MODELS
-    }
-    for folder, stage in {"splits": "prepare@pretrained", **of_model}.items():
-        its = sidecar | {"stage": stage, "record": f"records/{stage}"}
-        (made / f"results/pretrained/{folder}/run.json").write_text(json.dumps(its))
-    assert tables.main([str(made / "results/pretrained")]) == 0, capsys.readouterr().err
-    text = (made / "results/pretrained/tables/table1_correlation.md").read_text()
+    assert tables.main([str(made / RESULTS)]) == 0, capsys.readouterr().err
+    text = (made / RESULTS / "tables/table1_correlation.md").read_text()
     assert "In mobilenet_v1 no block has a shortcut" in text
     assert "resnet8: weights resnet8.pth, top-1" in text
 
 
+def test_what_other_studies_read_of_it_is_there(made: Path) -> None:
+    """dvc.yaml's tables depend on these."""
+    about = json.loads((made / RESULTS / "study.json").read_text())
+    assert about["models"] == list(MODELS) and about["seeds"] == [0]
+    assert about["methods"] == about["budgets"] == [] and about["rows"] == {}
+    stages = {"splits": "prepare@pretrained"} | {
+        f"{folder}/{model}/0": f"{stage}@pretrained-{model}-0"
+        for folder, stage in (("base", "train_base"), ("correlation", "correlation"))
+        for model in MODELS
+    }
+    for folder, stage in stages.items():
+        sidecar = json.loads((made / RESULTS / folder / "run.json").read_text())
+        assert sidecar["seconds"] > 0 and sidecar["stage"] == stage
+        assert sidecar["command"] == "python -m experiments.pretrained"
+    listed = yaml.safe_load((ROOT / "pretrained/dvc.yaml").read_text())["stages"]["pretrained"]
+    outputs = [next(iter(output)) for output in listed["outs"]]
+    assert all((made / output).exists() for output in outputs)
+    assert {Path(output).parts[2] for output in outputs} == {
+        path.name for path in (made / RESULTS).iterdir() if path.name != "tables"
+    }
+
+
 def metrics(folder: Path, stage: str, model: str) -> dict[str, Any]:
-    path = folder / f"results/pretrained/{stage}/{model}/metrics.json"
+    path = folder / RESULTS / stage / model / "0/metrics.json"
     found: dict[str, Any] = json.loads(path.read_text())
     return found
 
@@ -94,15 +99,15 @@ def test_the_base_is_the_file_that_was_named(made: Path) -> None:
     assert found["epochs"] == 0
     assert 0 <= found["test_top1"] <= found["test_top5"] <= 100
     assert found["search_top1"] is not None  # the smoke study holds images out
-    kept = load_file(made / "models/pretrained/resnet8/base.safetensors")
+    kept = load_file(made / "models/pretrained/resnet8/0/base.safetensors")
     for name, tensor in torch.load(made / "resnet8.pth", weights_only=True).items():
         assert torch.equal(kept[name], tensor)
-    curve = (made / "results/pretrained/base/resnet8/curve.csv").read_text()
+    curve = (made / RESULTS / "base/resnet8/0/curve.csv").read_text()
     assert curve == "epoch,lr,train_loss,train_top1,search_top1\n"
 
 
 def test_its_layers_are_compared(made: Path) -> None:
-    folder = made / "results/pretrained/correlation/resnet8"
+    folder = made / RESULTS / "correlation/resnet8/0"
     assert metrics(made, "correlation", "resnet8")["pairs"] == 6
     with open(folder / "channels.csv", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -112,13 +117,23 @@ def test_its_layers_are_compared(made: Path) -> None:
 
 
 def test_a_network_without_shortcuts_has_no_pairs(made: Path) -> None:
-    folder = made / "results/pretrained/correlation/mobilenet_v1"
+    folder = made / RESULTS / "correlation/mobilenet_v1/0"
     found = metrics(made, "correlation", "mobilenet_v1")
     assert found["pairs"] == 0 and found["median_r2"] == {}
     assert (folder / "channels.csv").read_text() == (
         "network,pair,former,deeper,channel,best_match,r2\n"
     )
     assert json.loads((folder / "heatmaps.json").read_text()) == []
+
+
+def test_it_may_hold_no_images_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is searched: as the committed study, whose images all go to the correlation."""
+    monkeypatch.chdir(tmp_path)
+    torch.save(build("resnet8", 10, 1, width=8).state_dict(), tmp_path / "resnet8.pth")
+    raw = study(str(tmp_path / "{}.pth"), models=["resnet8"])
+    raw["data"] |= {"search_images": 0}
+    pretrained.STAGE._work(context(raw))
+    assert metrics(tmp_path, "base", "resnet8")["search_top1"] is None
 
 
 def without(raw: dict[str, Any]) -> None:
@@ -142,19 +157,31 @@ def test_weights_that_cannot_be_used_are_refused(
     change(raw)
     before = metrics(made, "base", "resnet8")
     with pytest.raises(UserError, match=says):
-        train_base(context(raw, model="resnet8"))
+        pretrained.STAGE._work(context(raw))
     assert metrics(made, "base", "resnet8") == before
 
 
-def test_a_base_that_is_trained_needs_images_to_judge_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    raw = study("net.pth")
-    raw["networks"]["resnet8"]["weights"] = None
-    raw["data"] = raw["data"] | {"search_images": 0}
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="search_images: 0, but"):
-        prepare(context(raw))
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"model": ["resnet8"]}, "unknown key 'model'; did you mean 'models'?"),
+        ({"budgets": [0.5]}, "unknown key 'budgets'"),
+        ({"models": []}, "models: the list is empty"),
+        ({"models": ["resnet20"]}, "networks: resnet20: weights: say whose, such as torchvision:"),
+        ({"networks": {"resnet8": {}}}, "networks: resnet8: weights: say whose"),
+        ({"study": "../x"}, "study: '../x' is no plain name"),
+        ({"models": ["a b"]}, "models: 'a b' is no plain name"),
+        ({"threads": 0}, "threads: 0 does not lie between 1 and"),
+        ({"title": "a\nb"}, "title: 'a\\nb' is no line of text"),
+        ({"correlation": {"images": 0, "positions": 4}}, "correlation: images: 0 does not lie"),
+        ({"correlation": {"images": 10}}, "correlation: key 'positions' is missing"),
+    ],
+)
+def test_what_does_not_fit_is_named_in_one_line(changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(UserError) as refusal:
+        pretrained.parse(study("{}.pth") | changes)
+    assert str(refusal.value).startswith(f"pretrained/params.yaml: {says}")
+    assert len(str(refusal.value).splitlines()) == 1
 
 
 def judged(deeper: int, former: int, name: str = "deeper") -> Representation:
@@ -182,7 +209,7 @@ def test_few_layers_are_shown() -> None:
 
 
 def test_the_committed_study_is_valid() -> None:
-    raw = load(ROOT / "studies/pretrained.yaml")
-    assert raw["networks"]["mobilenet_v2"]["weights"] == "torchvision:IMAGENET1K_V1"
-    fits = raw["correlation"]["images"] // 2 * raw["correlation"]["positions"]
+    found = pretrained.parse(read_study_file(PARAMS), str(PARAMS))
+    assert found.networks["mobilenet_v2"].weights == "torchvision:IMAGENET1K_V1"
+    fits = found.correlation.images // 2 * found.correlation.positions
     assert fits >= 4 * 960  # of the widest layer's channels

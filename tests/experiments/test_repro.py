@@ -4,90 +4,265 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from experiments import repro
+from experiments import lanes, repro
 from experiments.common.study import load, parse
+from experiments.pipeline import Step, seconds_to_the_end, steps_to_run
 from graphpruning.common.errors import UserError
+from tests.experiments.toy import DIAMOND, pipeline
 
 ROOT = Path(__file__).parents[2]
+DVC = (sys.executable, "-m", "dvc")
+
+
+def dvc(*words: str) -> str:
+    return subprocess.run([*DVC, *words], capture_output=True, text=True, check=True).stdout
+
+
+def needs_of(everything: bool = False, **more: Any) -> dict[str, set[str]]:
+    steps = steps_to_run(everything, **more)
+    return {name: set(step.needs) for name, step in steps.items()}
+
+
+# What must run, by DVC's graph
+
+
+@pytest.mark.parametrize("name", ["smoke", "desk", "cifar10", "imagenet"])
+def test_all_stages_of_a_study_run_each_after_those_that_it_reads(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for part in ("dvc.yaml", "data.dvc"):
+        if (ROOT / part).exists():
+            shutil.copy(ROOT / part, tmp_path)
+    shutil.copy(ROOT / f"studies/{name}.yaml", tmp_path / "params.yaml")
+    shutil.copytree(ROOT / ".dvc", tmp_path / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp"))
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    monkeypatch.chdir(tmp_path)
+    steps = steps_to_run(everything=True)
+    listed = dvc("stage", "list", "--name-only", "dvc.yaml").split()
+    assert [step for step in steps if not step.endswith(".dvc")] == [
+        step for step in steps if step in listed
+    ]
+    assert set(listed) <= steps.keys()
+    before: dict[str, set[str]] = {}
+    for step in steps.values():  # a KeyError here: a stage comes before one that it needs
+        before[step.name] = set(step.needs).union(*(before[needed] for needed in step.needs))
+    drawn = dvc("dag", "--dot").replace('"', "").splitlines()
+    for line in drawn:
+        needed, arrow, reader = line.strip().rstrip(";").partition(" -> ")
+        if arrow:
+            assert needed in before[reader] or needed not in steps
+
+
+@pytest.fixture
+def diamond(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(pipeline(tmp_path / "diamond", DIAMOND))
+    return Path()
+
+
+def test_what_comes_after_a_changed_stage_runs_and_nothing_else(diamond: Path) -> None:
+    assert needs_of() == {name: set(needed) for name, needed in DIAMOND.items()}
+    dvc("repro")
+    assert needs_of() == {}
+    Path("out/right").unlink()
+    assert needs_of() == {"right": set(), "both": {"right"}, "last": {"both"}}
+    assert needs_of(everything=True).keys() == DIAMOND.keys()
+    dvc("repro")
+    assert needs_of(begun=["both"]) == {"both": set(), "last": {"both"}}
+
+
+def test_what_is_frozen_and_what_only_it_needs_is_left_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(pipeline(tmp_path / "frozen", DIAMOND, both={"frozen": True}))
+    assert needs_of() == {"one": set(), "left": {"one"}, "right": {"one"}, "last": set()}
+
+
+def test_a_pipeline_of_another_folder_runs_where_the_report_needs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = pipeline(tmp_path / "two", {"here": []}, here={"deps": ["there/needed"]})
+    other = {
+        "needed": {"cmd": "echo > needed", "outs": ["needed"]},
+        "unneeded": {"cmd": "echo > unneeded", "outs": ["unneeded"]},
+    }
+    (folder / "there").mkdir()
+    (folder / "there/dvc.yaml").write_text(yaml.safe_dump({"stages": other}))
+    monkeypatch.chdir(folder)
+    assert needs_of() == {"there/dvc.yaml:needed": set(), "here": {"there/dvc.yaml:needed"}}
+
+
+def test_a_pipeline_that_dvc_cannot_read_is_refused_in_one_line(diamond: Path) -> None:
+    Path("dvc.yaml").write_text("stages: {one: {cmd: echo, outs: [a]}, two: {outs: [a]}}\n")
+    with pytest.raises(UserError, match=r"^dvc\.yaml: ") as refusal:
+        steps_to_run()
+    assert "\n" not in str(refusal.value)
+
+
+def test_seconds_are_those_of_the_last_run_and_add_up_along_the_longest_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outs = {name: {"outs": [{f"out/{name}/run.json": {"cache": False}}]} for name in ("a", "b")}
+    folder = pipeline(tmp_path / "timed", {"a": [], "b": [], "c": ["a", "b"]}, **outs)
+    monkeypatch.chdir(folder)
+    for name, text in (("a", '{"seconds": 10}'), ("b", '{"seconds": 20}')):
+        Path(f"out/{name}").mkdir(parents=True)
+        Path(f"out/{name}/run.json").write_text(text)
+    steps = steps_to_run()
+    assert {name: step.seconds for name, step in steps.items()} == {"a": 10, "b": 20, "c": 15}
+    assert seconds_to_the_end(steps) == {"a": 25, "b": 35, "c": 15}
+
+
+# Lanes
+
+
+Log = Callable[[], list[list[str]]]
+
+
+@pytest.fixture
+def fake_dvc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Log:
+    """A DVC that notes when it starts and ends what; a stage called bad fails at once, and one
+    called beside takes long."""
+    log, script = tmp_path / "log", tmp_path / "dvc"
+    script.write_text(
+        "#!/bin/sh\nshift 2\n"
+        f'echo "call $*" >> {log}\n'
+        'for stage in "$@"; do case $stage in --*) continue;; esac\n'
+        "echo \"Running stage '$stage':\"\n"
+        f'echo "start $stage" >> {log}; [ $stage = bad ] && exit 1\n'
+        "[ $stage = beside ] && sleep 2; sleep 0.02\n"
+        f'echo "end $stage" >> {log}; done\n'
+    )
+    script.chmod(0o755)
+    monkeypatch.setattr(lanes, "DVC", (str(script),))
+
+    def read() -> list[list[str]]:
+        lines = [line.split() for line in log.read_text().splitlines()] if log.exists() else []
+        log.unlink(missing_ok=True)
+        return lines
+
+    return read
+
+
+def as_steps(needs: Mapping[str, Sequence[str]]) -> dict[str, Step]:
+    return {name: Step(name, tuple(needed)) for name, needed in needs.items()}
+
+
+@st.composite
+def pipelines(draw: st.DrawFn) -> dict[str, list[str]]:
+    names = [f"s{number}" for number in range(draw(st.integers(1, 7)))]
+    return {
+        name: sorted(draw(st.sets(st.sampled_from(names[:place])))) if place else []
+        for place, name in enumerate(names)
+    }
+
+
+@given(needs=pipelines(), count=st.integers(1, 3))
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_no_stage_starts_before_those_that_it_needs_have_ended(
+    needs: dict[str, list[str]], count: int, fake_dvc: Log
+) -> None:
+    lanes.run_steps(as_steps(needs), count, [])
+    started, ended = [], set[str]()
+    for event, *names in fake_dvc():
+        if event == "start":
+            (name,) = names
+            assert ended.issuperset(needs[name])
+            started.append(name)
+            assert len(set(started) - ended) <= count
+        elif event == "end":
+            ended.update(names)
+    assert sorted(started) == sorted(needs) == sorted(ended)
+
+
+def test_stages_that_only_wait_for_each_other_share_a_start_of_dvc(fake_dvc: Log) -> None:
+    needs = {
+        "a": [],
+        "a1": ["a"],
+        "a2": ["a1"],
+        "b": [],
+        "b1": ["b"],
+        "b2": ["b"],
+        "end": ["a2", "b1", "b2"],
+    }
+    lanes.run_steps(as_steps(needs), 2, ["--force"])
+    calls = [stages for event, *stages in fake_dvc() if event == "call"]
+    assert sorted(calls) == sorted(
+        ["--force", *stages] for stages in (["a", "a1", "a2"], ["b"], ["b1"], ["b2"], ["end"])
+    )
+
+
+@pytest.mark.parametrize(("seconds", "first"), [(1.0, 2), (61.0, 1)])
+def test_short_stages_share_a_start_of_dvc_and_leave_work_for_other_lanes(
+    seconds: float, first: int, fake_dvc: Log
+) -> None:
+    """Eight are ready for two lanes: each takes a quarter of what is left, or one long stage."""
+    names = [f"s{number}" for number in range(8)]
+    lanes.run_steps({name: Step(name, (), seconds) for name in names}, 2, [])
+    taken = [stages for event, *stages in fake_dvc() if event == "call"]
+    assert sorted(stage for stages in taken for stage in stages) == names
+    assert len(taken[0]) == len(taken[1]) == first
+    assert len(taken[-1]) == 1
+
+
+def test_what_most_work_waits_for_starts_first(fake_dvc: Log) -> None:
+    steps = as_steps({"short": [], "long": [], "before": [], "after": ["before"]})
+    steps["long"] = replace(steps["long"], seconds=9.0)
+    lanes.run_steps(steps, 1, [])
+    started = [name for event, *names in fake_dvc() if event == "start" for name in names]
+    assert started == ["long", "before", "after", "short"]
+
+
+def test_after_a_failed_stage_no_other_starts_and_running_ones_end(
+    fake_dvc: Log, capsys: pytest.CaptureFixture[str]
+) -> None:
+    needs = {"bad": [], "after": ["bad"], "beside": [], "later": [], "never": ["later", "beside"]}
+    steps = as_steps(needs)
+    steps["bad"] = replace(steps["bad"], seconds=9.0)
+    steps["beside"] = replace(steps["beside"], seconds=5.0)
+    with pytest.raises(UserError, match=r"^bad: failed, see above: `make repro` goes on from"):
+        lanes.run_steps(steps, 2, [])
+    events = fake_dvc()
+    assert ["end", "beside"] in events
+    assert not {"after", "later", "never"} & {name for _, *names in events for name in names[:1]}
+    assert sorted(capsys.readouterr().out.splitlines()) == [
+        "Running stage 'bad':",
+        "Running stage 'beside':",
+    ]
+
+
+def test_many_lanes_at_once_lose_no_entry_of_dvc_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a real DVC: each of the stages rewrites the whole of dvc.lock."""
+    names = [f"s{number}" for number in range(8)]
+    monkeypatch.chdir(pipeline(tmp_path / "many", dict.fromkeys(names, ())))
+    lanes.run_steps(steps_to_run(), len(names), [])
+    assert yaml.safe_load(Path("dvc.lock").read_text())["stages"].keys() == set(names)
+    assert steps_to_run() == {}
+
+
+# The runner
 
 
 def study(name: str) -> dict[str, Any]:
     return load(ROOT / f"studies/{name}.yaml")
 
 
-@pytest.mark.parametrize("name", ["smoke", "desk", "cifar10", "imagenet"])
-def test_the_rounds_hold_all_of_dvcs_stages_once(name: str, tmp_path: Path) -> None:
-    for part in ("dvc.yaml", "data.dvc"):
-        shutil.copy(ROOT / part, tmp_path)
-    shutil.copy(ROOT / f"studies/{name}.yaml", tmp_path / "params.yaml")
-    shutil.copytree(ROOT / ".dvc", tmp_path / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp"))
-    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
-    listed = subprocess.run(
-        [sys.executable, "-m", "dvc", "stage", "list", "--name-only"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.split()
-    of_paper = {f"{part}@{name}" for part in repro.PAPER}
-    rounds = [stage for chains in repro.rounds(study(name)) for one in chains for stage in one]
-    assert sorted(rounds) == sorted(set(listed) - of_paper)
-
-
-def test_a_stage_comes_after_those_that_it_reads() -> None:
-    """By dvc.yaml: what one stage lists as an output and another as a dependency.
-
-    The smoke study has a method of every kind of search.
-    """
-    kinds = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-    place = {
-        stage.partition("@")[0]: (number, stages.index(stage))
-        for number, chains in enumerate(repro.rounds(study("smoke")))
-        for stages in chains
-        for stage in stages
-    }
-
-    def paths(entries: list[str | dict[str, object]]) -> set[str]:
-        return {entry if isinstance(entry, str) else next(iter(entry)) for entry in entries}
-
-    outputs = {
-        path: kind
-        for kind in kinds
-        for path in paths([*kinds[kind]["outs"], *kinds[kind].get("metrics", [])])
-    }
-    for kind in place:
-        for path in paths(kinds[kind]["deps"]):
-            if (source := outputs.get(path)) is not None:
-                assert place[source] < place[kind], (source, kind)
-
-
-@given(st.lists(st.sampled_from([*repro.LONG, "finetune"]), max_size=20), st.integers(1, 5))
-def test_every_chain_is_given_to_one_lane_and_lanes_are_even(kinds: list[str], lanes: int) -> None:
-    chains = [[f"{kind}@{n}", f"then@{n}"] for n, kind in enumerate(kinds)]
-    shared = repro.share_out(chains, lanes)
-    assert len(shared) == min(lanes, len(chains))
-    assert sorted(chain.from_iterable(shared)) == sorted(chain.from_iterable(chains))
-    for lane in shared:
-        assert all(
-            lane[i + 1] == f"then@{lane[i].partition('@')[2]}" for i in range(0, len(lane), 2)
-        )
-    loads = [sum(repro.LONG.get(s.partition("@")[0], 1.0) for s in lane) for lane in shared]
-    assert not loads or max(loads) - min(loads) <= 5
-
-
 def test_lanes_are_as_many_as_there_are_cores_for(monkeypatch: pytest.MonkeyPatch) -> None:
     desk = parse(study("desk"))
-    for cores, threads, lanes in [
+    for cores, threads, count in [
         (2, 1, 2),
         (1, 1, 1),
         (8, 3, 2),
@@ -96,77 +271,57 @@ def test_lanes_are_as_many_as_there_are_cores_for(monkeypatch: pytest.MonkeyPatc
         (8, None, 1),
     ]:
         monkeypatch.setattr(os, "sched_getaffinity", lambda pid, n=cores: set(range(n)))
-        assert repro.lanes_for(replace(desk, threads=threads)) == lanes
-
-
-def test_a_failing_lane_fails_all_and_lines_stay_whole(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    code = "import sys; print(*sys.argv[3:], flush=True); sys.exit('bad' in sys.argv)"
-    monkeypatch.setattr(repro, "DVC", (sys.executable, "-c", code))
-    repro.run_lanes([["one", "two"], ["three"]], [])
-    assert sorted(capsys.readouterr().out.splitlines()) == ["one two", "three"]
-    with pytest.raises(UserError, match="a stage has failed"):
-        repro.run_lanes([["bad"], ["three"]], [])
+        assert repro.lanes_for(replace(desk, threads=threads)) == count
 
 
 @pytest.fixture
-def called(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """What would be run, as DVC's arguments; DVC says that the study is not up to date."""
-    calls: list[list[str]] = []
+def called(monkeypatch: pytest.MonkeyPatch) -> list[list[Any]]:
+    """What would be run by two lanes, and as plain DVC."""
+    calls: list[list[Any]] = []
 
-    def run(command: list[str], **how: Any) -> subprocess.CompletedProcess[str]:
-        calls.append(command[len(repro.DVC) :])
-        return subprocess.CompletedProcess(command, int("status" in command))
+    def steps(force: bool) -> dict[str, Step]:
+        return as_steps(DIAMOND if force else {})
 
-    monkeypatch.setattr(repro.subprocess, "run", run)
-    monkeypatch.setattr(repro, "_call", run)
+    monkeypatch.setattr(repro, "call", lambda command: calls.append(command[len(repro.DVC) :]))
+    monkeypatch.setattr(repro, "run_steps", lambda *given: calls.append(list(given)))
+    monkeypatch.setattr(repro, "steps_to_run", steps)
     monkeypatch.setattr(repro, "decide_precision", lambda study: None)
     monkeypatch.setattr(repro, "lanes_for", lambda study: 2)
     return calls
 
 
-def test_force_runs_every_stage_by_itself(
-    called: list[list[str]], monkeypatch: pytest.MonkeyPatch
+def test_force_runs_every_stage_by_itself(called: list[list[Any]]) -> None:
+    repro.run_here(parse(study("desk")), force=True)
+    assert called == [[as_steps(DIAMOND), 2, ["--force"]]]
+
+
+def test_a_study_that_is_up_to_date_starts_nothing(
+    called: list[list[Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lanes: list[tuple[int, list[str]]] = []
-    monkeypatch.setattr(
-        repro, "run_lanes", lambda given, flags: lanes.append((len(given), list(flags)))
-    )
-    repro.repro(study("desk"), ["--force"])
-    assert lanes == [(1, ["--force"]), (2, ["--force"]), (2, ["--force"])]
-    assert called == [["repro", "--single-item", "--force", *repro.PAPER]]
-
-
-def test_a_failed_round_is_the_last(
-    called: list[list[str]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rounds: list[object] = []
-
-    def fail(given: object, flags: object) -> None:
-        rounds.append(given)
-        raise UserError("a stage has failed")
-
-    monkeypatch.setattr(repro, "run_lanes", fail)
-    with pytest.raises(UserError):
-        repro.repro(study("desk"), [])
-    assert len(rounds) == 1 and called == [["status", "--quiet"]]
+    repro.run_here(parse(study("desk")), force=False)
+    assert called == []
+    assert capsys.readouterr().out == "Data and pipelines are up to date.\n"
 
 
 def test_one_lane_is_a_plain_dvc_repro(
-    called: list[list[str]], monkeypatch: pytest.MonkeyPatch
+    called: list[list[Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(repro, "lanes_for", lambda study: 1)
-    repro.repro(study("cifar10"), [])
-    assert called == [["repro"]]
+    repro.run_here(parse(study("cifar10")), force=False)
+    repro.run_here(parse(study("cifar10")), force=True)
+    assert called == [["repro"], ["repro", "--force"]]
 
 
-def test_a_study_without_methods_ends_after_the_correlation(called: list[list[str]]) -> None:
-    repro.repro(study("pretrained"), [])
-    assert called[0] == ["repro", "correlation"]
-    assert len(called) == 1 + len(repro.PAPER)
-
-
-def test_another_argument_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert repro.main(["--fast"]) == 2
-    assert capsys.readouterr().err == "usage: python -m experiments.repro [--force]\n"
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--fast"], "unrecognized arguments: --fast"),
+        (["--launch", "slrum"], "--launch slrum: did you mean 'slurm'?"),
+    ],
+)
+def test_another_argument_is_refused(
+    words: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert repro.main(words) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {says}")

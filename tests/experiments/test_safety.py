@@ -1,5 +1,6 @@
 """The runner and the stages when something is against them: names, locks, signals, full disks."""
 
+import json
 import os
 import shutil
 import signal
@@ -8,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -16,14 +18,17 @@ import yaml
 from experiments import locks
 from experiments.common.stage import check_words
 from experiments.common.study import parse
+from experiments.common.study_file import check_names
 from graphpruning.common.errors import UserError
 from graphpruning.common.files import alone
+from graphpruning.network.zoo import build
 from tests import processes
-from tests.experiments.test_pipeline import ENVIRONMENT, copy_repository, run
+from tests.experiments.test_pipeline import ENVIRONMENT, ROOT, copy_repository, run
 
 REPRO = (sys.executable, "-m", "experiments.repro")
 PREPARE = (sys.executable, "-m", "experiments.prepare")
-TRAIN = (sys.executable, "-m", "experiments.train_base", "with", "model=resnet8")
+TRAIN = (sys.executable, "-m", "experiments.train_base", "with", "model=resnet8", "seed=0")
+STAGE = "train_base@smoke-resnet8-0"
 NOTES = Path(".dvc/tmp/rwlock")
 
 
@@ -84,25 +89,116 @@ BAD_NAMES = (
 )
 
 
-@pytest.mark.parametrize("name", BAD_NAMES)
-@pytest.mark.parametrize("where", ["study", "models", "budgets", "seeds", "methods", "options"])
-def test_a_name_that_is_no_plain_name_is_refused(where: str, name: str) -> None:
-    raw = yaml.safe_load((locks.Path(__file__).parents[2] / "studies/smoke.yaml").read_text())
+NAMED = (
+    "study",
+    "models",
+    "networks",
+    "budgets",
+    "seeds",
+    "methods",
+    "searches",
+    "searches: graph",
+    "pruningnet: conditionings",
+)
+"""Where a study has names that DVC puts into commands and paths."""
+
+
+def with_name(where: str, name: str) -> dict[str, Any]:
+    """The smoke study with this name at this place alone, so that nothing else can refuse it."""
+    raw: dict[str, Any] = yaml.safe_load((ROOT / "studies/smoke.yaml").read_text())
     if where == "study":
         raw["study"] = name
-    elif where == "options":
-        raw["networks"]["resnet8"]["options"][name] = 1
+    elif where == "networks":
+        raw["networks"][name] = raw["networks"]["resnet8"]
+    elif where == "searches":
+        raw["searches"][name] = []
+    elif where == "searches: graph":
+        raw["searches"]["graph"].append(name)
+    elif where == "pruningnet: conditionings":
+        raw["pruningnet"]["conditionings"].append(name)
     else:
-        raw[where] = [name]
-        if where == "models":
-            raw["networks"][name] = raw["networks"]["resnet8"]
-        if where == "budgets":
-            raw["networks"]["resnet8"]["budgets"] = {name: 0.5}
-        if where == "methods":
-            raw["searches"] = {key: [] for key in raw["searches"]} | {"graph": [name]}
+        raw[where].append(name)
+    return raw
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+@pytest.mark.parametrize("where", NAMED)
+def test_a_name_that_is_no_plain_name_is_refused(where: str, name: str) -> None:
     with pytest.raises(UserError) as refusal:
-        parse(raw)
-    assert where in str(refusal.value) and len(str(refusal.value).splitlines()) == 1
+        parse(with_name(where, name))
+    assert str(refusal.value) == (
+        f"params.yaml: {where}: {name!r} is no plain name: letters, digits, and . _ + - "
+        "after the first"
+    )
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+def test_a_bad_name_of_a_networks_option_is_refused_when_it_is_built(name: str) -> None:
+    """It is part of no command: it may only be no option."""
+    with pytest.raises(UserError) as refusal:
+        build("resnet8", 10, 1, **{name: 1})
+    assert len(str(refusal.value).splitlines()) == 1
+
+
+CHECKED = """
+import json, sys, time
+from pathlib import Path
+from experiments import check
+
+before = time.process_time()
+for number, study in enumerate(json.load(sys.stdin)):
+    Path("params.yaml").write_text(study)
+    before_this = time.process_time()
+    assert check.main() == 2
+    assert time.process_time() - before_this < 1
+heavy = {"torch", "numpy", "pydantic", "sacred", "lightning_fabric", "dvc"} & set(sys.modules)
+print(before, *heavy)
+"""
+
+
+def test_the_check_before_every_command_refuses_each_bad_name_and_imports_little(
+    tmp_path: Path,
+) -> None:
+    """DVC starts it once a stage. A process costs as much again, so one does for all names."""
+    studies = [yaml.safe_dump(with_name("models", name)) for name in BAD_NAMES]
+    done = subprocess.run(
+        [sys.executable, "-c", CHECKED],
+        cwd=tmp_path,
+        env={**ENVIRONMENT, "PYTHONPATH": str(ROOT)},
+        input=json.dumps(studies),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    imported, *heavy = done.stdout.split()
+    assert not heavy
+    assert float(imported) < 1  # seconds of the processor, until everything was imported
+    lines = done.stderr.splitlines()
+    assert len(lines) == len(BAD_NAMES)
+    assert all("params.yaml: models: " in line and "is no plain name" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("study", "says"),
+    [
+        ({}, "key 'study' is missing"),
+        ({"study": None}, "key 'study' is missing"),
+        (None, "a mapping is expected, not None"),
+        ([1], "a mapping is expected, not [1]"),
+        ("text", "a mapping is expected, not 'text'"),
+    ],
+)
+def test_without_a_name_of_the_study_there_is_no_command(study: Any, says: str) -> None:
+    with pytest.raises(UserError) as refusal:
+        check_names(study, "params.yaml")
+    assert str(refusal.value) == f"params.yaml: {says}"
+
+
+def test_the_check_leaves_what_is_no_name_to_the_stage() -> None:
+    check_names(
+        {"study": "smoke", "models": {"a": [{}]}, "searches": [1], "x": None}, "params.yaml"
+    )
 
 
 def test_no_label_of_a_study_is_run_by_a_shell(folder: Path) -> None:
@@ -114,14 +210,18 @@ def test_no_label_of_a_study_is_run_by_a_shell(folder: Path) -> None:
     done = run(folder, "dvc", "repro")
     assert done.returncode != 0 and "is no plain name" in done.stderr
     # A stage by itself, with all that it needs there.
-    search = f"results/smoke/search/resnet8/amc/{label}/0+1/metrics.json"
-    for path in (search, "data/manifests/smoke.tsv.gz", "results/smoke/splits/train.txt"):
+    for path in (
+        "data/manifests/smoke.tsv.gz",
+        "results/smoke/splits/train.txt",
+        "models/smoke/resnet8/0/base.safetensors",
+        f"results/smoke/search/resnet8/amc/{label}/0/metrics.json",
+        f"models/smoke/searched/resnet8/amc/{label}/0.safetensors",
+    ):
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).touch()
-    (folder / "models/smoke/searched/resnet8/amc" / label / "0+1").mkdir(parents=True)
-    stage = f"finetune@smoke-resnet8-amc-{label}-0+1"
+    stage = f"finetune@smoke-resnet8-amc-{label}-0"
     done = run(folder, "dvc", "repro", "--single-item", stage)
-    assert "> python -m experiments.common.study --check" in done.stdout, done.stderr
+    assert "> python -m experiments.check" in done.stdout, done.stderr
     assert "experiments.finetune" not in done.stdout and "is no plain name" in done.stderr
     assert not list(folder.rglob("pwned"))
 
@@ -203,10 +303,10 @@ def test_a_second_runner_is_told_of_the_first(folder: Path) -> None:
 
 
 def test_a_stage_is_run_by_one_process_at_a_time(folder: Path) -> None:
-    lock = folder / "checkpoints/smoke/locks/train_base@smoke-resnet8"
+    lock = folder / "checkpoints/smoke/locks" / STAGE
     with alone(lock, "this test"):
         line = the_line(run(folder, *TRAIN))
-    assert "the stage train_base@smoke-resnet8 is being done by another process" in line
+    assert f"the stage {STAGE} is being done by another process" in line
     assert f"number {os.getpid()}" in line
 
 
@@ -245,7 +345,7 @@ def test_a_stage_that_dies_of_a_fault_is_explained(folder: Path) -> None:
     out, err = stage.communicate(timeout=60)
     assert stage.returncode == -signal.SIGSEGV, out + err
     (line,) = (line for line in err.splitlines() if line.startswith("error: "))
-    assert "train_base@smoke-resnet8 died of SIGSEGV in " in line
+    assert f"{STAGE} died of SIGSEGV in " in line
     assert "goes on from what it has saved" in line
 
 
@@ -302,7 +402,7 @@ def test_a_full_disk_is_said_and_work_goes_on_when_there_is_room(folder: Path) -
     [
         (["with", "modl"], "with modl: say KEY=VALUE; did you mean 'model'?"),
         (["with", "model=a", "b", "-F", "runs"], "with b: say KEY=VALUE"),
-        (["with", "seed=x"], "a stage's seed stands in its section"),
+        (["with", "seed=1"], "with seed=1: this stage draws nothing from a seed of its own"),
         (["with", "model=a", "-F", "runs"], None),
         ([], None),
     ],

@@ -1,14 +1,19 @@
 """What a stage checks and remembers before it works."""
 
+import sys
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from experiments.common.stage import Context, check_items, output
-from experiments.common.study import load, parse
+from experiments import analyse_pruningnet
+from experiments.common.stage import Context, check_items
+from experiments.common.study import parse
 from graphpruning.common.errors import UserError
+from tests import processes
+from tests.experiments.test_pipeline import ENVIRONMENT
 
 ROOT = Path(__file__).parents[2]
 
@@ -16,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def raw() -> dict[str, Any]:
     """The smoke study with a second model."""
-    study = load(ROOT / "studies/smoke.yaml")
+    study: dict[str, Any] = yaml.safe_load((ROOT / "studies/smoke.yaml").read_text())
     study["models"] = ["resnet8", "resnet20"]
     study["networks"]["resnet20"] = deepcopy(study["networks"]["resnet8"])
     return study
@@ -38,17 +43,88 @@ def test_a_checkpoint_depends_on_its_own_models_network(raw: dict[str, Any]) -> 
     assert [then == now for then, now in zip(before, after, strict=True)] == [False, True, False]
 
 
-def test_conditionings_name_a_stage_but_no_folder(raw: dict[str, Any]) -> None:
-    held = context(raw, model="resnet8", conditionings="graph+none")
-    assert held.name == "some_stage@smoke-resnet8-graph+none"
-    assert output(held, "experiments.analyse_pruningnet") == Path("results/smoke/generated/resnet8")
+def test_items_name_a_stage_and_its_files(raw: dict[str, Any]) -> None:
+    held = context(raw, model="resnet8", conditioning="graph", seed="3")
+    assert held.name == "some_stage@smoke-resnet8-graph-3"
+    assert held.seed == 3
+    assert held.folder("pruningnet") == Path("results/smoke/pruningnet/resnet8/graph/3")
+    assert held.weights_file("final") == Path("models/smoke/final/resnet8/graph/3.safetensors")
+    assert held.weights_of("graph") == Path("models/smoke/resnet8/3/graph.safetensors")
+    assert held.checkpoints == Path("checkpoints/smoke/some_stage/resnet8-graph-3")
+
+
+def test_replicates_do_not_go_on_from_each_others_checkpoints(raw: dict[str, Any]) -> None:
+    one, two = (context(raw, model="resnet8", seed=seed) for seed in ("0", "1"))
+    assert one.checkpoints != two.checkpoints
+    assert one.fingerprint() != two.fingerprint()
+
+
+def test_a_section_that_is_not_declared_cannot_be_used(raw: dict[str, Any]) -> None:
+    """Else DVC would not know that the stage depends on it."""
+    held = analyse_pruningnet.STAGE._context(parse(raw), {"model": "resnet8", "seed": "0"})
+    assert held.study.final.initial == "scratch"
+    with pytest.raises(AssertionError, match="'search' is used but not declared"):
+        _ = held.study.search
 
 
 @pytest.mark.parametrize(
-    ("known", "says"), [(["graph", "block"], r"did you mean 'graph'\?"), ([], "there are none")]
+    ("item", "value", "says"),
+    [
+        ("model", "resnet9", "did you mean 'resnet8'"),
+        ("method", "acm", "did you mean 'amc'"),
+        ("budget", "0.6", "did you mean '0.5'"),
+        ("seed", "2", "did you mean '"),
+        ("seed", "00", "did you mean '0'"),
+        ("conditioning", "grph", "did you mean 'graph'"),
+    ],
 )
-def test_an_item_that_the_study_does_not_list(known: list[str], says: str) -> None:
-    raw = {"pruningnet": {"conditionings": known}}
-    check_items({"seeds": "0", "model": "a"}, {"models": ["a"]})
-    with pytest.raises(UserError, match=f"conditioning=grph is not in params.yaml: {says}"):
-        check_items({"conditioning": "grph"}, raw)
+def test_an_item_that_the_study_does_not_list(
+    raw: dict[str, Any], item: str, value: str, says: str
+) -> None:
+    study = parse(raw)
+    right = {"model": "resnet20", "method": "amc", "budget": "0.5", "seed": "1"}
+    check_items({**right, "conditioning": "gat"}, study)
+    with pytest.raises(UserError, match=f"{item}={value} is not in params.yaml: {says}"):
+        check_items({**right, item: value}, study)
+
+
+COUNTED = """
+import atexit, runpy, sys
+from experiments.common import study_file
+from graphpruning.common import validated
+
+calls = []
+
+def counted(module, name):
+    whole = getattr(module, name)
+
+    def call(*arguments):
+        calls.append(name)
+        return whole(*arguments)
+
+    setattr(module, name, call)
+
+counted(study_file, "read_study_file")
+counted(validated, "validated")
+atexit.register(lambda: print(*sorted(calls)))
+sys.argv = ["prepare", *sys.argv[1:]]
+runpy.run_module("experiments.prepare", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], "read_study_file validated"),
+        (["with", "title=Other"], "read_study_file validated validated"),
+    ],
+)
+def test_a_stage_reads_its_study_once(tmp_path: Path, words: list[str], expected: str) -> None:
+    """And checks it once more, if the command line changes it."""
+    (tmp_path / "params.yaml").write_bytes((ROOT / "studies/smoke.yaml").read_bytes())
+    command = [sys.executable, "-c", COUNTED, *words]
+    done = processes.run(command, tmp_path, {**ENVIRONMENT, "PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == expected
+    title = "Other" if words else "ResNet-8 on generated images"
+    assert f'"title": "{title}"' in (tmp_path / "results/smoke/study.json").read_text()

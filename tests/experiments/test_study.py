@@ -1,25 +1,26 @@
 """The study file is read strictly: what does not fit is named, with the nearest that does."""
 
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import yaml
 
+from experiments import prepare
 from experiments.common.study import (
-    Conditioning,
-    Network,
+    ModelSettings,
     Study,
     budget_in_macs,
-    load,
     parse,
+    read,
     recipe,
-    seed_list,
 )
+from experiments.common.study_file import main as print_value
+from experiments.common.study_file import read_study_file
 from graphpruning import methods
 from graphpruning.common.errors import UserError
+from graphpruning.common.validated import validated
 from graphpruning.network.zoo import build
-from graphpruning.pruningnet.aggregator import CONDITIONINGS
 
 ROOT = Path(__file__).parents[2]
 DESK = ROOT / "studies" / "desk.yaml"
@@ -39,10 +40,9 @@ def changed(changes: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("study", sorted((ROOT / "studies").glob("*.yaml")), ids=lambda p: p.stem)
 def test_committed_studies_are_whole_and_fit_on_a_screen(study: Path) -> None:
-    raw = load(study)
-    assert raw["study"] == study.stem
-    assert isinstance(parse(raw), Study)
-    methods.check_places({k: tuple(v) for k, v in raw["searches"].items()})
+    found = read(study)
+    assert isinstance(found, Study) and found.study == study.stem
+    methods.check_lists(found.searches)
     lines = study.read_text().splitlines()
     assert len(lines) <= 90 and lines[0].startswith("#")
 
@@ -64,7 +64,7 @@ def test_the_default_study_is_desk() -> None:
         ("base.recipe.epochs", "three", "'three'"),
         ("search.evaluations", 4.5, "int is expected, not 4.5"),
         ("search.evaluations", True, "int is expected, not True"),
-        ("data.flip", 1, "bool is expected"),
+        ("data.preprocessing.flip", 1, "bool is expected"),
         ("models", "resnet20", "a list is expected"),
         ("models", ["resnet56"], "networks has no entry for the model 'resnet56'"),
         ("space", 4, "a mapping is expected"),
@@ -81,35 +81,56 @@ def test_the_default_study_is_desk() -> None:
         ("networks.resnet20.recipes.base", {}, "recipes: base: key 'epochs' is missing"),
         ("space.divisor", "8", "space: divisor: int is expected, not '8'"),
         ("space.ratios", [0.1, "half"], "space: ratios[1]: float is expected, not 'half'"),
-        ("data.size", 0, "data: size: 0 does not lie between 1 and 8192"),
-        ("data.resize", -1, "data: resize: -1 does not lie between 1 and"),
-        ("data.smallest_area", 1.5, "data: smallest_area: 1.5"),
+        (
+            "data.preprocessing.size",
+            0,
+            "data: preprocessing: size is 0, must be at least 1 and at most",
+        ),
+        ("data.preprocessing.resize", -1, "data: preprocessing: resize is -1, must be at least 1"),
+        ("data.preprocessing.resize", 32, "resize and smallest_area need a size"),
+        ("data.preprocessing.smallest_area", 0.5, "resize and smallest_area need a size"),
         ("data.workers", -1, "data: workers: -1 does not lie between 0"),
         ("data.recalibration_images", 2001, "2001 does not lie between 1 and 2000"),
         ("seeds", ["0,1"], "0,1"),
         ("methods", ["amc"], "`methods` and the lists under `searches`"),
         ("searches.bases", [], "searches: unknown key 'bases'; did you mean 'base'"),
         ("pruningnet.conditionings", ["graph", "none"], "metapruning needs the PruningNet 'block'"),
-        ("analysis.conditionings", ["graph+blok"], "'blok' is not among pruningnet: conditionings"),
-        ("analysis.conditionings", ["graph", "block"], "join them to one"),
+        ("analysis.conditionings", ["blok"], "'blok' is not among pruningnet: conditionings"),
+        (
+            "analysis.conditionings",
+            ["none", "none"],
+            "analysis: conditionings: 'none' stands twice",
+        ),
         ("analysis.conditionings", [], "analysis: conditionings: the list is empty"),
         ("seeds", [], "seeds: the list is empty"),
         ("models", [], "models: the list is empty"),
-        ("data.mean", [], "data: mean: the list is empty"),
+        (
+            "data.preprocessing.mean",
+            [],
+            "mean and std need one value a channel, not [] and [0.353]",
+        ),
         ("data.seed", -1, "data: seed: -1 does not lie between 0 and 9223372036854775807"),
-        ("base.seed", 2**63, "base: seed: 9223372036854775808 does not lie between 0"),
-        ("analysis.seed", -(10**400), "analysis: seed: "),
+        ("data.seed", 2**63, "data: seed: 9223372036854775808 does not lie between 0"),
+        ("data.seed", -(10**400), "data: seed: "),
+        ("base.seed", 0, "base: unknown key 'seed'"),
         ("seeds", ["-1"], "seeds: '-1'"),
-        ("seeds", ["0+9999999999999999999"], "does not lie between 0 and 9223372036854775807"),
-        ("seeds", ["0+1", "1"], "seeds: '1' stands twice"),
+        ("seeds", [-1], "seeds: '-1'"),
+        (
+            "seeds",
+            [10**19],
+            "seeds[0]: 10000000000000000000 does not lie between 0 and 9223372036854775807",
+        ),
+        ("seeds", ["0+1"], "seeds[0]: int is expected, not '0+1'"),
+        ("seeds", [0, 1, 0], "seeds: '0' stands twice"),
+        ("seeds", [0.5], "seeds[0]: int is expected, not 0.5"),
         ("seeds", ["\u00b2"], "seeds: '\u00b2'"),
         ("models", ["resnet20", "resnet20"], "models: 'resnet20' stands twice"),
         ("budgets", [0.5, "0.5"], "budgets: '0.5' stands twice"),
         ("methods", ["amc", "amc"], "methods: 'amc' stands twice"),
         ("pruningnet.conditionings", ["graph", "block", "none", "graph"], "'graph' stands twice"),
         ("threads", 1_000_000, "threads: 1000000 does not lie between 1 and 1024"),
-        ("data.pad", "1e30", "data: pad: int is expected, not '1e30'"),
-        ("data.pad", 10**30, "data: pad: 1000000000000000000000000000000 does not lie between"),
+        ("data.preprocessing.pad", "1e30", "preprocessing: pad: int is expected, not '1e30'"),
+        ("data.preprocessing.pad", 10**30, "pad is 1000000000000000000000000000000, must be at"),
         ("base.recipe.lr", 10**400, "is no finite number"),
         ("base.recipe.lr", float("inf"), "lr: inf is no finite number"),
         ("base.recipe.epochs", float("nan"), "epochs: nan is no finite number"),
@@ -117,15 +138,16 @@ def test_the_default_study_is_desk() -> None:
         ("search.evolution.mutation_probability", 7, "7.0 does not lie between 0 and 1"),
         ("search.evolution.parents", 9, "population: 8 does not lie between 9 and"),
         ("search.agent.noise_decay", 1.5, "noise_decay: 1.5 does not lie between 0 and 1"),
-        ("space.smallest", 0, "space: smallest: 0.0 is no share above 0"),
-        ("space.ratios", [0.5, 1.5], "space: ratios[1]: 1.5 is no share"),
-        ("space.divisor", 0, "space: divisor: 0 does not lie between 1 and"),
-        ("space.filled", 1.1, "space: filled: 1.1 does not lie between 0 and 1"),
-        ("data.std", [0.0], "data: std[0]: 0.0 is not above 0"),
+        ("space.smallest", 0, "params.yaml: space: smallest is 0.0, must be above 0"),
+        ("space.ratios", [0.5], "params.yaml: space: either divisor or ratios must be given"),
+        ("space.divisor", 0, "params.yaml: space: divisor is 0, must be at least 1"),
+        ("space.filled", 1.1, "params.yaml: space: filled is 1.1, must be from 0 to 1"),
+        ("space", {"divisor": None, "ratios": [0.5, 1.5]}, "space: ratios are [0.5, 1.5], must be"),
+        ("data.preprocessing.std", [0.0], "preprocessing: std is [0.0], must be above 0"),
         ("data.root", "a\0b", "data: root: 'a\\x00b' is no path"),
         ("title", "two\nlines", "title: 'two\\nlines' is no line of text"),
         ("networks.resnet20.budgets", {10**400: 0.5}, "is no finite number"),
-        ("search.reconstruction.points", 0, "points: 0 does not lie between 1 and"),
+        ("reconstruction.points", 0, "points: 0 does not lie between 1 and"),
     ],
 )
 def test_what_does_not_fit_is_named_in_one_line(path: str, value: Any, says: str) -> None:
@@ -146,32 +168,21 @@ def test_a_missing_key_is_named(parent: str, key: str) -> None:
 
 
 def test_a_size_does_not_exceed_what_it_is_cut_from() -> None:
-    with pytest.raises(UserError, match="data: size: 256 does not lie between 1 and 224"):
-        parse(changed({"data.size": 256, "data.resize": 224}))
+    sizes = {"data.preprocessing.size": 256, "data.preprocessing.resize": 224}
+    with pytest.raises(UserError, match="resize is 224, must be at least the size, 256"):
+        parse(changed(sizes))
 
 
 def test_optional_values_may_be_null_or_left_out() -> None:
-    data = parse(changed({"data.size": None})).data
-    assert (data.size, data.resize, data.smallest_area, data.workers) == (None, None, None, 0)
-    data = parse(changed({"data.size": 224, "data.resize": 256, "data.smallest_area": 0.08})).data
-    assert (data.size, data.resize, data.smallest_area) == (224, 256, 0.08)
-    assert parse(changed({"networks.resnet20": {}})).networks["resnet20"] == Network()
-
-
-def test_a_study_may_end_after_the_correlation() -> None:
-    keys = (
-        "pruningnet.conditionings",
-        "analysis.conditionings",
-        "budgets",
-        "seeds",
-        "methods",
-        "searches.graph",
-        "searches.block",
-        "searches.none",
-        "searches.base",
-    )
-    study = parse(changed({key: [] for key in keys}))
-    assert not any((study.budgets, study.seeds, study.methods, study.analysis.conditionings))
+    data = parse(changed({"data.preprocessing.size": None})).data
+    how = data.preprocessing
+    assert (how.size, how.resize, how.smallest_area, data.workers) == (None, None, None, 0)
+    given = {"size": 224, "resize": 256, "smallest_area": 0.08, "pad": 0}
+    how = parse(
+        changed({f"data.preprocessing.{key}": v for key, v in given.items()})
+    ).data.preprocessing
+    assert (how.size, how.resize, how.smallest_area) == (224, 256, 0.08)
+    assert parse(changed({"networks.resnet20": {}})).networks["resnet20"] == ModelSettings()
 
 
 def test_a_model_has_its_own_recipe_or_the_studys() -> None:
@@ -182,12 +193,20 @@ def test_a_model_has_its_own_recipe_or_the_studys() -> None:
     assert recipe(study, "pruningnet", "resnet20") == study.pruningnet.recipe
 
 
+def test_a_search_needs_images_to_judge_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    context = prepare.STAGE._context(parse(changed({"data.search_images": 0})), {})
+    with pytest.raises(UserError, match="search_images: 0, but candidates are judged on them"):
+        prepare.prepare(context)
+    assert not list(tmp_path.rglob("*.*"))
+
+
 def test_files_that_are_no_study(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is missing"):
-        load(tmp_path / "params.yaml")
+        read(tmp_path / "params.yaml")
     (tmp_path / "params.yaml").write_text("a: [1,")
     with pytest.raises(UserError, match="not YAML") as refusal:
-        load(tmp_path / "params.yaml")
+        read(tmp_path / "params.yaml")
     assert "\n" not in str(refusal.value)
 
 
@@ -216,7 +235,7 @@ def test_yaml_that_is_no_study(text: str, says: str, tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     path.write_text(text)
     with pytest.raises(UserError) as refusal:
-        load(path)
+        read_study_file(path)
     message = str(refusal.value)
     assert says in message and str(path) in message and len(message.splitlines()) == 1
 
@@ -236,11 +255,11 @@ def test_methods_name_the_nearest_and_their_source() -> None:
     with pytest.raises(UserError, match="did you mean 'metapruning'"):
         methods.method("meta-pruning")
     with pytest.raises(UserError, match="amc stands under 'graph'; its place is 'base'"):
-        methods.check_places({"graph": ("amc",)})
+        methods.check_lists({"graph": ("amc",)})
 
 
-def test_budgets_and_seeds() -> None:
-    network = Network(budgets={"large": "3.0G", "small": 0.25})
+def test_budgets() -> None:
+    network = ModelSettings(budgets={"large": "3.0G", "small": 0.25})
     assert budget_in_macs(network, 0.5, 1000) == 500
     assert budget_in_macs(network, "0.25", 1000) == 250
     assert budget_in_macs(network, "316M", 568_740_352) == 316_000_000
@@ -249,14 +268,60 @@ def test_budgets_and_seeds() -> None:
     with pytest.raises(UserError, match=r"budget '3.0G' is more than the 2,999,999,999 MACs of"):
         budget_in_macs(network, "large", 2_999_999_999)
     assert budget_in_macs(network, "small", 1000) == 250
-    assert seed_list("0+1+2") == [0, 1, 2] and seed_list("7") == [7]
 
 
-def test_a_study_may_name_every_conditioning_and_no_other() -> None:
-    assert set(get_args(Conditioning)) == set(CONDITIONINGS)
-
-
-def test_an_ablation_needs_the_pruningnet_of_its_name() -> None:
-    raw = changed({"methods": [*load(DESK)["methods"], "gat"], "searches.ablations": ["gat"]})
-    with pytest.raises(UserError, match="ablations: gat needs the PruningNet 'gat': add it"):
+def test_a_method_of_its_own_source_needs_the_pruningnet_of_its_name() -> None:
+    listed = yaml.safe_load(DESK.read_text())["methods"]
+    raw = changed({"methods": [*listed, "gat"], "searches.own": ["gat"]})
+    with pytest.raises(UserError, match="own: gat needs the PruningNet 'gat': add it"):
         parse(raw)
+
+
+def test_a_study_is_what_its_file_says_and_nothing_is_taken_for_something_else() -> None:
+    study = parse(changed({"seeds": [3, 0], "threads": 2, "budgets": [1, "0.3M"]}))
+    assert (study.seeds, study.threads, study.budgets) == ((3, 0), 2, (1.0, "0.3M"))
+    assert study.data.preprocessing.mean == (0.286,)
+    assert study.networks["resnet20"].options == {"width": 16, "stem_stride": 2}
+    for value in ("1", 1.0, True, None, [1]):
+        with pytest.raises(UserError, match="search: evaluations: int is expected"):
+            parse(changed({"search.evaluations": value}))
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        (None, "a mapping is expected, not None"),
+        ([], "a mapping is expected, not []"),
+        ("study: desk", "a mapping is expected, not 'study: desk'"),
+        ({}, "key 'study' is missing"),
+        ({True: 1}, "the key True is no name"),
+        ({(1, 2): 1}, "the key (1, 2) is no name"),
+    ],
+)
+def test_what_is_no_study_at_all(value: Any, says: str) -> None:
+    with pytest.raises(UserError) as refusal:
+        validated(Study, value, "params.yaml")
+    assert str(refusal.value).removeprefix("params.yaml: ") == says
+
+
+def test_a_section_that_checks_itself_says_where_it_stands() -> None:
+    """Sections within sections too, and one of several models."""
+    bad = yaml.safe_load(DESK.read_text())["base"]["recipe"] | {"warmup_epochs": 3}
+    says = r"params.yaml: networks: resnet20: recipes: final: recipe: warmup_epochs is 3.0, must be"
+    with pytest.raises(UserError, match=says):
+        parse(changed({"networks.resnet20.recipes.final": bad}))
+
+
+def test_one_value_is_printed_for_the_makefile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "params.yaml").write_text(DESK.read_text())
+    monkeypatch.chdir(tmp_path)
+    assert print_value(["study"]) == print_value(["data.name"]) == 0
+    assert capsys.readouterr().out == "desk\nfashion_mnist\n"
+    assert print_value(["dat"]) == print_value([]) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.splitlines() == [
+        "error: params.yaml has no 'dat'",
+        "usage: python -m experiments.common.study_file KEY",
+    ]

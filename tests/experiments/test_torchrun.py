@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.experiments.test_pipeline import copy_repository, run
+from experiments.common.processes import PROCESSES, spread_out
+from graphpruning.common.errors import UserError
+from tests import processes
+from tests.experiments.test_pipeline import ENVIRONMENT, copy_repository, run
 from tests.test_distributed import torchrun
 
 RESULTS = Path("results/smoke")
@@ -17,10 +20,11 @@ TRAIN = [
     "experiments.train_base",
     "with",
     "model=resnet8",
+    "seed=0",
     "base.recipe.lr=0.003",
     "base.recipe.epochs=2",
 ]
-SEARCH = ["experiments.search", "with", "model=resnet8", "method=amc", "budget=0.5", "seeds=0+1"]
+SEARCH = ["experiments.search", "with", "model=resnet8", "method=amc", "budget=0.5", "seed=0"]
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +62,7 @@ def run_by_two(folder: Path, *arguments: str) -> str:
 
 
 def test_a_training_stage(smoke: Path) -> None:
-    base = RESULTS / "base/resnet8"
+    base = RESULTS / "base/resnet8/0"
     one = files(smoke)
     said = run_by_two(smoke, *TRAIN)
     two = files(smoke)
@@ -81,8 +85,8 @@ def test_a_search_stage(smoke: Path) -> None:
     one = files(smoke)
     run_by_two(smoke, *SEARCH)
     assert files(smoke) == one
-    assert RESULTS / "search/resnet8/amc/0.5/0+1/metrics.json" in one
-    assert WEIGHTS / "searched/resnet8/amc/0.5/0+1/seed-1.safetensors" in one
+    assert RESULTS / "search/resnet8/amc/0.5/0/metrics.json" in one
+    assert WEIGHTS / "searched/resnet8/amc/0.5/0.safetensors" in one
 
 
 def test_a_refusal_is_one_line_and_ends_all(smoke: Path) -> None:
@@ -93,3 +97,20 @@ def test_a_refusal_is_one_line_and_ends_all(smoke: Path) -> None:
     assert "batch_size 25 is not a multiple of the 2 processes" in line
     assert done.stderr.count("exitcode  : 2 ") == 2
     assert files(smoke) == before
+
+
+def test_a_stage_starts_several_processes_by_itself(smoke: Path) -> None:
+    """So that the command, which DVC records, is the same on every machine."""
+    environment = {**ENVIRONMENT, PROCESSES: "2"}
+    done = processes.run([sys.executable, "-m", *TRAIN], smoke, environment)
+    assert done.returncode == 0, done.stderr
+    sidecar = json.loads((smoke / RESULTS / "base/resnet8/0/run.json").read_text())
+    assert sidecar["hardware"]["processes"] == 2
+    assert sidecar["command"] == "python -m experiments.train_base with model=resnet8"
+
+
+@pytest.mark.parametrize("wanted", ["many", "0", "-1", "1.5"])
+def test_no_number_of_processes_is_refused(wanted: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(PROCESSES, wanted)
+    with pytest.raises(UserError, match=f"^{PROCESSES}={wanted}: say how many"):
+        spread_out("experiments.train_base")

@@ -1,0 +1,171 @@
+"""Stages side by side on one machine: each starts as soon as those that it needs have run.
+
+A lane is a `dvc repro` of its own, for one stage or for a few: those that need only each other, and
+short ones. DVC allows several at a time that write different files. Whatever is started here is
+ended with the block or the process that started it: a signal reaches every stage.
+"""
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from queue import SimpleQueue
+from typing import Any
+
+import psutil
+
+from experiments.pipeline import Step, seconds_to_the_end
+from graphpruning.common.errors import UserError
+
+DVC = (sys.executable, "-m", "dvc", "--wait-for-lock")
+SECONDS_FOR_DVC = 2  # to see that its stage has ended
+SECONDS_FOR_STAGES = 10  # to remove what is half-written
+SHORT = 60.0
+"""Seconds that stages take together which share a start of DVC, though they could run apart."""
+RUNNING = "Running stage '"
+"""How the line begins in which DVC names a stage that it starts."""
+
+Run = subprocess.Popen[str]
+
+
+def run_steps(steps: Mapping[str, Step], lanes: int, flags: Sequence[str]) -> None:
+    """Run all steps, at most so many lanes at a time; of those that can start, first the one that
+    most work waits for.
+
+    After a stage has failed no other starts; those that run may end. Raises `UserError` then.
+    """
+    urgency = seconds_to_the_end(steps)
+    waiting, done, failed = dict(steps), set[str](), list[str]()
+    running: dict[int, list[str]] = {}
+    ended: SimpleQueue[tuple[Run, str]] = SimpleQueue()
+    with ended_together() as runs:
+        while running or (waiting and not failed):
+            while len(running) < lanes and not failed:
+                ready = [name for name in waiting if done.issuperset(steps[name].needs)]
+                if not ready:
+                    break
+                ready.sort(key=urgency.__getitem__, reverse=True)
+                chain = _load(ready, waiting, done, math.ceil(len(ready) / (2 * lanes)))
+                run = _start([*DVC, "repro", "--single-item", *flags, *chain])
+                runs.append(run)
+                running[run.pid] = chain
+                for name in chain:
+                    del waiting[name]
+                threading.Thread(target=_pass_on, args=(run, ended)).start()
+            run, last = ended.get()
+            code, chain = run.wait(), running.pop(run.pid)
+            runs.remove(run)  # its number may soon be another process's
+            if code:
+                failed.append(last or chain[0])
+            done.update(chain)
+    if failed:
+        raise UserError(f"{', '.join(failed)}: failed, see above: `make repro` goes on from there")
+
+
+def _load(
+    ready: Sequence[str], waiting: Mapping[str, Step], done: Iterable[str], most: int
+) -> list[str]:
+    """What one `dvc repro` is given: a chain, and more of them as long as all are short, since
+    DVC's start takes seconds; at most so many, so that there is work left for the other lanes.
+    """
+    load: list[str] = []
+    for name in ready[:most]:
+        chain = _chain(name, waiting, done)
+        if load and sum(waiting[stage].seconds for stage in [*load, *chain]) > SHORT:
+            break
+        load += chain
+    return load
+
+
+def _chain(first: str, waiting: Mapping[str, Step], done: Iterable[str]) -> list[str]:
+    """A step and those after it that one `dvc repro` may run in a row, which saves DVC's start:
+    nothing else waits for the one before, and nothing else is needed.
+    """
+    chain = [first]
+    while True:
+        after = [step for step in waiting.values() if chain[-1] in step.needs]
+        if len(after) != 1 or not {*done, *chain}.issuperset(after[0].needs):
+            return chain
+        chain.append(after[0].name)
+
+
+def _start(command: Sequence[str]) -> Run:
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, process_group=0
+    )
+
+
+def _pass_on(run: Run, ended: "SimpleQueue[tuple[Run, str]]") -> None:
+    """Print a lane's lines whole, so that those of several lanes do not mix; then say that it has
+    ended, and which stage was the last.
+    """
+    last = ""
+    assert run.stdout is not None
+    try:
+        with run.stdout:  # closed when nobody reads what is printed, so that the lane ends too
+            for line in run.stdout:
+                print(line, end="", flush=True)
+                if line.startswith(RUNNING):
+                    last = line.removeprefix(RUNNING).partition("'")[0]
+    finally:
+        ended.put((run, last))
+
+
+def call(command: Sequence[str]) -> None:
+    """Run a program to its end, with this process's own output; exit with its code if it fails."""
+    with ended_together() as runs:
+        run = subprocess.Popen(command, text=True, process_group=0)
+        runs.append(run)
+        if code := run.wait():
+            raise SystemExit(code if code > 0 else 128 - code)
+
+
+@contextmanager
+def ended_together() -> Iterator[list[Run]]:
+    """Yield a list for processes that lead groups of their own; if the block fails, end them all.
+
+    Stages are told first: then DVC, which waits for one, says so and puts its notes in order.
+    """
+    runs: list[Run] = []
+    try:
+        yield runs
+    except BaseException:
+        for run in runs:
+            for stage in _below(run):
+                with suppress(psutil.NoSuchProcess):
+                    stage.terminate()
+        _wait_for_end(runs, SECONDS_FOR_DVC)
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            for run in runs:
+                with suppress(ProcessLookupError):
+                    os.killpg(run.pid, number)
+            _wait_for_end(runs, SECONDS_FOR_STAGES)
+        raise
+
+
+def _below(run: "subprocess.Popen[Any]") -> list[psutil.Process]:
+    try:
+        return psutil.Process(run.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _wait_for_end(runs: Sequence["subprocess.Popen[Any]"], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while any([_is_there(run) for run in runs]) and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+def _is_there(run: "subprocess.Popen[Any]") -> bool:
+    """Whether any process of the group is left: a stage may outlive the DVC that started it."""
+    run.poll()
+    try:
+        os.killpg(run.pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
