@@ -5,30 +5,18 @@ A caption also names the script that makes its artefact and the stages whose fil
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from paper import measures
 from paper.claims import representable
-from paper.results import GIVEN, PRETRAINED, Network, Results
-from paper.statistics import LEVEL, RESAMPLES
-from paper.wording import counted, interval, joined, number
-
-CONDITIONINGS = {
-    "graph": "graph",
-    "block": "block",
-    "none": "no edges",
-    "no-shortcuts": "no shortcut edges",
-    "sage": "GraphSAGE",
-    "gat": "GAT",
-}
-SOURCES = {
-    "base": "sliced from the base",
-    **{name: f"generated, {label}" for name, label in CONDITIONINGS.items()},
-    GIVEN: "its own rating",
-}
-"""Whose weights rate a candidate, by `Row.source`."""
+from paper.reader.contents import Row
+from paper.reader.reading import PRETRAINED
+from paper.reader.results import GIVEN, Network, Results
+from paper.statistics import LEVEL, RESAMPLES, mean
+from paper.wording import ABSENT, counted, interval, joined, number
 
 _TABLES, _FIGURES = "paper/tables.py", "paper/figures.py"
+_INTERVAL = f"{LEVEL * 100:.0f} %"
+ONE_REPLICATE = "One replicate gives no interval; studies with several seeds: see docs/studies.md."
+"""What stands wherever networks that were trained with one seed are compared."""
 
 
 @dataclass(frozen=True)
@@ -46,14 +34,13 @@ def captions(results: Results) -> dict[str, Caption]:
 
     A study without methods has those of the networks alone.
     """
-    return _of_networks(results) | (_of_methods(results) if results.rows else {})
-
-
-_INTERVAL = f"{LEVEL * 100:.0f} %"
+    found = _of_networks(results)
+    if results.rows:
+        found |= _of_tables(results) | _of_figures(results)
+    return found
 
 
 def _of_networks(results: Results) -> dict[str, Caption]:
-    base = f"train_base@{results.name}"
     compared = ("correlation", f"train_base@{PRETRAINED}")
     networks = joined([network.label for network in results.networks])
     holds = representable(results)
@@ -62,32 +49,32 @@ def _of_networks(results: Results) -> dict[str, Caption]:
             "Table 1",
             f"How much of a deeper channel the former layer explains in {networks}: "
             "share of deeper channels with R² above a threshold, median R², and median absolute "
-            "Pearson correlation of the best match, for consecutive layers of one block with a "
-            "shortcut and, as controls, for layers of different blocks and for the untrained "
-            "network. R² is that of a ridge regression on all channels of the former layer, scored "
-            f"on images it was not fitted on. Brackets: {_INTERVAL} bootstrap intervals over "
-            f"deeper layers ({number(RESAMPLES, 0)} resamples). {holds}",
+            "Pearson correlation of the best match. The layers are consecutive layers of one block "
+            "with a shortcut; controls are layers of different blocks, and the untrained network. "
+            "R² is that of a ridge regression on all channels of the former layer, scored on "
+            f"images it was not fitted on. Brackets: {_intervals_of_networks(results)} {holds}",
             _TABLES,
             compared,
         ),
         "figure1_correlation_heatmaps": Caption(
             "Figure 1",
             f"Absolute Pearson correlation between the channels of two layers of "
-            f"{joined([network.label for network in shown(results)])}, a deeper one (rows, ordered "
-            "by best match, best on top) and a former one (columns). Of a layer with more than 64 "
-            "channels 64 are shown, evenly from the best to the worst match, and as many former "
-            "ones, among them these channels' best matches. Where a block's deeper layer repeats "
-            "its former one, the first row of panels has bright cells that the controls below it "
-            f"lack. {holds}",
+            f"{joined([network.label for network in shown(results)])}"
+            f"{_first_replicate(results)}. Rows are the channels of the deeper layer, ordered by "
+            "best match, best on top; columns are those of the former layer. Large layers are "
+            "shown in part: 64 deeper channels, evenly from the best to the worst match, and 64 "
+            "former channels, which include the best matches of these. Where a block's deeper "
+            "layer repeats its former one, the first row of panels has bright cells, and the "
+            f"controls below it have none. {holds}",
             _FIGURES,
             compared,
         ),
         "figure2_r2_distributions": Caption(
             "Figure 2",
             "Left: share of deeper channels whose R² exceeds the value on the horizontal axis "
-            f"(values below 0 are worse than predicting the mean), with {_INTERVAL} bootstrap "
-            "bands over deeper layers; dotted lines are the thresholds of Table 1. Right: median "
-            f"R² of each deeper layer in forward order. {_medians(results)} {holds}",
+            "(values below 0 are worse than predicting the mean). Bands: "
+            f"{_intervals_of_networks(results)} Dotted lines are the thresholds of Table 1. "
+            f"Right: median R² of each deeper layer in forward order. {_medians(results)} {holds}",
             _FIGURES,
             compared,
         ),
@@ -98,50 +85,47 @@ def _of_networks(results: Results) -> dict[str, Caption]:
             "one letter are tied: their output channels are pruned together. Dashed lines are "
             "shortcut edges.",
             _FIGURES,
-            (base,),
+            (f"train_base@{results.name}",),
         ),
     }
 
 
-def _of_methods(results: Results) -> dict[str, Caption]:
+def _of_tables(results: Results) -> dict[str, Caption]:
     ours = results.ours.label
-    base = f"train_base@{results.name}"
     models = joined(results.models)
-    seeds = counted(len(results.seeds), "seed")
-    spread = f"mean over {seeds} and {_INTERVAL} t-interval"
-    if len(results.seeds) == 1:
-        spread = "one seed, so no interval"
+    of_candidates = within(results, "candidates")
     return {
         "table2_generated_weights": Caption(
             "Table 2",
             f"Accuracy (top-1, %, search split) of {models} with weights that a PruningNet "
             "generates, by its conditioning: at full width before and after the batch-norm "
             "statistics are recalibrated, at a quarter of every width, and for random candidates "
-            f"in four quarters by MACs, smallest first (±: {_INTERVAL} t-interval over "
-            "candidates). τ is Kendall's rank correlation between that accuracy and the accuracy "
-            f"of the same widths trained from scratch, with its {_INTERVAL} bootstrap interval "
-            "over candidates.",
+            "in four quarters by MACs, smallest first. τ is Kendall's rank correlation between "
+            "that accuracy and the accuracy of the same widths trained from scratch. Brackets and "
+            f"±: {of_candidates}",
             _TABLES,
             ("train_pruningnet", "analyse_pruningnet"),
         ),
         "table3_main": Caption(
             "Table 3",
-            f"Final networks of {models} on {results.data}: test accuracy (top-1, %; {spread}), "
-            "MACs of one image and parameters, and what the search cost. The base network, the "
-            "PruningNets and the splits are shared; search and final training are repeated with "
-            "each seed. Images are those that the search passed through networks to rate "
-            f"candidates, and nothing else. Seconds were measured on {_hardware(results)}.",
+            f"Final networks of {models} on {results.data}: test accuracy (top-1, %; "
+            f"{spread(results)}), MACs of one image and parameters, and what the search cost. "
+            f"{_replicate(results)} Before: accuracy before the final training, on the search "
+            f"split; {ABSENT} for networks that are trained from scratch. Search (s): the search "
+            f"alone, on {_hardware(results)}. Images: how many the search passed through networks "
+            "to rate candidates.",
             _TABLES,
-            (base, "search", "finetune"),
+            (f"train_base@{results.name}", "search", "finetune"),
         ),
         "table4_ablations": Caption(
             "Table 4",
-            f"Ablations with {models}. Upper part: relative movement of a group's aggregated "
-            "feature when the width of a group that many edges away changes, by what the "
-            f"PruningNet is conditioned on, with {_INTERVAL} bootstrap intervals over the changed "
-            "groups. Lower part: accuracy (top-1, %) of the best candidate on the search split "
-            f"and of the final network on the test set, {spread}. Differences are {ours} minus "
-            "the variant, paired by group or by seed; the search split compares methods only "
+            f"Ablations with {models}. Upper part: how far a group's aggregated feature moves when "
+            "the width of another group changes, by the number of edges between the two and by "
+            "what the PruningNet is conditioned on. Brackets: "
+            f"{within(results, 'changed groups')} "
+            "Lower part: accuracy (top-1, %) of the best candidate on the search split "
+            f"and of the final network on the test set, {spread(results)}. Differences are {ours} "
+            "minus the variant, within each replicate. The search split compares methods only "
             "where both rate candidates with the same weights.",
             _TABLES,
             ("analyse_pruningnet", "search", "finetune"),
@@ -155,43 +139,105 @@ def _of_methods(results: Results) -> dict[str, Caption]:
             _TABLES,
             (),
         ),
+    }
+
+
+def _of_figures(results: Results) -> dict[str, Caption]:
+    several = len(results.seeds) > 1
+    replicates = counted(len(results.seeds), "replicate")
+    given = " For user-supplied results only the last search point is known."
+    markers = f"large markers are the {spread(results)}, small dots are single replicates"
+    return {
         "figure4_generated_accuracy": Caption(
             "Figure 4",
-            "Left: accuracy with generated weights against MACs for random candidates, after "
-            "recalibration; lines join the means of four quarters by MACs, and the dashed line is "
-            "half of the base network's accuracy. Right: the same accuracy against that of the "
-            f"same widths trained from scratch. {_taus(results)}",
+            "Left: accuracy with generated weights against MACs for random candidates"
+            f"{' of all replicates' * several}, after recalibration. Lines join the means of four "
+            "quarters by MACs, and the dashed line is half of the base network's accuracy. Right: "
+            f"the same accuracy against that of the same widths trained from scratch. "
+            f"{_taus(results)}",
             _FIGURES,
             ("analyse_pruningnet",),
         ),
         "figure5_search_curves": Caption(
             "Figure 5",
-            f"Best accuracy so far on the search split against candidates evaluated: mean over "
-            f"{seeds}, and a band from the lowest to the highest. The line style says whose "
-            "weights rate the candidates, and only lines of one style can be compared: methods "
-            f"that share those of {ours} stand on the left, others on the right. Methods that "
-            "differ in their final training alone have one search, drawn once."
-            + " Of a method that was given, the end of its search is known alone."
-            * bool(results.of_kind(GIVEN)),
+            "Best accuracy so far on the search split against candidates evaluated"
+            f"{f': mean over {replicates}, and a band from the lowest to the highest' * several}. "
+            "The line style shows whose weights rate the candidates. Only lines of one style can "
+            f"be compared: on the left are methods that use the weights of {results.ours.label}, "
+            "on the right all others. Methods that differ only in their final training have the "
+            f"same search, which is drawn once.{given * bool(results.of_kind(GIVEN))}",
             _FIGURES,
             ("search",),
         ),
         "figure6_accuracy_macs": Caption(
             "Figure 6",
             f"Test accuracy of the final networks on {results.data}. Left: against MACs, with the "
-            "base network as a star and a dashed line. Right: per budget; large markers are the "
-            f"{spread}, small dots are single seeds. {_highest(results)}",
+            "base network as a star and a dashed line. Right: per budget; "
+            f"{markers if several else spread(results)}. {_highest(results)}",
             _FIGURES,
-            (base, "finetune"),
+            (f"train_base@{results.name}", "finetune"),
         ),
         "figure7_kept_ratio": Caption(
             "Figure 7",
-            f"Channels kept (%) in each group of {models}, in forward order, by method and "
-            f"budget; mean over {seeds}.",
+            f"Channels kept (%) in each group of {joined(results.models)}, in forward order, by "
+            f"method and budget{f'; mean over {replicates}' * several}.",
             _FIGURES,
             ("search",),
         ),
     }
+
+
+def spread(results: Results) -> str:
+    """What stands for the accuracy of final networks."""
+    if len(results.seeds) == 1:
+        return "one replicate, so no interval"
+    return f"mean over {len(results.seeds)} replicates and {_INTERVAL} t-interval"
+
+
+def within(results: Results, units: str) -> str:
+    """Whose interval a quantity has that one replicate can estimate, as a sentence's end."""
+    if len(results.seeds) > 1:
+        return f"{_INTERVAL} t-intervals over {len(results.seeds)} replicates."
+    return f"{_INTERVAL} intervals over {units}, which hold for this one replicate only."
+
+
+def _intervals_of_networks(results: Results) -> str:
+    """The same for Table 1 and Figure 2, where some networks may have one replicate."""
+    layers = (
+        f"{_INTERVAL} bootstrap intervals over deeper layers ({number(RESAMPLES, 0)} resamples)"
+    )
+    several = [network for network in results.compared if len(network.base) > 1]
+    one = [network.label for network in results.compared if network not in several]
+    if not several:
+        return f"{layers}, which hold for these networks only."
+    over = f"{_INTERVAL} t-intervals over {len(results.seeds)} replicates"
+    if not one:
+        return f"{over}."
+    return f"{over}; of {joined(one)}, which is one network, {layers}."
+
+
+def _replicate(results: Results) -> str:
+    """What is repeated with each seed."""
+    if len(results.seeds) == 1:
+        return "Everything was run once, with one seed."
+    return (
+        "Everything but the splits is repeated with each seed: the base network, the PruningNets, "
+        "the searches and the final trainings."
+    )
+
+
+def _first_replicate(results: Results) -> str:
+    """Which networks a figure of single networks shows."""
+    return f" (seed {results.seeds[0]})" if len(results.seeds) > 1 else ""
+
+
+def rating(results: Results, row: Row) -> str:
+    """Whose weights rate a method's candidates."""
+    if row.source == GIVEN:
+        return "its own rating"
+    if row.source == "base":
+        return "sliced from the base"
+    return f"generated, {results.conditionings[row.source].label}"
 
 
 def shown(results: Results) -> list[Network]:
@@ -210,11 +256,8 @@ def budget_amount(results: Results, budget: str, model: str | None = None) -> st
         return f"{100 * float(budget):.3g} %"
     if budget[:-1].replace(".", "", 1).isdigit() and budget[-1] in "MG":
         return budget
-    limits = {
-        search.budget_macs
-        for (of_model, _, of_budget), search in results.search.items()
-        if of_budget == budget and model in (None, of_model)
-    }
+    models = results.models if model is None else [model]
+    limits = {results.budget_macs(each, budget) for each in models}
     return f"{budget} ({_short(limits.pop())})" if len(limits) == 1 else budget
 
 
@@ -233,24 +276,25 @@ def _short(macs: int) -> str:
 
 def origin(network: Network) -> str:
     """How a network came to its weights, and how accurate it is."""
-    base = network.base
-    top5 = f", top-5 {number(base.test_top5, 1)} %" * (base.test_top5 < 100)
+    bases = list(network.base.values())
+    top1, top5 = (mean([one.test_top1 for one in bases]), mean([one.test_top5 for one in bases]))
     accuracy = (
-        f"top-1 {number(base.test_top1, 1)} %{top5} on {counted(network.images, 'test image')} of "
-        f"{network.data}"
+        f"top-1 {interval(top1, 1)} %{f', top-5 {interval(top5, 1)} %' * (top5.value < 100)} on "
+        f"{counted(network.images, 'test image')} of {network.data}"
     )
-    if base.weights is None:
+    if bases[0].weights is None:
         return f"trained here, {accuracy}"
-    return f"weights {base.weights['source']}, {accuracy}"
+    return f"weights {bases[0].weights.source}, {accuracy}"
 
 
 def _hardware(results: Results) -> str:
     """The machines that the searches ran on."""
     machines = {
-        f"{run.hardware['cpu']} ({counted(run.hardware['cores'], 'core')}, accelerator "
-        f"{run.hardware['accelerator']})"
-        for search in results.search.values()
-        for run in search.runs.values()
+        f"{run.hardware.cpu} ({counted(run.hardware.cores, 'core')}, accelerator "
+        f"{run.hardware.accelerator})"
+        for by_seed in results.search.values()
+        for run in (search.run for search in by_seed.values())
+        if run
     }
     return joined(sorted(machines))
 
@@ -259,8 +303,7 @@ def _medians(results: Results) -> str:
     sentences = []
     for network in results.compared:
         inside, between = (
-            float(measures.channels(network.correlation, "trained", pair)["r2"].median())
-            for pair in measures.PAIRS
+            measures.median(network, ("trained", pair)).value for pair in measures.PAIRS
         )
         sentences.append(
             f"In trained {network.label} the median R² is {number(inside, 2)} within blocks and "
@@ -270,11 +313,11 @@ def _medians(results: Results) -> str:
 
 
 def _graph_size(results: Results) -> str:
-    graph = results.base[results.models[0]].graph
+    graph = results.network(results.models[0]).graph
     shortcuts = sum(shortcut for *_, shortcut in graph.edges)
     return (
-        f"{counted(len(graph.widths), 'layer')}, {counted(len(graph.edges), 'edge')} "
-        f"({shortcuts} by shortcuts) and {counted(len(graph.groups), 'prunable group')}"
+        f"{counted(len(graph.layers), 'layer')}, {counted(len(graph.edges), 'edge')} "
+        f"({shortcuts} by shortcuts) and {counted(len(graph.prunable), 'prunable group')}"
     )
 
 
@@ -284,7 +327,7 @@ def _taus(results: Results) -> str:
         of_model = f" in {model}" if len(results.models) > 1 else ""
         for conditioning in results.analysed:
             tau = interval(measures.rank_correlation(results, model, conditioning), 2)
-            found.append(f"{tau} for {CONDITIONINGS[conditioning]}{of_model}")
+            found.append(f"{tau} for {results.conditionings[conditioning].label}{of_model}")
     return f"Kendall's τ is {joined(found)}."
 
 
@@ -294,10 +337,10 @@ def _highest(results: Results) -> str:
         of_model = f" for {model}" if len(results.models) > 1 else ""
         for budget in results.budgets:
             top1 = {
-                row.label: float(np.mean(list(results.test_top1(model, name, budget).values())))
+                row.label: measures.test_top1(results, model, name, budget).value
                 for name, row in results.rows.items()
             }
             best = max(top1, key=lambda label: top1[label])
             at = budget_name(results, budget, model)
             found.append(f"{number(top1[best], 2)} % at {at}{of_model} ({best})")
-    return f"The highest means are {joined(found)}."
+    return f"The highest {'means' if len(results.seeds) > 1 else 'accuracies'} are {joined(found)}."

@@ -2,16 +2,17 @@
 
 A claim rests on one or more effects, each stated so that the claim says it is above zero. It
 holds if every interval lies above zero, does not hold if one lies below, and is undecided
-otherwise: an interval includes zero, or there is none.
+otherwise: an interval includes zero, or there is none, as between methods with one replicate.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from paper import measures
-from paper.results import Network, Results, Row
-from paper.statistics import Estimate, means, medians
-from paper.wording import counted, interval, joined, number
+from paper.reader.contents import Row
+from paper.reader.results import Network, Results
+from paper.statistics import Estimate
+from paper.wording import counted, interval, joined
 
 HOLDS = "holds"
 FAILS = "does not hold"
@@ -77,7 +78,7 @@ def representable(results: Results) -> str:
     found: dict[str, list[str]] = {}
     for network in results.compared:
         found.setdefault(verdict(_compared(network)[1]), []).append(network.label)
-    untested = [network.label for network in results.networks if not network.correlation.pairs]
+    untested = [network.label for network in results.networks if not network.has_shortcuts]
     words = {UNDECIDED: f"is {UNDECIDED}"}
     says = [f"{words.get(how, how)} in {joined(labels)}" for how, labels in found.items()]
     sentences = [f"C1 {joined(says)}."] if says else []
@@ -95,39 +96,47 @@ def _representable(results: Results) -> tuple[list[str], list[Estimate]]:
 def _compared(network: Network) -> tuple[str, list[Estimate]]:
     """What the channels of a network say of C1."""
     inside, elsewhere, untrained = (
-        measures.channels(network.correlation, *kind)
-        for kind in (("trained", "in_block"), ("trained", "other_block"), ("untrained", "in_block"))
+        ("trained", "in_block"),
+        ("trained", "other_block"),
+        ("untrained", "in_block"),
     )
-    r2 = measures.clusters(inside)
-    middle = r2.estimate(medians)
-    over_elsewhere = r2.difference(measures.clusters(elsewhere), medians)
-    over_untrained = r2.difference(measures.clusters(untrained), medians)
+    middle = measures.median(network, inside)
+    over_elsewhere = measures.median_difference(network, inside, elsewhere)
+    over_untrained = measures.median_difference(network, inside, untrained)
+    frame = measures.channels(network, inside)[0]
     sentence = (
         f"In {network.label} the median R² of a channel, given the former layer of its block, is "
-        f"{interval(middle, 2)} ({counted(len(inside), 'channel')} of "
-        f"{counted(middle.n, 'layer')}; largely means above {measures.LARGELY}); that is "
-        f"{interval(over_elsewhere, 2, sign=True)} against layers of different blocks and "
-        f"{interval(over_untrained, 2, sign=True)} against the same layers untrained."
+        f"{interval(middle, 2)}; largely means above {measures.LARGELY}. Minus the median for "
+        f"layers of different blocks it is {interval(over_elsewhere, 2, sign=True)}, and minus "
+        f"that of the same layers untrained {interval(over_untrained, 2, sign=True)} "
+        f"({counted(len(frame), 'channel')} of {counted(frame['deeper'].nunique(), 'layer')}; "
+        f"{over(len(network.base), 'layers')})."
     )
     return sentence, [middle.above(measures.LARGELY), over_elsewhere, over_untrained]
+
+
+def over(replicates: int, units: str) -> str:
+    """What an interval is over: replicates, or units of one network alone."""
+    if replicates > 1:
+        return f"interval over {replicates} replicates"
+    return f"interval over the {units} of this one network"
 
 
 def _informed(results: Results) -> tuple[list[str], list[Estimate]]:
     sentences, effects = [], []
     source = results.ours.source
-    for model in results.models:
-        there = set(results.generated[model].influence["conditioning"])
-        if {source, "none"} <= there and source != "none":
-            with_edges = measures.movement(results, model, source, measures.FAR)
-            without = measures.movement(results, model, "none", measures.FAR)
-            moved = with_edges.estimate(means)
-            more = with_edges.difference(without, means)
-            effects.append(more)
-            sentences.append(
-                f"In {model}, when the width of a group {measures.FAR} or more edges away changes, "
-                f"an aggregated feature moves by {_percent(moved)} with edges, "
-                f"{_percent(more, sign=True)} more than without."
-            )
+    for model in results.models if {source, "none"} <= set(results.analysed) else []:
+        moved = measures.movement(results, model, source, measures.FAR)
+        if moved is None or source == "none":
+            continue
+        more = measures.movement_difference(results, model, "none", measures.FAR)
+        effects.append(more)
+        sentences.append(
+            f"In {model} an aggregated feature moves by {_percent(moved)} when the width of a "
+            f"group {measures.FAR} or more edges away changes. Minus the movement without edges "
+            f"that is {_percent(more, sign=True)} "
+            f"({over(len(results.seeds), 'changed groups')})."
+        )
     for row in measures.edge_ablations(results):
         found, effect = _final_differences(results, [row])
         sentences += found
@@ -141,21 +150,33 @@ def _reasonable(results: Results) -> tuple[list[str], list[Estimate]]:
     if source not in results.analysed:
         return [], []
     for model in results.models:
-        quarters = measures.by_size(results, model, source)
-        worst = min((quarter for quarter in quarters if quarter.n), key=lambda one: one.value)
-        half = measures.yardstick(results, model)
-        margin = worst.above(half)
+        quarters = measures.quarters(results, model, source, "top1_generated")
+        margins = measures.margins(results, model, source)
+        worst = min(
+            (place for place, quarter in enumerate(quarters) if quarter.n),
+            key=lambda place: quarters[place].value,
+        )
         tau = measures.rank_correlation(results, model, source)
-        effects += [margin, tau]
+        effects += [margins[worst], tau]
         sentences.append(
-            f"In {model} the quarter of candidate sizes that fares worst has "
-            f"{interval(worst, 1)} % with generated weights "
-            f"({counted(worst.n, 'candidate')}), {interval(margin, 1, sign=True)} points from half "
-            f"of the base network's accuracy, {number(half, 1)} %; Kendall's tau "
-            f"with the accuracy after training from scratch is {interval(tau, 2)} "
-            f"({counted(tau.n, 'candidate')})."
+            f"In {model} the accuracy with generated weights is {interval(quarters[worst], 1)} % "
+            "in the quarter of candidate sizes where it is lowest. Minus half of the base "
+            f"network's accuracy that is {interval(margins[worst], 1, sign=True)} points. "
+            f"Kendall's tau with the accuracy after training from scratch is {interval(tau, 2)} "
+            f"({_candidates(results, model)})."
         )
     return sentences, effects
+
+
+def _candidates(results: Results, model: str) -> str:
+    """How many candidates there are, and what the intervals are over."""
+    source, seed = results.ours.source, results.seeds[0]
+    judged = measures.candidates(results, model, source, seed)
+    trained = measures.trained(results, model, source, seed)
+    return (
+        f"{counted(len(judged), 'candidate')}, {len(trained)} of them trained; "
+        f"{over(len(results.seeds), 'candidates')}"
+    )
 
 
 def _better_states(results: Results) -> tuple[list[str], list[Estimate]]:
@@ -210,6 +231,7 @@ def _percent(estimate: Estimate, sign: bool = False) -> str:
 
 
 def _units(results: Results, effect: Estimate) -> str:
-    over = "" if len(results.budgets) == 1 else f"mean over {len(results.budgets)} budgets, "
-    seeds = counted(effect.n, "seed")
-    return f"{over}paired over {seeds}" if effect.n > 1 else f"{over}{seeds}, so no interval"
+    of_budgets = "" if len(results.budgets) == 1 else f"mean over {len(results.budgets)} budgets, "
+    if effect.n > 1:
+        return f"{of_budgets}paired over {effect.n} replicates"
+    return f"{of_budgets}one replicate, so no interval"

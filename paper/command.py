@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from graphpruning.common.errors import UserError
-from paper.results import Results, read
+from paper.reader.results import Results, read
 
 
 def run(description: str, make: Callable[[Results], None], argv: Sequence[str] | None) -> int:

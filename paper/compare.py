@@ -20,7 +20,9 @@ from graphpruning.common.errors import UserError
 from graphpruning.common.files import read_json, read_text
 from graphpruning.common.names import require_plain
 from paper import command, figures, report, tables
-from paper.reading import (
+from paper.reader.columns import HISTORY
+from paper.reader.contents import Final, Row, Search
+from paper.reader.reading import (
     COUNT,
     LABEL,
     PERCENT,
@@ -31,13 +33,13 @@ from paper.reading import (
     is_written_number,
     table,
 )
-from paper.results import GIVEN, HISTORY, Final, Found, Results, Row, Search, Trained, read
+from paper.reader.results import GIVEN, Results, read
 
 REQUIRED = {
     "method": "its name, as it is to be shown",
     "model": "a model of the study",
     "budget": "a budget of the study, written as there",
-    "seed": "a whole number; those that the study has too are compared in pairs",
+    "seed": "a whole number; it is compared with the study's replicate of the same seed",
     "test_top1": "percent, on the test set, read once",
     "macs": "multiply-accumulates of one image",
     "params": "parameters",
@@ -69,7 +71,7 @@ def with_given(results: Results, path: Path) -> Results:
         name = re.sub(r"\W+", "-", label.lower()).strip("-") or GIVEN
         if name == "base" or name in rows or label in {row.label for row in rows.values()}:
             raise UserError(f"{path}: there is a method {label!r} already: rename yours")
-        rows[name] = Row(name, label, GIVEN, "nothing", path.name, GIVEN)
+        rows[name] = _row(name, label, path.name, rows)
         for model in results.models:
             for budget in results.budgets:
                 key = (model, name, budget)
@@ -179,43 +181,83 @@ def _check_lines(results: Results, path: Path, lines: list[_Line]) -> None:
         seen.add(network)
 
 
+def _row(name: str, label: str, file: str, rows: dict[str, Row]) -> Row:
+    """The method as a row, in a colour and with a marker that no other row has."""
+    taken = {row.colour.upper() for row in rows.values()}, {row.marker for row in rows.values()}
+    colour, marker = (
+        next((one for one in choices if one not in those), choices[len(rows) % len(choices)])
+        for choices, those in zip((_COLOURS, _MARKERS), taken, strict=True)
+    )
+    return Row(
+        name=name,
+        label=label,
+        source=GIVEN,
+        state="nothing",
+        searcher=file,
+        kind=GIVEN,
+        initial=None,
+        stage="",
+        colour=colour,
+        marker=marker,
+        line=(0, (1, 1)),
+    )
+
+
+_COLOURS = (  # Okabe and Ito's, then Tol's "muted" ones: told apart by colour-blind readers
+    *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"),
+    *("#882255", "#999933", "#332288", "#757575", "#117733", "#AA4499", "#44AA99"),
+)
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*", "d", "8", "H")
+
+
 def _networks(
     results: Results, key: tuple[str, str, str], lines: list[_Line]
-) -> tuple[Search, Final]:
-    model, _, budget = key
-    limit = results.search[model, results.ours.name, budget].budget_macs
-    full = results.base[model].graph.groups
-    found: dict[int, Found] = {}
-    trained: dict[int, Trained] = {}
+) -> tuple[dict[int, Search], dict[int, Final]]:
+    model, method, budget = key
+    limit = results.budget_macs(model, budget)
+    full = results.network(model).graph.prunable
+    found: dict[int, Search] = {}
+    trained: dict[int, Final] = {}
     for line in lines:
         macs, params, seed = line.whole("macs", 1), line.whole("params", 1), line.whole("seed", 0)
         if macs > limit:
             raise UserError(f"{line.where}: {macs:,} MACs are more than the budget of {limit:,}")
-        found[seed] = Found(
-            top1_search=line.number("top1_search", PERCENT),
+        top1 = line.number("top1_search", PERCENT)
+        evaluations = line.number("evaluations", _EVALUATIONS)
+        found[seed] = Search(
+            method=method,
+            budget=budget,
+            budget_macs=limit,
+            top1_search=top1,
             macs=macs,
             params=params,
-            evaluations=line.number("evaluations", _EVALUATIONS),
+            evaluations=evaluations,
             images_seen=line.number("images_seen", COUNT),
             seconds=line.number("search_seconds", SECONDS),
             widths=_widths(line, full),
+            history=_end(evaluations, macs, top1),
+            run=None,
         )
-        top1, top5 = (line.number(column, PERCENT) for column in ("test_top1", "test_top5"))
-        trained[seed] = Trained(top1, top5, macs, params, 0, architecture="")
-    return Search(limit, found, _ends(found), {}), Final("", trained, {})
+        trained[seed] = Final(
+            method=method,
+            budget=budget,
+            initial="",
+            search_top1_before=None,
+            test_top1=line.number("test_top1", PERCENT),
+            test_top5=line.number("test_top5", PERCENT),
+            macs=macs,
+            params=params,
+            epochs=0,
+            architecture="",
+            run=None,
+        )
+    return found, trained
 
 
-def _ends(found: dict[int, Found]) -> pd.DataFrame:
-    """A history of the last candidate alone, of those searches whose end is known."""
-    known = {
-        seed: network
-        for seed, network in found.items()
-        if not math.isnan(network.top1_search + network.evaluations)
-    }
-    lines = [
-        (seed, int(one.evaluations), one.macs, one.top1_search, one.top1_search)
-        for seed, one in known.items()
-    ]
+def _end(evaluations: float, macs: int, top1: float) -> pd.DataFrame:
+    """A history of the last candidate alone; without rows where the file does not tell it."""
+    unknown = math.isnan(evaluations + top1)
+    lines = [] if unknown else [(int(evaluations), macs, top1, top1)]
     return pd.DataFrame(lines, columns=list(HISTORY))
 
 

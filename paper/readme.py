@@ -10,11 +10,10 @@ from pathlib import Path
 
 from graphpruning.common.errors import UserError
 from graphpruning.common.files import read_text, write_text
-from paper import command
-from paper.captions import budget_amount
+from paper import command, measures
+from paper.captions import budget_amount, spread
 from paper.claims import claims
-from paper.results import Results, read
-from paper.statistics import mean
+from paper.reader.results import Results, read
 from paper.wording import interval
 
 ROOT = Path(__file__).parents[1]
@@ -23,20 +22,22 @@ ROOT = Path(__file__).parents[1]
 def accuracies(results: Results) -> str:
     """Test accuracy of every method at every budget, of the study's first model."""
     model = results.models[0]
-    base = results.base[model]
+    base = measures.base_top1(results, model)
+    macs = results.network(model).macs
     budgets = [budget_amount(results, budget, model) for budget in results.budgets]
     lines = [
         ["Method", *(f"Top-1 at {budget} of MACs" for budget in budgets)],
         [":--"] * (1 + len(budgets)),
-        [f"base network, {base.macs / 1e6:.1f}M MACs", *([f"{base.test_top1:.1f}"] * len(budgets))],
+        [f"base network, {macs / 1e6:.1f}M MACs", *([interval(base, 1)] * len(budgets))],
     ]
     for row in results.rows.values():
         found = [
-            interval(mean(list(results.test_top1(model, row.name, budget).values())), 1)
+            interval(measures.test_top1(results, model, row.name, budget), 1)
             for budget in results.budgets
         ]
         lines.append([row.label, *found])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"Test accuracy in percent: {spread(results)}.\n\n{table}"
 
 
 def verdicts(results: Results) -> str:

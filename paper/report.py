@@ -8,7 +8,7 @@ import base64
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from urllib.parse import quote
 
 from graphpruning.common.errors import UserError
@@ -16,10 +16,14 @@ from graphpruning.common.files import read_json, write_text
 from paper import claims, command
 from paper.captions import Caption, budget_name, captions, origin
 from paper.claims import representable
-from paper.figures import DPI, drawn
+from paper.figure_style import DPI
+from paper.figures import drawn
 from paper.pages import template
-from paper.results import Results, Run
-from paper.tables import Table, differences, numeric, tables
+from paper.reader.contents import Run
+from paper.reader.results import Results
+from paper.table_formats import Table, numeric
+from paper.table_main import differences
+from paper.tables import tables
 from paper.wording import counted, joined, number
 
 _PIXELS_PER_INCH = 130
@@ -86,7 +90,6 @@ def render(results: Results) -> str:
         figures=figures,
         sources={name: _sources(results, caption) for name, caption in words.items()},
         runs=results.runs,
-        seeds={run.stage: ", ".join(map(str, _seeds(results, run))) for run in results.runs},
         architectures=_architectures(results),
         surroundings=list(around.values()),
         surroundings_of={run.stage: around[_key(run)].name for run in results.runs},
@@ -98,7 +101,7 @@ def render(results: Results) -> str:
 
 def _summary(results: Results, judged: list[claims.Claim]) -> list[str]:
     """What was run, on what, and what came of it, in two sentences."""
-    images = results.splits.images
+    images = asdict(results.splits.images)
     verdicts = []
     for verdict, one, several in (
         (claims.HOLDS, "holds", "hold"),
@@ -126,16 +129,26 @@ def _summary(results: Results, judged: list[claims.Claim]) -> list[str]:
     budgets = joined([budget_name(results, budget) for budget in results.budgets])
     methods = f"{counted(len(results.rows), 'method')} at {budgets}"
     return [
-        f"A replication {of}: {methods}, {counted(len(results.seeds), 'seed')}; {data}.",
-        f"Of the paper's {len(judged)} claims, in these runs {joined(verdicts)}.",
+        f"A replication {of}: {methods}, {counted(len(results.seeds), 'replicate')}; {data}.",
+        f"Of the paper's {len(judged)} claims, in these runs {joined(verdicts)}."
+        + f" {_ONE_REPLICATE}" * (len(results.seeds) == 1),
     ]
 
 
+_ONE_REPLICATE = (
+    "There is one replicate, so differences between final networks have no interval, and claims "
+    "that rest on them are undecided; studies with several seeds: see docs/studies.md."
+)
+
+
 def _differences_caption(results: Results) -> str:
+    ours = results.ours.label
+    shared = "mean over the replicates that both have, with the 95 % interval of the paired t-test"
+    if len(results.seeds) == 1:
+        shared = "one replicate, so no interval"
     return (
-        f"Final test accuracy of {results.ours.label} minus that of each other method, in "
-        f"percentage points: mean over the seeds that both have, with the 95 % interval of the "
-        f"paired t-test; above zero is better for {results.ours.label}."
+        f"Final test accuracy of {ours} minus that of each other method, in percentage points "
+        f"({shared}). Above zero is better for {ours}."
     )
 
 
@@ -153,7 +166,7 @@ def _on_page(table: Table) -> _TableOnPage:
         _Row(
             [_Cell(text, right) for text, right in zip(cells, aligned, strict=True)],
             whole,
-            [(stage, _LINKS[stage.split("@")[0].split("_")[0]]) for stage in runs],
+            [(stage, _link(stage, runs)) for stage in runs],
         )
         for cells, whole, runs in zip(table.shown.to_numpy(), exact, stages, strict=True)
     ]
@@ -161,6 +174,14 @@ def _on_page(table: Table) -> _TableOnPage:
         _Cell(text, right) for text, right in zip(map(str, table.shown), aligned, strict=True)
     ]
     return _TableOnPage(table.name, headings, rows, table.notes, bool(table.stages))
+
+
+def _link(stage: str, runs: tuple[str, ...]) -> str:
+    """`search`, or `search 2` where several replicates have one."""
+    word, _, items = stage.partition("@")
+    several = sum(run.startswith(f"{word}@") for run in runs) > 1
+    seed = items.rpartition("-")[2]
+    return _LINKS[word.split("_")[0]] + f" {seed}" * several
 
 
 def _figure(results: Results, name: str) -> _FigureOnPage:
@@ -183,15 +204,6 @@ def _sources(results: Results, caption: Caption) -> list[str]:
     return [run.stage for run in results.runs if run.stage.startswith(caption.stages)]
 
 
-def _seeds(results: Results, run: Run) -> list[int]:
-    """The seeds of a search or a final training; other stages have theirs in their parameters."""
-    of_runs = [search.runs for search in results.search.values()]
-    of_runs += [final.runs for final in results.final.values()]
-    return sorted(
-        {seed for runs in of_runs for seed, one in runs.items() if one.stage == run.stage}
-    )
-
-
 def _parameters(results: Results, run: Run) -> str:
     """The configuration in the run's record, empty where no record was kept."""
     path = results.path / run.record / "config.json"
@@ -200,19 +212,18 @@ def _parameters(results: Results, run: Run) -> str:
     return json.dumps(read_json(path, f"the stage {run.stage}"), indent=1, ensure_ascii=False)
 
 
-def _architectures(results: Results) -> dict[str, list[tuple[int, str]]]:
-    """Per final training, each seed's architecture file."""
-    found: dict[str, list[tuple[int, str]]] = {}
-    for final in results.final.values():
-        for seed, trained in final.seeds.items() if final.runs else ():
-            found.setdefault(final.runs[seed].stage, []).append(
-                (seed, quote(f"{results.up}{trained.architecture}"))
-            )
-    return found
+def _architectures(results: Results) -> dict[str, str]:
+    """The architecture file of each final training."""
+    return {
+        final.run.stage: quote(f"{results.up}{final.architecture}")
+        for by_seed in results.final.values()
+        for final in by_seed.values()
+        if final.run
+    }
 
 
 def _key(run: Run) -> str:
-    return json.dumps([run.hardware, run.precision, run.versions], sort_keys=True)
+    return json.dumps([asdict(run.hardware), run.precision, run.versions], sort_keys=True)
 
 
 def _surroundings(runs: list[Run]) -> dict[str, _Surroundings]:
@@ -220,7 +231,8 @@ def _surroundings(runs: list[Run]) -> dict[str, _Surroundings]:
     for run in runs:
         key = _key(run)
         if key not in found:
-            hardware = ", ".join(f"{what} {value}" for what, value in run.hardware.items())
+            parts = asdict(run.hardware).items()
+            hardware = ", ".join(f"{what} {value}" for what, value in parts if value is not None)
             versions = ", ".join(f"{what} {value}" for what, value in run.versions.items())
             found[key] = _Surroundings(f"E{len(found) + 1}", hardware, run.precision, versions)
     return found

@@ -1,11 +1,12 @@
 """Means, shares and rank correlations, each with its 95 % interval.
 
-Over seeds the interval is Student's t; over channels, groups and candidates it is the percentile
-bootstrap. Both are deterministic: the bootstrap draws from a generator of fixed seed.
+Over replicates the interval is Student's t. Within one replicate, over its layers, groups or
+candidates, it is the percentile bootstrap, and holds for the networks of this replicate alone.
+Both are deterministic: the bootstrap draws from a generator of fixed seed.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,8 +51,16 @@ def mean(values: ArrayLike) -> Estimate:
     return Estimate(centre, centre - half, centre + half, n)
 
 
+def replicated(found: Sequence[Estimate]) -> Estimate:
+    """A quantity from its estimates within each replicate: their mean with its t-interval.
+
+    Of one replicate the estimate itself, whose interval is over the units of its networks.
+    """
+    return found[0] if len(found) == 1 else mean([one.value for one in found])
+
+
 def paired(ours: Mapping[int, float], other: Mapping[int, float]) -> Estimate:
-    """Mean of ours minus other over the seeds that both have, with the paired t-interval."""
+    """Mean of ours minus other over the seeds that both have, with its t-interval."""
     return mean([ours[seed] - other[seed] for seed in sorted(ours.keys() & other.keys())])
 
 

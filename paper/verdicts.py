@@ -11,7 +11,7 @@ from graphpruning.common.files import write_text
 from paper import command
 from paper.claims import STATEMENTS, Claim, claims
 from paper.pages import template
-from paper.results import read
+from paper.reader.results import read
 
 RESULTS = Path("results")
 COMMITTED = ("desk", "cifar10", "pretrained")

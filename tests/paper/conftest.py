@@ -20,17 +20,26 @@ METHODS = {
     "uniform": ("Uniform width", "graph", "nothing", "uniform", "baseline", -0.6),
     "no-edges": ("without edges", "none", "aggregated", "ddpg", "ablation", 0.3),
     "hand-crafted": ("hand-crafted states", "graph", "hand-crafted", "ddpg", "ablation", 0.9),
+    "generated": ("from generated weights", "graph", "aggregated", "ddpg", "ablation", 1.2),
 }
 """Label, source, state, searcher, kind, and the accuracy (points) that the fixture gives it."""
 
-CONDITIONINGS = ("graph", "block", "none")
+CONDITIONINGS = {
+    "graph": ("graph", "#0072B2", "o", "-"),
+    "block": ("block", "#D55E00", "s", "--"),
+    "none": ("no edges", "#009E73", "^", [0, [5, 1]]),
+}
+"""Label, colour, marker and line."""
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = "os^DvPX"
 EVALUATIONS = 60
 
 
 class Study:
     """Writes results/STUDY for ResNet-like networks; every number comes from one generator.
 
-    Beside it goes results/pretrained, of a ready-made network and without methods.
+    Replicates differ in every number but the size of the network. Beside it goes
+    results/pretrained, of a ready-made network and without methods.
     """
 
     def __init__(
@@ -39,7 +48,7 @@ class Study:
         models: Sequence[str] = ("resnet20",),
         methods: Sequence[str] = tuple(METHODS),
         budgets: Sequence[float | str] = (0.5, 0.25),
-        seeds: Sequence[str] = ("0+1+2",),
+        seeds: Sequence[int] = (0, 1, 2),
         blocks: int = 3,
         candidates: int = 24,
         shortcuts: bool = True,
@@ -47,32 +56,46 @@ class Study:
         self.path = path
         self.name = path.name
         self.ready_made = self.name == "pretrained"
-        conditionings = CONDITIONINGS if methods else ()
         self.rng = np.random.default_rng(7)
         self.blocks = blocks
         self.candidates = candidates
         self.shortcuts = shortcuts
         self.labels: dict[str, dict[str, int]] = {}
-        rows = {
-            name: dict(
-                zip(
-                    ("label", "source", "state", "searcher", "kind"), METHODS[name][:5], strict=True
-                )
-            )
-            for name in methods
-        }
         self.levels = {name: row[5] for name, row in METHODS.items()}
+        conditionings = {
+            name: dict(zip(("label", "colour", "marker", "line"), look, strict=True))
+            for name, look in CONDITIONINGS.items()
+        }
         self.study: dict[str, Any] = {
             "study": self.name,
             "title": "A made-up study with invented numbers",
             "models": list(models),
             "data": {"name": "fashion_mnist"},
-            "pruningnet": {"conditionings": list(conditionings)},
-            "analysis": {"conditionings": ["+".join(conditionings)] if methods else []},
             "budgets": [str(budget) for budget in budgets] if methods else [],
             "methods": list(methods),
-            "seeds": list(seeds) if methods else [],
-            "rows": rows,
+            "seeds": list(seeds) if methods else [0],
+            "reward": "top1",
+            "analysed": list(CONDITIONINGS) if methods else [],
+            "conditionings": conditionings if methods else {},
+            "rows": {name: self.row(name) for name in methods},
+        }
+
+    @staticmethod
+    def row(method: str) -> dict[str, Any]:
+        label, source, state, searcher, kind, _ = METHODS[method]
+        place = list(METHODS).index(method)
+        line = CONDITIONINGS[source][3] if source in CONDITIONINGS else "-."
+        return {
+            "label": label,
+            "source": source,
+            "state": state,
+            "searcher": searcher,
+            "kind": kind,
+            "initial": "generated" if method == "generated" else None,
+            "stage": f"search_{source}",
+            "colour": COLOURS[place % len(COLOURS)],
+            "marker": MARKERS[place % len(MARKERS)],
+            "line": line,
         }
 
     def write(self) -> Path:
@@ -82,16 +105,16 @@ class Study:
         self.json("study.json", self.study)
         self.splits()
         for model in self.study["models"]:
-            self.base(model)
-            self.correlation(model)
-            for conditioning in self.study["pruningnet"]["conditionings"]:
-                self.pruningnet(model, conditioning)
-            for joined in self.study["analysis"]["conditionings"]:
-                self.generated(model, joined)
-            for method in self.study["methods"]:
-                for budget in self.study["budgets"]:
-                    for seeds in self.study["seeds"]:
-                        self.search(model, method, budget, seeds)
+            for seed in self.study["seeds"]:
+                self.base(model, seed)
+                self.correlation(model, seed)
+                for conditioning in self.study["conditionings"]:
+                    self.pruningnet(model, conditioning, seed)
+                if self.study["analysed"]:
+                    self.generated(model, seed)
+                for method in self.study["methods"]:
+                    for budget in self.study["budgets"]:
+                        self.search(model, method, budget, seed)
         return self.path
 
     def json(self, name: str, value: Any) -> None:
@@ -122,6 +145,7 @@ class Study:
                     "cores": 2,
                     "accelerator": "none",
                     "memory_gb": 4,
+                    "processes": 1,
                 },
                 "precision": "bf16-mixed",
                 "versions": {"python": "3.11.9", "torch": "2.14.1", "graphpruning": "0.1.0"},
@@ -192,14 +216,15 @@ class Study:
             for group, layers in tied.items()
         ]
 
-    def base(self, model: str) -> None:
-        folder = f"base/{model}"
+    def base(self, model: str, seed: int) -> None:
+        folder = f"base/{model}/{seed}"
         layers = self.layers()
         self.macs = sum(layer["macs"] for layer in layers)
         self.params = 68_000
         epochs = 0 if self.ready_made else 5
         metrics = {"model": model, "macs": self.macs, "params": self.params, "epochs": epochs}
-        metrics |= {"test_top1": 91.37, "test_top5": 99.25, "search_top1": 91.8}
+        shift = 0.1 * seed
+        metrics |= {"test_top1": 91.37 + shift, "test_top5": 99.25, "search_top1": 91.8 + shift}
         if self.ready_made:
             metrics |= {"test_top1": 81.6, "test_top5": 97.2, "search_top1": None}
             metrics["weights"] = {"source": "torchvision:SOME", "sha256": 64 * "0"}
@@ -212,10 +237,10 @@ class Study:
         groups, edges = self.groups(), self.edges()
         graph = {"model": model, "layers": layers, "edges": edges, "groups": groups}
         self.json(f"{folder}/graph.json", {"input_size": [1, 28, 28], **graph})
-        self.run(folder, f"train_base@{self.name}-{model}", 275_000, 62.5)
+        self.run(folder, f"train_base@{self.name}-{model}-{seed}", 275_000, 62.5)
 
-    def correlation(self, model: str) -> None:
-        folder = f"correlation/{model}"
+    def correlation(self, model: str, seed: int) -> None:
+        folder = f"correlation/{model}/{seed}"
         layers = [layer for layer in self.layers() if ".conv" in layer["name"]]
         pairs = list(zip(layers[::2], layers[1::2], strict=True)) if self.shortcuts else []
         channels, heatmaps = [], []
@@ -244,11 +269,11 @@ class Study:
         self.csv(f"{folder}/channels.csv", header, channels)
         self.json(f"{folder}/heatmaps.json", heatmaps)
         self.json(f"{folder}/metrics.json", {"pairs": 2 * len(pairs), "images": 512})
-        self.run(folder, f"correlation@{self.name}-{model}", 1024, 4.2)
+        self.run(folder, f"correlation@{self.name}-{model}-{seed}", 1024, 4.2)
 
-    def pruningnet(self, model: str, conditioning: str) -> None:
-        folder = f"pruningnet/{model}/{conditioning}"
-        level = {"graph": 70.0, "block": 66.0, "none": 68.0}[conditioning]
+    def pruningnet(self, model: str, conditioning: str, seed: int) -> None:
+        folder = f"pruningnet/{model}/{conditioning}/{seed}"
+        level = {"graph": 70.0, "block": 66.0, "none": 68.0}[conditioning] + seed
         self.json(
             f"{folder}/metrics.json",
             {
@@ -265,11 +290,11 @@ class Study:
             "epoch,lr,train_loss,search_top1_full,search_top1_half,search_top1_quarter",
             [(e, 0.1, 2 / e, level - 3 + e, level - 9 + e, level - 24 + e) for e in (1, 2, 3)],
         )
-        stage = f"train_pruningnet@{self.name}-{model}-{conditioning}"
+        stage = f"train_pruningnet@{self.name}-{model}-{conditioning}-{seed}"
         self.run(folder, stage, 165_000, 90.0)
 
-    def generated(self, model: str, joined: str) -> None:
-        folder = f"generated/{model}"
+    def generated(self, model: str, seed: int) -> None:
+        folder = f"generated/{model}/{seed}"
         rows = []
         for candidate in range(self.candidates):
             ratio = self.rng.uniform(0.12, 0.85)
@@ -295,7 +320,7 @@ class Study:
         header = "conditioning,changed,observed,distance,movement"
         self.csv(f"{folder}/influence.csv", header, moves)
         self.json(f"{folder}/metrics.json", {"candidates": self.candidates})
-        self.run(folder, f"analyse_pruningnet@{self.name}-{model}-{joined}", 600_000, 120.0)
+        self.run(folder, f"analyse_pruningnet@{self.name}-{model}-{seed}", 600_000, 120.0)
 
     def limit(self, model: str, budget: str) -> int:
         if budget in self.labels.get(model, {}):
@@ -303,53 +328,70 @@ class Study:
         absolute = budget[-1] == "M"
         return int(float(budget[:-1]) * 1e6) if absolute else int(self.macs * float(budget))
 
-    def search(self, model: str, method: str, budget: float | str, seeds: str) -> None:
-        _, source, _, searcher, _, _ = METHODS[method]
+    def search(self, model: str, method: str, budget: str, seed: int) -> None:
+        row = self.study["rows"][method]
         level = self.levels[method]
-        key = f"{model}/{method}/{budget}/{seeds}"
-        limit = self.limit(model, str(budget))
+        key = f"{model}/{method}/{budget}/{seed}"
+        item = f"{self.name}-{model}-{method}-{budget}-{seed}"
+        limit = self.limit(model, budget)
         share = min(1.0, limit / self.macs)
-        found, trained, history, curve = {}, {}, [], []
-        for seed in map(int, seeds.split("+")):
-            evaluations = 1 if searcher == "uniform" else EVALUATIONS
-            noise = self.rng.normal(0, 1.5, evaluations)
-            reach = np.linspace(0, 4 + level, evaluations) if evaluations > 1 else np.zeros(1)
-            top1 = (50 + 15 * share + reach + noise).round(2)
-            best = np.maximum.accumulate(top1)
-            macs = int(limit * self.rng.uniform(0.98, 1))
-            history += [(seed, i + 1, macs, top1[i], best[i]) for i in range(evaluations)]
-            widths = {
-                group["id"]: max(1, int(group["width"] * min(1, self.rng.normal(share**0.5, 0.12))))
-                for group in self.groups()
-                if group["prunable"]
-            }
-            size = {"macs": macs, "params": int(self.params * share)}
-            cost = {"evaluations": evaluations, "images_seen": 2000 * evaluations}
-            found[str(seed)] = {"top1_search": best[-1], **size, **cost, "widths": widths}
-            accuracy = round(85 + 4 * share**0.5 + level + self.rng.normal(0, 0.15), 2)
-            trained[str(seed)] = {"test_top1": accuracy, "test_top5": 99.0, **size, "epochs": 4}
-            curve += [(seed, e, 0.1, 1 / e, 80 + e) for e in range(1, 5)]
-            self.json(
-                f"final/{key}/architectures/seed-{seed}.json",
-                {
-                    "format": 2,
-                    "network": {"name": model},
-                    "input_size": [1, 28, 28],
-                    "widths": widths,
-                    **size,
-                    "preprocessing": {},
-                    "weights": {"file": f"seed-{seed}.safetensors", "sha256": 64 * "0"},
-                },
-            )
-        item = f"{self.name}-{model}-{method}-{budget}-{seeds}"
-        head = {"method": method, "budget": budget, "budget_macs": limit}
-        self.json(f"search/{key}/metrics.json", {**head, "seeds": found})
-        self.csv(f"search/{key}/history.csv", "seed,evaluation,macs,top1,best", history)
-        seconds = {seed: round(self.rng.uniform(20, 30), 2) for seed in found}
-        self.run(f"search/{key}", f"search_{source}@{item}", 360_000, 80.0, seconds_by_seed=seconds)
-        self.json(f"final/{key}/metrics.json", {**head, "initial": "scratch", "seeds": trained})
-        self.csv(f"final/{key}/curve.csv", "seed,epoch,lr,train_loss,train_top1", curve)
-        self.run(f"final/{key}", f"finetune@{item}", 660_000, 70.0)
+        evaluations = 1 if row["searcher"] == "uniform" else EVALUATIONS
+        noise = self.rng.normal(0, 1.5, evaluations)
+        reach = np.linspace(0, 4 + level, evaluations) if evaluations > 1 else np.zeros(1)
+        top1 = (50 + 15 * share + reach + noise).round(2)
+        best = np.maximum.accumulate(top1)
+        macs = int(limit * self.rng.uniform(0.98, 1))
+        widths = {
+            group["id"]: max(1, int(group["width"] * min(1, self.rng.normal(share**0.5, 0.12))))
+            for group in self.groups()
+            if group["prunable"]
+        }
+        head = {"method": method, "budget": budget}
+        size = {"macs": macs, "params": int(self.params * share)}
+        cost = {"evaluations": evaluations, "images_seen": 2000 * evaluations}
+        self.json(
+            f"search/{key}/metrics.json",
+            {
+                **head,
+                "budget_macs": limit,
+                "top1_search": best[-1],
+                **size,
+                **cost,
+                "widths": widths,
+            },
+        )
+        history = [(i + 1, macs, top1[i], best[i]) for i in range(evaluations)]
+        self.csv(f"search/{key}/history.csv", "evaluation,macs,top1,best", history)
+        seconds = round(self.rng.uniform(20, 30), 2)
+        self.run(f"search/{key}", f"{row['stage']}@{item}", 120_000, 31.0, search_seconds=seconds)
+        accuracy = round(85 + 4 * share**0.5 + level + self.rng.normal(0, 0.15), 2)
+        self.json(
+            f"final/{key}/metrics.json",
+            {
+                **head,
+                "initial": row["initial"] or "scratch",
+                "search_top1_before": best[-1] if row["initial"] else None,
+                "test_top1": accuracy,
+                "test_top5": 99.0,
+                **size,
+                "epochs": 4,
+            },
+        )
+        curve = [(epoch, 0.1, 1 / epoch, 80 + epoch) for epoch in range(1, 5)]
+        self.csv(f"final/{key}/curve.csv", "epoch,lr,train_loss,train_top1", curve)
+        self.json(
+            f"final/{key}/architecture.json",
+            {
+                "format": 2,
+                "network": {"name": model},
+                "input_size": [1, 28, 28],
+                "widths": widths,
+                **size,
+                "preprocessing": {},
+                "weights": {"file": "network.safetensors", "sha256": 64 * "0"},
+            },
+        )
+        self.run(f"final/{key}", f"finetune@{item}", 220_000, 24.0)
 
 
 def copied_study(results: Path, into: Path, without: str = "") -> Path:
@@ -361,7 +403,7 @@ def copied_study(results: Path, into: Path, without: str = "") -> Path:
 
 @pytest.fixture(scope="session")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """results/made: all methods, two budgets, three seeds; a test that changes it copies it.
+    """results/made: all methods, two budgets, three replicates; a test that changes it copies it.
 
     results/pretrained stands beside it.
     """

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from paper.claims import FAILS, HOLDS, STATEMENTS, UNDECIDED, claims, verdict
-from paper.results import read
+from paper.reader.results import read
 from paper.statistics import Estimate
 from paper.verdicts import render
 from tests.paper.conftest import Study
@@ -53,14 +53,17 @@ def test_evidence_holds_the_number_and_its_interval(results):
     found = {claim.id: claim for claim in claims(read(results))}
     assert found["C1"].verdict == HOLDS
     assert "0.72 [0.67, 0.78]" in found["C1"].evidence
-    assert "paired over 3 seeds" in found["C5"].evidence
+    assert "interval over 3 replicates" in found["C1"].evidence
+    assert "paired over 3 replicates" in found["C5"].evidence
 
 
-def test_one_seed_decides_nothing_about_methods(tmp_path):
-    study = Study(tmp_path / "one", methods=("graphpruning", "amc", "hand-crafted"), seeds=("0",))
+def test_one_replicate_decides_about_its_own_networks_and_nothing_about_methods(tmp_path):
+    study = Study(tmp_path / "one", methods=("graphpruning", "amc", "hand-crafted"), seeds=(0,))
     found = {claim.id: claim for claim in claims(read(study.write()))}
     assert found["C4"].verdict == found["C5"].verdict == UNDECIDED
-    assert "1 seed, so no interval" in found["C5"].evidence
+    assert "one replicate, so no interval" in found["C5"].evidence
+    assert found["C1"].verdict == found["C3"].verdict == HOLDS
+    assert "interval over the layers of this one network" in found["C1"].evidence
 
 
 def test_a_missing_comparison_is_said(tmp_path):

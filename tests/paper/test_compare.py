@@ -9,9 +9,11 @@ import pytest
 
 from paper import compare
 from paper.claims import claims
-from paper.figures import search_curves
-from paper.results import Results, read
-from paper.tables import ablations, differences, imagenet, main_results
+from paper.figure_methods import search_curves
+from paper.reader.results import Results, read
+from paper.table_ablations import ablations
+from paper.table_main import differences, main_results
+from paper.table_published import imagenet
 from tests.paper.test_report import Page
 
 BUDGETS = ("0.5", "0.25")
@@ -26,9 +28,8 @@ def lines(study: Results, **changes: Any) -> list[dict[str, Any]]:
     """Results of a method called Mine: 1 point above ours, at the full budget."""
     rows = []
     for budget in BUDGETS:
-        ours = study.final["resnet20", "graphpruning", budget].seeds
-        limit = study.search["resnet20", "graphpruning", budget].budget_macs
-        for seed, trained in ours.items():
+        limit = study.budget_macs("resnet20", budget)
+        for seed, trained in study.final["resnet20", "graphpruning", budget].items():
             rows.append(
                 {
                     "method": "Mine",
@@ -62,6 +63,9 @@ def test_they_are_in_the_tables_and_paired_by_seed(study: Results, tmp_path: Pat
     (row,) = [r for r in differences(compared).csv.to_dict("records") if r["method"] == "mine"]
     assert [row[f"difference{end}"] for end in ("", "_low", "_high")] == ["-1.000"] * 3
     assert imagenet(compared).csv.equals(imagenet(study).csv)  # other data
+    mine = compared.rows["mine"]
+    assert mine.colour not in {row.colour for row in study.rows.values()}
+    assert mine.marker not in {row.marker for row in study.rows.values()}
     before, after = claims(study), claims(compared)
     assert [claim.verdict for claim in before] == [claim.verdict for claim in after]
 
@@ -90,7 +94,7 @@ def test_everything_is_written_beside_the_study(
     study: Results, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = {path: path.read_bytes() for path in study.path.rglob("*") if path.is_file()}
-    widths = " ".join(str(width) for width in study.base["resnet20"].graph.groups.values())
+    widths = " ".join(str(width) for width in study.network("resnet20").graph.prunable.values())
     own = written(tmp_path, lines(study, widths=widths, evaluations=10, search_seconds=3.5))
     assert compare.main([str(study.path), str(own)]) == 0
     folder = study.path / "compare/mine"

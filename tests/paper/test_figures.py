@@ -1,16 +1,49 @@
-"""Figures: both forms, the same bytes in another process, the script's name, any study's shape."""
+"""Figures: both forms, the same bytes in another process, legible in print, any study's shape."""
 
+import itertools
 import os
 import subprocess
 import sys
 
-import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
 import pytest
+from matplotlib import rc_context
+from matplotlib.colors import to_hex
+from matplotlib.text import Text
 from PIL import Image
 
-from paper.figures import FIGURES, PAGE, STYLE
-from paper.results import read
+from paper import measures
+from paper.figure_methods import accuracy_macs, search_curves
+from paper.figure_style import PAGE, SMALL, STYLE
+from paper.figures import FIGURES
+from paper.reader.results import read
 from tests.paper.conftest import Study, copied_study
+
+
+@pytest.fixture
+def draw():
+    """Draws as `paper.figures.write` does, and closes what it drew."""
+    with rc_context(STYLE):
+        yield lambda figure, results: _laid_out(figure(results))
+    plt.close("all")
+
+
+def _laid_out(figure):
+    figure.draw_without_rendering()
+    return figure
+
+
+def wide(path):
+    """A study of other shape than the embedded one."""
+    return Study(
+        path,
+        models=("resnet20", "resnet32"),
+        methods=("graphpruning", "uniform"),
+        budgets=(0.5, "1M"),
+        seeds=(0,),
+        candidates=3,
+    )
 
 
 def test_every_figure_is_vector_and_bitmap(made):
@@ -37,20 +70,87 @@ def test_the_same_bytes_in_another_process(made, tmp_path):
     assert before == {path.name: path.read_bytes() for path in (again / "figures").iterdir()}
 
 
-def test_two_models_one_seed_and_an_absolute_budget(tmp_path):
-    """The shapes that a study may take beyond the embedded one."""
-    study = Study(
-        tmp_path / "wide",
-        models=("resnet20", "resnet32"),
-        methods=("graphpruning", "uniform"),
-        budgets=(0.5, "1M"),
-        seeds=("0",),
-        candidates=3,
-    )
-    results = read(study.write())
-    with matplotlib.rc_context(STYLE):
-        for draw in FIGURES.values():
-            figure = draw(results)
-            assert figure.get_size_inches()[0] <= PAGE
-            figure.canvas.draw()
-            matplotlib.pyplot.close(figure)
+@pytest.mark.parametrize("shape", ["embedded", "wide"])
+@pytest.mark.parametrize("name", [name for name in FIGURES if name != "figure3_graph"])
+def test_every_text_is_large_enough_and_stands_alone_on_the_page(
+    results, tmp_path, draw, name, shape
+):
+    """Figure 3 is the library's drawing, which has such a test of its own."""
+    found = read(results if shape == "embedded" else wide(tmp_path / "wide").write())
+    figure = draw(FIGURES[name], found)
+    page = figure.bbox
+    assert figure.get_size_inches()[0] <= PAGE
+    beyond = _labels_beyond_their_axis(figure)
+    texts = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text()]
+    texts = [text for text in texts if text not in beyond]
+    boxes = [(text.get_text(), text.get_window_extent()) for text in texts]
+    assert len(boxes) > 10
+    assert min(text.get_fontsize() for text in texts) >= SMALL
+    for said, box in boxes:
+        assert page.x0 - 1 <= box.x0 and box.x1 <= page.x1 + 1, said
+        assert page.y0 - 1 <= box.y0 and box.y1 <= page.y1 + 1, said
+    touching = [
+        (one, other) for (one, a), (other, b) in itertools.combinations(boxes, 2) if a.overlaps(b)
+    ]
+    assert not touching
+
+
+def _labels_beyond_their_axis(figure):
+    """Matplotlib has, and does not draw, labels of ticks outside the range that an axis shows."""
+    found = set()
+    for axis in [axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)]:
+        low, high = sorted(axis.get_view_interval())
+        ticks = [tick for tick in axis.get_major_ticks() if not low <= tick.get_loc() <= high]
+        found |= {label for tick in ticks for label in (tick.label1, tick.label2)}
+    return found
+
+
+def test_figure_6_draws_the_intervals_of_the_tables(results, draw):
+    found = read(results)
+    figure = draw(accuracy_macs, found)
+    for axis, budget in zip(figure.axes[1:], found.budgets, strict=True):
+        drawn = [tuple(line.get_xdata()) for line in axis.get_lines() if len(line.get_xdata()) == 2]
+        drawn = [ends for ends in drawn if not np.isnan(ends).any()]
+        expected = [measures.test_top1(found, "resnet20", name, budget) for name in found.rows]
+        assert drawn == [pytest.approx((top1.low, top1.high)) for top1 in expected]
+
+
+def test_the_band_of_a_search_reaches_from_the_lowest_to_the_highest_replicate(results, draw):
+    found = read(results)
+    axis = draw(search_curves, found).axes[0]
+    searches = found.search["resnet20", found.ours.name, found.budgets[0]].values()
+    last = [search.history["best"].iloc[-1] for search in searches]
+    outline = axis.collections[0].get_paths()[0].vertices
+    at_the_end = outline[outline[:, 0] == outline[:, 0].max(), 1]
+    assert (min(at_the_end), max(at_the_end)) == pytest.approx((min(last), max(last)))
+
+
+def test_methods_look_as_study_json_says(results, draw):
+    found = read(results)
+    lines = draw(search_curves, found).axes[0].get_lines()
+    rows = {row.label: row for row in found.rows.values()}
+    assert len(lines) == 4
+    for line in lines:
+        row = rows[line.get_label().partition(" (")[0]]
+        assert (to_hex(line.get_color()).upper(), line.get_marker()) == (row.colour, row.marker)
+        assert line.get_linestyle() == row.line
+
+
+def test_one_replicate_has_curves_without_bands(tmp_path, draw):
+    axis = draw(search_curves, read(Study(tmp_path / "one", seeds=(0,)).write())).axes[0]
+    areas = [path for area in axis.collections for path in area.get_paths()]
+    assert len(axis.get_lines()) == 4 and not any(len(path.vertices) for path in areas)
+
+
+def test_only_the_paper_waits_for_seaborn():
+    """Its import takes seconds, which the library and the stages do without."""
+    code = """
+import importlib, pkgutil, sys, experiments, graphpruning
+for package in graphpruning, experiments:
+    for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+        if module.name not in ("graphpruning.__main__", "graphpruning.drawing"):
+            importlib.import_module(module.name)
+print(sorted({"seaborn", "matplotlib"} & set(sys.modules)))
+"""
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert found.stdout == "[]\n"

@@ -11,7 +11,10 @@ from graphpruning.common.errors import UserError
 from paper import figures, report, tables
 from paper.captions import budget_amount, budget_name, captions
 from paper.claims import HOLDS, UNDECIDED, claims, representable
-from paper.results import read
+from paper.reader.results import read
+from paper.table_formats import to_markdown
+from paper.table_main import main_results
+from paper.table_networks import correlation
 from tests.paper.conftest import Study, copied_study
 
 OF_NETWORKS = ["figure1_correlation_heatmaps", "figure2_r2_distributions", "figure3_graph"]
@@ -30,7 +33,10 @@ def test_table1_has_both_networks_with_both_controls(made):
         (("pretrained", "mobilenet_v2"), 4),
     ]
     text = (made / "tables/table1_correlation.md").read_text()
-    assert "resnet20: trained here, top-1 91.4 %, top-5 99.2 % on 1,000 test images" in text
+    assert (
+        "resnet20: trained here, top-1 91.5 [91.2, 91.7] %, top-5 99.2 [99.2, 99.2] % on 1,000 test"
+        in text
+    )
     assert "weights torchvision:SOME, top-1 81.6 %, top-5 97.2 % on 250 test images" in text
 
 
@@ -42,7 +48,7 @@ def test_a_sentence_says_for_each_network_whether_c1_holds(made, tmp_path):
         assert captions(found)[name].text.endswith(says)
     # A pretrained network whose untrained twin explains as much decides nothing.
     other = copied_study(made, tmp_path).with_name("pretrained")
-    path = other / "correlation/mobilenet_v2/channels.csv"
+    path = other / "correlation/mobilenet_v2/0/channels.csv"
     frame = pd.read_csv(path)
     trained = frame["network"] == "trained"
     frame.loc[~trained, "r2"] = frame.loc[trained, "r2"].to_numpy()
@@ -61,15 +67,15 @@ def test_without_the_pretrained_results_one_line_names_them(made, tmp_path, caps
     shutil.rmtree(tmp_path / "pretrained")
     assert tables.main([str(copied)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"{tmp_path}/pretrained/study.json is missing: the stage prepare")
+    assert line.startswith(f"{tmp_path}/pretrained/study.json is missing: the stage pretrained")
 
 
 def test_runs_of_the_pretrained_network_stand_in_the_report(made):
     text = (made / "report.html").read_text()
-    stage = "correlation@pretrained-mobilenet_v2"
+    stage = "correlation@pretrained-mobilenet_v2-0"
     assert f'href="../pretrained/records/{stage.replace("@", "%40")}/metrics.json"' in text
     table3 = text[text.index('id="table3_main"') : text.index('id="paired_differences"')]
-    assert "train_base@made-resnet20" in table3
+    assert "train_base@made-resnet20-1" in table3
     assert "@pretrained" not in table3
 
 
@@ -85,7 +91,7 @@ def test_a_study_without_methods_has_its_networks_alone(results, tmp_path):
 
 def test_a_network_without_shortcuts_is_said_and_not_drawn(tmp_path):
     folder = Study(
-        tmp_path / "plain", methods=("graphpruning",), seeds=("0",), shortcuts=False
+        tmp_path / "plain", methods=("graphpruning",), seeds=(0,), shortcuts=False
     ).write()
     found = read(folder)
     assert representable(found) == (
@@ -106,9 +112,8 @@ def test_without_any_shortcut_c1_is_not_tested(tmp_path):
 
 def test_a_network_of_both_studies_is_told_apart(tmp_path):
     folder = Study(tmp_path / "own", models=("mobilenet_v2",), methods=("graphpruning",)).write()
-    text = tables.to_markdown(
-        tables.correlation(read(folder)), captions(read(folder))["table1_correlation"]
-    )
+    found = read(folder)
+    text = to_markdown(correlation(found), captions(found)["table1_correlation"])
     assert "| mobilenet_v2 | trained | same block |" in text
     assert "| mobilenet_v2 (pretrained) | trained | same block |" in text
 
@@ -119,7 +124,7 @@ def test_budgets_may_be_labels(tmp_path):
         models=("one", "other"),
         methods=("graphpruning", "uniform"),
         budgets=("large", 0.5, "2M"),
-        seeds=("0",),
+        seeds=(0,),
         candidates=3,
     )
     study.labels = {"one": {"large": 2_000_000_000}, "other": {"large": 316_000_000}}
@@ -129,13 +134,13 @@ def test_budgets_may_be_labels(tmp_path):
     assert budget_amount(found, "large") == "large"
     assert budget_amount(found, "0.5") == "50 %"
     assert budget_name(found, "2M") == "2M MACs"
-    shown = tables.main_results(found).shown
+    shown = main_results(found).shown
     assert list(shown["Budget"].unique()) == ["—", "large (2G)", "50 %", "2M", "large (316M)"]
 
 
 def test_weights_without_a_hash_are_damage(made, tmp_path):
     folder = copied_study(made, tmp_path).with_name("pretrained")
-    path = folder / "base/mobilenet_v2/metrics.json"
+    path = folder / "base/mobilenet_v2/0/metrics.json"
     value = json.loads(path.read_text())
     del value["weights"]["sha256"]
     path.write_text(json.dumps(value))

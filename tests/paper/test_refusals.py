@@ -19,15 +19,17 @@ import pytest
 from graphpruning import drawing
 from graphpruning.common.errors import UserError
 from graphpruning.common.names import is_plain, require_plain
-from paper import captions, compare, contents, figures, measures, tables, verdicts
+from paper import captions, compare, measures, tables, verdicts
 from paper.pages import template
-from paper.results import Results, read
-from paper.tables import escaped, to_markdown
+from paper.reader import columns, contents
+from paper.reader.results import Results, read
+from paper.table_formats import escaped, to_markdown
+from paper.table_main import main_results
 from tests.paper.conftest import Study, copied_study
 
-BASE = "base/resnet20"
-SEARCH = "search/resnet20/amc/0.5/0+1"
-FINAL = "final/resnet20/amc/0.5/0+1"
+BASE = "base/resnet20/0"
+SEARCH = "search/resnet20/amc/0.5/1"
+FINAL = "final/resnet20/amc/0.5/1"
 LONG = "9" * 30
 
 
@@ -39,7 +41,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder,
         methods=("graphpruning", "amc"),
         budgets=(0.5,),
-        seeds=("0+1",),
+        seeds=(0, 1),
         blocks=1,
         candidates=4,
     ).write()
@@ -124,7 +126,7 @@ FILES = [
     f"{BASE}/graph.json",
     f"{BASE}/curve.csv",
     f"{SEARCH}/run.json",
-    f"{FINAL}/architectures/seed-0.json",
+    f"{FINAL}/architecture.json",
 ]
 
 
@@ -156,27 +158,40 @@ WRONG: list[tuple[str, tuple[Any, ...], Any]] = [
     ("study.json", ("budgets", 0), 0.5),
     ("study.json", ("budgets", 0), "../../0.5"),
     ("study.json", ("budgets",), []),
-    ("study.json", ("seeds", 0), "0+x"),
-    ("study.json", ("seeds", 0), "0+0"),
-    ("study.json", ("seeds", 0), "0+" + LONG),
-    ("study.json", ("seeds",), ["0+1", "1"]),
+    ("study.json", ("seeds", 0), "0"),
+    ("study.json", ("seeds", 0), 0.5),
+    ("study.json", ("seeds", 0), -1),
+    ("study.json", ("seeds", 0), True),
+    ("study.json", ("seeds", 0), int(LONG)),
+    ("study.json", ("seeds",), [0, 1, 1]),
+    ("study.json", ("seeds",), 0),
     ("study.json", ("seeds",), []),
     ("study.json", ("methods",), ["amc", "graphpruning", "amc"]),
     ("study.json", ("methods", 0), "not/plain"),
     ("study.json", ("methods", 0), {}),
     ("study.json", ("reward",), 1),
-    ("study.json", ("pruningnet",), {}),
-    ("study.json", ("pruningnet", "conditionings"), "graph"),
-    ("study.json", ("pruningnet", "conditionings", 0), "trees"),
-    ("study.json", ("pruningnet", "conditionings", 0), None),
-    ("study.json", ("analysis", "conditionings"), None),
-    ("study.json", ("analysis", "conditionings"), []),
-    ("study.json", ("analysis", "conditionings", 0), "graph+graph"),
-    ("study.json", ("analysis", "conditionings", 0), "sage"),
+    ("study.json", ("conditionings",), {}),
+    ("study.json", ("conditionings",), ["graph"]),
+    ("study.json", ("conditionings", "graph"), None),
+    ("study.json", ("conditionings", "../graph"), {}),
+    ("study.json", ("conditionings", "graph", "label"), KeyError),
+    ("study.json", ("conditionings", "graph", "colour"), "blue"),
+    ("study.json", ("conditionings", "graph", "marker"), "$x$"),
+    ("study.json", ("conditionings", "graph", "line"), "wavy"),
+    ("study.json", ("conditionings", "graph", "line"), [0, [5]]),
+    ("study.json", ("conditionings", "graph", "line"), [0, [5, -1]]),
+    ("study.json", ("conditionings", "graph", "line"), [0, []]),
+    ("study.json", ("analysed",), None),
+    ("study.json", ("analysed",), []),
+    ("study.json", ("analysed", 0), "sage"),
+    ("study.json", ("analysed",), ["graph", "graph"]),
     ("study.json", ("rows",), {}),
     ("study.json", ("rows", "amc"), []),
     ("study.json", ("rows", "amc", "kind"), "given"),
     ("study.json", ("rows", "amc", "source"), "elsewhere"),
+    ("study.json", ("rows", "amc", "stage"), "../search_base"),
+    ("study.json", ("rows", "amc", "initial"), "study"),
+    ("study.json", ("rows", "amc", "colour"), 7),
     ("study.json", ("rows", "amc", "label"), "GraphPruning"),
     ("study.json", ("rows", "amc", "label"), ""),
     ("study.json", ("rows", "amc", "label"), "$\\frac$"),
@@ -218,35 +233,42 @@ WRONG: list[tuple[str, tuple[Any, ...], Any]] = [
     (f"{BASE}/run.json", ("stage",), "train_base@other-resnet20"),
     (f"{BASE}/run.json", ("record",), "../../../etc"),
     (f"{BASE}/run.json", ("resumed",), 0),
-    ("correlation/resnet20/metrics.json", ("pairs",), -6),
-    ("correlation/resnet20/heatmaps.json", (0, "matrix"), []),
-    ("correlation/resnet20/heatmaps.json", (0, "matrix"), 1),
-    ("correlation/resnet20/heatmaps.json", (0, "matrix", 0), [0.5]),
-    ("correlation/resnet20/heatmaps.json", (0, "matrix", 0, 0), "0.5"),
-    ("correlation/resnet20/heatmaps.json", (0, "matrix", 0, 0), 1.5),
-    ("correlation/resnet20/heatmaps.json", (0, "matrix", 0, 0), None),
-    ("correlation/resnet20/heatmaps.json", (0, "deeper"), "nowhere"),
-    ("correlation/resnet20/heatmaps.json", (0,), "heatmap"),
-    ("pruningnet/resnet20/graph/metrics.json", ("search_top1_full",), 1e308),
-    ("generated/resnet20/metrics.json", ("candidates",), 0),
+    ("correlation/resnet20/0/metrics.json", ("pairs",), -6),
+    ("correlation/resnet20/0/heatmaps.json", (0, "matrix"), []),
+    ("correlation/resnet20/0/heatmaps.json", (0, "matrix"), 1),
+    ("correlation/resnet20/0/heatmaps.json", (0, "matrix", 0), [0.5]),
+    ("correlation/resnet20/0/heatmaps.json", (0, "matrix", 0, 0), "0.5"),
+    ("correlation/resnet20/0/heatmaps.json", (0, "matrix", 0, 0), 1.5),
+    ("correlation/resnet20/0/heatmaps.json", (0, "matrix", 0, 0), None),
+    ("correlation/resnet20/0/heatmaps.json", (0, "deeper"), "nowhere"),
+    ("correlation/resnet20/0/heatmaps.json", (0,), "heatmap"),
+    ("pruningnet/resnet20/graph/0/metrics.json", ("search_top1_full",), 1e308),
+    ("generated/resnet20/0/metrics.json", ("candidates",), 0),
     (f"{SEARCH}/metrics.json", ("budget_macs",), 0),
-    (f"{SEARCH}/metrics.json", ("seeds",), []),
-    (f"{SEARCH}/metrics.json", ("seeds",), {"x": {}}),
-    (f"{SEARCH}/metrics.json", ("seeds", "0"), 5),
-    (f"{SEARCH}/metrics.json", ("seeds", "0", "evaluations"), 0),
-    (f"{SEARCH}/metrics.json", ("seeds", "0", "images_seen"), -1),
-    (f"{SEARCH}/metrics.json", ("seeds", "0", "top1_search"), True),
-    (f"{SEARCH}/metrics.json", ("seeds", "0", "widths"), {}),
-    (f"{SEARCH}/metrics.json", ("seeds", "0", "widths", "conv1"), 99),
-    (f"{SEARCH}/run.json", ("seconds_by_seed",), 3),
-    (f"{SEARCH}/run.json", ("seconds_by_seed", "0"), -2),
-    (f"{SEARCH}/run.json", ("seconds_by_seed", "²"), 2),
-    (f"{FINAL}/metrics.json", ("seeds", "0", "test_top5"), 101),
-    (f"{FINAL}/metrics.json", ("seeds", "0", "macs"), 7),
+    (f"{SEARCH}/metrics.json", ("budget_macs",), 10**15),
+    (f"{SEARCH}/metrics.json", ("macs",), 10**14),
+    (f"{SEARCH}/metrics.json", ("method",), "graphpruning"),
+    (f"{SEARCH}/metrics.json", ("evaluations",), 0),
+    (f"{SEARCH}/metrics.json", ("evaluations",), 59.5),
+    (f"{SEARCH}/metrics.json", ("images_seen",), -1),
+    (f"{SEARCH}/metrics.json", ("top1_search",), True),
+    (f"{SEARCH}/metrics.json", ("widths",), {}),
+    (f"{SEARCH}/metrics.json", ("widths",), []),
+    (f"{SEARCH}/metrics.json", ("widths", "conv1"), 99),
+    (f"{SEARCH}/metrics.json", ("widths", "conv1"), "8"),
+    (f"{SEARCH}/run.json", ("search_seconds",), KeyError),
+    (f"{SEARCH}/run.json", ("search_seconds",), None),
+    (f"{SEARCH}/run.json", ("search_seconds",), -2),
+    (f"{SEARCH}/run.json", ("stage",), "search_base@made-resnet20-amc-0.5-0"),
+    (f"{FINAL}/metrics.json", ("test_top5",), 101),
+    (f"{FINAL}/metrics.json", ("macs",), 7),
     (f"{FINAL}/metrics.json", ("initial",), None),
-    (f"{FINAL}/architectures/seed-0.json", ("widths",), [8]),
-    (f"{FINAL}/architectures/seed-0.json", ("macs",), 7),
-    (f"{FINAL}/architectures/seed-0.json", ("network",), KeyError),
+    (f"{FINAL}/metrics.json", ("initial",), "searched"),
+    (f"{FINAL}/metrics.json", ("search_top1_before",), KeyError),
+    (f"{FINAL}/metrics.json", ("search_top1_before",), 64.5),
+    (f"{FINAL}/architecture.json", ("widths",), [8]),
+    (f"{FINAL}/architecture.json", ("macs",), 7),
+    (f"{FINAL}/architecture.json", ("network",), KeyError),
     ("../pretrained/study.json", ("study",), "other"),
 ]
 
@@ -270,7 +292,7 @@ def test_a_wrong_entry_is_refused(
     [
         (f"{BASE}/metrics.json", "test_top1"),
         (f"{SEARCH}/run.json", "seconds"),
-        ("correlation/resnet20/heatmaps.json", "matrix"),
+        ("correlation/resnet20/0/heatmaps.json", "matrix"),
     ],
 )
 def test_a_number_that_json_does_not_have_is_refused(
@@ -285,26 +307,26 @@ def test_a_number_that_json_does_not_have_is_refused(
 
 
 CELLS = [
-    ("correlation/resnet20/channels.csv", "best_match", "1.5"),
-    ("correlation/resnet20/channels.csv", "best_match", "-0.1"),
-    ("correlation/resnet20/channels.csv", "r2", "nan"),
-    ("correlation/resnet20/channels.csv", "r2", "1.5"),
-    ("correlation/resnet20/channels.csv", "pair", "no_block"),
-    ("correlation/resnet20/channels.csv", "network", "strained"),
-    ("correlation/resnet20/channels.csv", "deeper", "nowhere"),
-    ("correlation/resnet20/channels.csv", "channel", "1"),
-    ("correlation/resnet20/channels.csv", "channel", "²"),
+    ("correlation/resnet20/0/channels.csv", "best_match", "1.5"),
+    ("correlation/resnet20/0/channels.csv", "best_match", "-0.1"),
+    ("correlation/resnet20/0/channels.csv", "r2", "nan"),
+    ("correlation/resnet20/0/channels.csv", "r2", "1.5"),
+    ("correlation/resnet20/0/channels.csv", "pair", "no_block"),
+    ("correlation/resnet20/0/channels.csv", "network", "strained"),
+    ("correlation/resnet20/0/channels.csv", "deeper", "nowhere"),
+    ("correlation/resnet20/0/channels.csv", "channel", "1"),
+    ("correlation/resnet20/0/channels.csv", "channel", "²"),
     (f"{BASE}/curve.csv", "search_top1", "NaN"),
     (f"{BASE}/curve.csv", "train_loss", "inf"),
     (f"{BASE}/curve.csv", "lr", "-1"),
     (f"{BASE}/curve.csv", "epoch", "3"),
-    ("generated/resnet20/candidates.csv", "macs", "-5"),
-    ("generated/resnet20/candidates.csv", "top1_trained", "150"),
-    ("generated/resnet20/candidates.csv", "candidate", "1"),
-    ("generated/resnet20/candidates.csv", "conditioning", "trees"),
-    ("generated/resnet20/influence.csv", "movement", "1e999"),
-    ("generated/resnet20/influence.csv", "distance", "0"),
-    ("generated/resnet20/influence.csv", "changed", "nowhere"),
+    ("generated/resnet20/0/candidates.csv", "macs", "-5"),
+    ("generated/resnet20/0/candidates.csv", "top1_trained", "150"),
+    ("generated/resnet20/0/candidates.csv", "candidate", "1"),
+    ("generated/resnet20/0/candidates.csv", "conditioning", "trees"),
+    ("generated/resnet20/0/influence.csv", "movement", "1e999"),
+    ("generated/resnet20/0/influence.csv", "distance", "0"),
+    ("generated/resnet20/0/influence.csv", "changed", "nowhere"),
     (f"{SEARCH}/history.csv", "evaluation", "2"),
     (f"{SEARCH}/history.csv", "macs", LONG),
     (f"{SEARCH}/history.csv", "best", "1_0"),
@@ -333,18 +355,18 @@ def test_nothing_outside_the_folder_is_read(copied: Path) -> None:
     for part in ("base", "correlation", "pruningnet", "generated", "search", "final"):
         shutil.copytree(copied / part / "resnet20", copied / "elsewhere", dirs_exist_ok=True)
     changed(copied / "study.json", ("models", 0), "../elsewhere")
-    with pytest.raises(UserError, match=r"models: '\.\./elsewhere' is no plain name.*\(dvc repro"):
+    with pytest.raises(UserError, match=r"models, 0 is '\.\./elsewhere': no plain.*\(dvc repro"):
         read(copied)
 
 
 def test_the_page_of_claims_is_refused_in_one_line(
     copied: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    changed(copied / "study.json", ("seeds", 0), "0+x")
+    changed(copied / "study.json", ("seeds", 0), "0+1")
     copied.rename(copied.with_name("desk"))  # a study whose results are committed
     monkeypatch.setattr(verdicts, "RESULTS", copied.parent)
     monkeypatch.setattr(verdicts, "PAGE", copied.parent / "claims.md")
-    assert "seeds: '0+x'" in refusal(lambda _: verdicts.main(), [], copied.parent, capsys)
+    assert "seeds, 0 is '0+1'" in refusal(lambda _: verdicts.main(), [], copied.parent, capsys)
 
 
 def test_the_programs_end_with_status_2(copied: Path, tmp_path: Path) -> None:
@@ -357,12 +379,8 @@ def test_the_programs_end_with_status_2(copied: Path, tmp_path: Path) -> None:
         assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
 
 
-def test_names_and_styles_are_those_that_the_reader_knows() -> None:
-    assert set(contents.CONDITIONINGS) == set(captions.CONDITIONINGS)
-    assert set(contents.CONDITIONINGS) == set(figures.CONDITIONING_STYLE)
-    assert {"base", *contents.CONDITIONINGS} <= set(figures.LINES)
-    assert {"base", *contents.CONDITIONINGS} <= set(captions.SOURCES)
-    assert set(contents.PAIRS) == set(measures.PAIRS)
+def test_names_are_those_that_the_reader_knows() -> None:
+    assert set(columns.PAIRS) == set(measures.PAIRS)
     assert set(contents.LAYER_KINDS) == set(drawing.KINDS)
 
 
@@ -388,7 +406,7 @@ def study(small: Path) -> Results:
 
 def own(study: Results, **changes: Any) -> str:
     """Two lines of a method called Mine; `changes` go into the second, which is line 3."""
-    limit = study.search["resnet20", "graphpruning", "0.5"].budget_macs
+    limit = study.budget_macs("resnet20", "0.5")
     columns = ["method", "model", "budget", "seed", "test_top1", "macs", "params"]
     columns += [
         "test_top5",
@@ -515,7 +533,7 @@ def test_spreadsheets_are_read_as_they_write(study: Results, tmp_path: Path) -> 
     path.write_bytes(text.encode("utf-8-sig"))
     found = compare.with_given(study, path)
     key = ("resnet20", "mine", "0.5")
-    assert found.search[key].seeds[1].evaluations == 40
+    assert found.search[key][1].evaluations == 40
     assert found.test_top1(*key) == {0: 90, 1: 91.5}
 
 
@@ -523,7 +541,7 @@ def test_names_are_escaped_in_every_form(study: Results, tmp_path: Path) -> None
     path = tmp_path / "mine.csv"
     path.write_text(own(study).replace("Mine", r"<b>a\|b_$&%#{}~^</b>"))
     given = compare.with_given(study, path)
-    table = tables.main_results(given)
+    table = main_results(given)
     caption = captions.captions(given)["table3_main"]
     page = to_markdown(table, caption)
     rows = [line for line in page.splitlines() if line.startswith("|")]

@@ -9,8 +9,8 @@ import pandas as pd
 
 from paper import figures, report, tables
 from paper.claims import claims
+from paper.reader.results import read
 from paper.report import main
-from paper.results import read
 from tests.paper.conftest import Study, copied_study
 
 
@@ -76,7 +76,7 @@ def test_every_run_is_there_with_its_parameters(made):
 
 def test_a_run_without_record_is_said(made, tmp_path):
     copied = copied_study(made, tmp_path)
-    shutil.rmtree(copied / "records/train_base@made-resnet20")
+    shutil.rmtree(copied / "records/train_base@made-resnet20-1")
     assert main([str(copied)]) == 0
     assert (copied / "report.html").read_text().count("no record kept") == 2
 
@@ -96,7 +96,7 @@ def test_one_method_alone(tmp_path):
         tmp_path / "tiny",
         methods=("graphpruning",),
         budgets=(0.5,),
-        seeds=("0",),
+        seeds=(0,),
         blocks=1,
         candidates=2,
     ).write()

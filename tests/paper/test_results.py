@@ -7,34 +7,28 @@ import sys
 import pytest
 
 from graphpruning.common.errors import UserError
-from paper.results import read
+from paper.reader.results import read
 from paper.tables import main
-from tests.paper.conftest import Study, copied_study
+from tests.paper.conftest import copied_study
 
 PROMISED = {
     "study.json": "prepare@made",
     "splits/train.txt": "prepare@made",
     "splits/metrics.json": "prepare@made",
-    "base/resnet20/metrics.json": "train_base@made-resnet20",
-    "base/resnet20/graph.json": "train_base@made-resnet20",
-    "base/resnet20/curve.csv": "train_base@made-resnet20",
-    "correlation/resnet20/channels.csv": "correlation@made-resnet20",
-    "correlation/resnet20/heatmaps.json": "correlation@made-resnet20",
-    "pruningnet/resnet20/block/metrics.json": "train_pruningnet@made-resnet20-block",
-    "generated/resnet20/candidates.csv": "analyse_pruningnet@made-resnet20-graph+block+none",
-    "generated/resnet20/influence.csv": "analyse_pruningnet@made-resnet20-graph+block+none",
-    "search/resnet20/amc/0.5/0+1+2/metrics.json": "search_base@made-resnet20-amc-0.5-0+1+2",
-    "search/resnet20/random/0.25/0+1+2/history.csv": (
-        "search_graph@made-resnet20-random-0.25-0+1+2"
-    ),
-    "search/resnet20/metapruning/0.5/0+1+2/run.json": (
-        "search_block@made-resnet20-metapruning-0.5-0+1+2"
-    ),
-    "final/resnet20/amc/0.5/0+1+2/metrics.json": "finetune@made-resnet20-amc-0.5-0+1+2",
-    "final/resnet20/amc/0.5/0+1+2/architectures/seed-2.json": (
-        "finetune@made-resnet20-amc-0.5-0+1+2"
-    ),
-    "final/resnet20/uniform/0.25/0+1+2/curve.csv": "finetune@made-resnet20-uniform-0.25-0+1+2",
+    "base/resnet20/0/metrics.json": "train_base@made-resnet20-0",
+    "base/resnet20/1/graph.json": "train_base@made-resnet20-1",
+    "base/resnet20/2/curve.csv": "train_base@made-resnet20-2",
+    "correlation/resnet20/0/channels.csv": "correlation@made-resnet20-0",
+    "correlation/resnet20/2/heatmaps.json": "correlation@made-resnet20-2",
+    "pruningnet/resnet20/block/1/metrics.json": "train_pruningnet@made-resnet20-block-1",
+    "generated/resnet20/0/candidates.csv": "analyse_pruningnet@made-resnet20-0",
+    "generated/resnet20/2/influence.csv": "analyse_pruningnet@made-resnet20-2",
+    "search/resnet20/amc/0.5/0/metrics.json": "search_base@made-resnet20-amc-0.5-0",
+    "search/resnet20/random/0.25/1/history.csv": "search_graph@made-resnet20-random-0.25-1",
+    "search/resnet20/metapruning/0.5/2/run.json": "search_block@made-resnet20-metapruning-0.5-2",
+    "final/resnet20/amc/0.5/0/metrics.json": "finetune@made-resnet20-amc-0.5-0",
+    "final/resnet20/amc/0.5/2/architecture.json": "finetune@made-resnet20-amc-0.5-2",
+    "final/resnet20/uniform/0.25/1/curve.csv": "finetune@made-resnet20-uniform-0.25-1",
 }
 
 
@@ -63,7 +57,7 @@ def test_missing_file(copied, capsys, name, stage):
 
 
 @pytest.mark.parametrize(
-    ("name", "stage"), [item for item in PROMISED.items() if "architectures" not in item[0]]
+    ("name", "stage"), [item for item in PROMISED.items() if "architecture" not in item[0]]
 )
 def test_truncated_file(copied, capsys, name, stage):
     path = copied / name
@@ -77,13 +71,13 @@ def test_truncated_file(copied, capsys, name, stage):
     "name",
     [
         "splits/train.txt",
-        "base/resnet20/curve.csv",
-        "correlation/resnet20/channels.csv",
-        "generated/resnet20/candidates.csv",
-        "generated/resnet20/influence.csv",
-        "pruningnet/resnet20/graph/curve.csv",
-        "search/resnet20/amc/0.5/0+1+2/history.csv",
-        "final/resnet20/amc/0.5/0+1+2/curve.csv",
+        "base/resnet20/1/curve.csv",
+        "correlation/resnet20/0/channels.csv",
+        "generated/resnet20/1/candidates.csv",
+        "generated/resnet20/0/influence.csv",
+        "pruningnet/resnet20/graph/2/curve.csv",
+        "search/resnet20/amc/0.5/1/history.csv",
+        "final/resnet20/amc/0.5/0/curve.csv",
     ],
 )
 def test_truncated_at_the_end_of_a_line(copied, name):
@@ -96,34 +90,60 @@ def test_truncated_at_the_end_of_a_line(copied, name):
 
 
 def test_a_cell_that_is_no_number(copied):
-    path = copied / "correlation/resnet20/channels.csv"
+    path = copied / "correlation/resnet20/1/channels.csv"
     path.write_text(path.read_text().replace(",0,", ",zero,", 1))
     with pytest.raises(UserError, match="channel: "):
         read(copied)
 
 
 def test_other_columns(copied):
-    path = copied / "generated/resnet20/influence.csv"
+    path = copied / "generated/resnet20/1/influence.csv"
     path.write_text(path.read_text().replace("movement", "moved", 1))
     with pytest.raises(UserError, match="columns"):
         read(copied)
 
 
-def test_a_seed_that_is_not_there(copied):
-    path = copied / "final/resnet20/amc/0.5/0+1+2/metrics.json"
-    value = json.loads(path.read_text())
-    del value["seeds"]["1"]
-    path.write_text(json.dumps(value))
-    with pytest.raises(UserError, match=r"seeds \[0, 2\], not \[0, 1, 2\]"):
+def changed(path, **entries):
+    path.write_text(json.dumps(json.loads(path.read_text()) | entries))
+
+
+def test_a_replicate_that_is_not_there(copied):
+    changed(copied / "study.json", seeds=[0, 1, 2, 7])
+    with pytest.raises(UserError, match=r"base/resnet20/7/metrics\.json is missing.*resnet20-7\)"):
         read(copied)
 
 
-def test_seeds_of_several_stages_are_joined(results, tmp_path):
-    study = Study(tmp_path / "split", methods=("graphpruning",), seeds=("0", "1+2"))
-    found = read(study.write())
-    key = ("resnet20", "graphpruning", "0.5")
-    assert sorted(found.test_top1(*key)) == sorted(found.search[key].seeds) == [0, 1, 2]
-    assert {run.stage.rpartition("-")[2] for run in found.final[key].runs.values()} == {"0", "1+2"}
+@pytest.mark.parametrize(
+    ("name", "entries", "says"),
+    [
+        ("base/resnet20/1/metrics.json", {"macs": 7}, "other MACs or params than with the other"),
+        ("base/resnet20/2/graph.json", {"edges": []}, "another graph than with the other seeds"),
+        ("search/resnet20/amc/0.5/2/metrics.json", {"budget_macs": 10**9}, "another 'budget_macs'"),
+        ("search/resnet20/amc/0.5/2/metrics.json", {"method": "random"}, "of method 'random'"),
+        ("final/resnet20/amc/0.5/1/metrics.json", {"budget": "0.25"}, "of method 'amc', budget"),
+        ("final/resnet20/amc/0.5/1/metrics.json", {"params": 7}, "than the search found"),
+        ("final/resnet20/amc/0.5/1/architecture.json", {"macs": 7}, "than the search found"),
+        ("final/resnet20/generated/0.5/1/metrics.json", {"initial": "scratch"}, "not 'generated'"),
+        ("final/resnet20/amc/0.5/1/metrics.json", {"search_top1_before": 50.0}, "from scratch"),
+    ],
+)
+def test_a_file_of_another_run_is_refused(copied, name, entries, says):
+    changed(copied / name, **entries)
+    with pytest.raises(UserError, match=f"{name} is truncated or damaged .*{says}"):
+        read(copied)
+
+
+def test_every_replicate_is_read_by_its_seed(results):
+    found = read(results)
+    key = ("resnet20", "generated", "0.5")
+    assert found.seeds == list(found.search[key]) == list(found.final[key]) == [0, 1, 2]
+    for seed in found.seeds:
+        path = results / f"final/resnet20/generated/0.5/{seed}/metrics.json"
+        final = found.final[key][seed]
+        assert final.test_top1 == json.loads(path.read_text())["test_top1"]
+        assert final.search_top1_before == found.search[key][seed].top1_search
+        assert final.run.stage.endswith(f"-{final.run.seed}") and final.run.seed == seed
+    assert {run.seed for run in found.pretrained.runs} == {None, 0}
 
 
 def test_no_argument_is_argparses_refusal(capsys):

@@ -7,7 +7,17 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from paper.statistics import Clusters, bootstrap, kendall, mean, means, medians, paired
+from paper.statistics import (
+    Clusters,
+    Estimate,
+    bootstrap,
+    kendall,
+    mean,
+    means,
+    medians,
+    paired,
+    replicated,
+)
 
 
 def test_t_interval_by_hand():
@@ -30,6 +40,13 @@ def test_pairs_are_matched_by_seed():
     ours, other = {0: 90.0, 1: 80.0, 2: 70.0}, {2: 69.0, 1: 79.0, 5: 10.0}
     found = paired(ours, other)
     assert (found.value, found.low, found.high, found.n) == (1, 1, 1, 2)
+
+
+def test_replicates_count_once_each_and_one_alone_keeps_its_own_interval():
+    alone = Estimate(1.0, 0.5, 1.75, 20)
+    assert replicated([alone]) == alone
+    found = replicated([alone, Estimate(2.0, -9.0, 9.0, 20), Estimate(3.0, 2.9, 3.1, 5)])
+    assert found == mean([1.0, 2.0, 3.0]) and found.n == 3
 
 
 def test_mean_and_median_of_all_channels_by_hand():

@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 
 from paper.measures import movement
-from paper.results import read
-from paper.tables import imagenet, main
+from paper.reader.results import read
+from paper.table_published import imagenet
+from paper.tables import main
 from tests.paper.conftest import Study, copied_study
 
 NAMES = (
@@ -35,63 +36,111 @@ def test_every_table_in_every_form(made):
 def test_columns_of_the_main_table(made):
     header = (made / "tables/table3_main.csv").read_text().splitlines()[0]
     assert header == (
-        "model,method,budget,macs,macs_ratio,params,top1_mean,top1_low,top1_high,seeds,"
-        "evaluations,search_seconds,images_seen"
+        "model,method,budget,macs,macs_ratio,params,search_top1_before,top1_mean,top1_low,"
+        "top1_high,seeds,evaluations,search_seconds,images_seen"
     )
 
 
+def replicates(folder, name, file="metrics.json"):
+    """A JSON file of every replicate."""
+    return [json.loads((folder / name / seed / file).read_text()) for seed in "012"]
+
+
+def half_of_three(values):
+    """Half of a t-interval over three replicates; t(0.975, 2) = 4.302653."""
+    return 4.302653 * pd.Series(values).std() / 3**0.5
+
+
 def test_a_row_of_the_main_table_by_hand(made):
-    final = json.loads((made / "final/resnet20/amc/0.5/0+1+2/metrics.json").read_text())["seeds"]
-    run = json.loads((made / "search/resnet20/amc/0.5/0+1+2/run.json").read_text())
-    base = json.loads((made / "base/resnet20/metrics.json").read_text())
-    top1 = pd.Series([seed["test_top1"] for seed in final.values()])
-    half = 4.302653 * top1.std() / 3**0.5
-    macs = sum(seed["macs"] for seed in final.values()) / 3
+    final = replicates(made, "final/resnet20/amc/0.5")
+    runs = replicates(made, "search/resnet20/amc/0.5", "run.json")
+    base = replicates(made, "base/resnet20")[0]
+    top1 = pd.Series([one["test_top1"] for one in final])
+    macs = sum(one["macs"] for one in final) / 3
     main_table = frame(made, "table3_main").set_index(["method", "budget"])
     row = main_table.loc[("amc", 0.5)]
     assert row["top1_mean"] == pytest.approx(top1.mean(), abs=5e-4)
-    assert row["top1_low"] == pytest.approx(top1.mean() - half, abs=1e-3)
-    assert row["top1_high"] == pytest.approx(top1.mean() + half, abs=1e-3)
+    assert row["top1_low"] == pytest.approx(top1.mean() - half_of_three(top1), abs=1e-3)
+    assert row["top1_high"] == pytest.approx(top1.mean() + half_of_three(top1), abs=1e-3)
     assert row["macs"] == round(macs)
     assert row["macs_ratio"] == pytest.approx(macs / base["macs"], abs=5e-5)
     assert row["seeds"] == 3
-    seconds = sum(run["seconds_by_seed"].values()) / 3
+    seconds = sum(run["search_seconds"] for run in runs) / 3
     assert row["search_seconds"] == pytest.approx(seconds, abs=0.051)
     assert (row["evaluations"], row["images_seen"]) == (60, 120_000)
     assert main_table.loc[("uniform", 0.5), "evaluations"] == 1
 
 
-def test_the_base_network_is_a_row_without_interval(made):
+def test_accuracy_before_the_final_training_is_there_where_it_began_with_weights(made):
+    table = frame(made, "table3_main").set_index(["method", "budget"])["search_top1_before"]
+    found = replicates(made, "final/resnet20/generated/0.5")
+    before = sum(one["search_top1_before"] for one in found) / 3
+    assert table["generated", 0.5] == pytest.approx(before, abs=5e-4)
+    assert set(table.dropna().index.get_level_values("method")) == {"generated"}
+
+
+def test_the_base_networks_are_a_row_over_replicates(made):
     row = frame(made, "table3_main").iloc[0]
-    assert (row["method"], row["budget"], row["macs_ratio"], row["seeds"]) == ("base", 1, 1, 1)
-    assert row["top1_mean"] == 91.37
-    assert pd.isna(row["top1_low"])
-    assert pd.isna(row["top1_high"])
+    assert (row["method"], row["budget"], row["macs_ratio"], row["seeds"]) == ("base", 1, 1, 3)
+    half = half_of_three([91.37, 91.47, 91.57])
+    assert row["top1_mean"] == 91.47
+    assert row["top1_low"] == pytest.approx(91.47 - half, abs=1e-3)
     assert row["images_seen"] == 0
 
 
-def test_shares_over_thresholds_by_hand(made):
-    channels = pd.read_csv(made / "correlation/resnet20/channels.csv")
+def test_r2_is_summed_up_within_each_replicate_by_hand(made):
     table = frame(made, "table1_correlation").set_index(["study", "network", "pair"]).loc["made"]
-    for (network, pair), part in channels.groupby(["network", "pair"]):
-        row = table.loc[(network, pair)]
+    of_seeds = [pd.read_csv(made / f"correlation/resnet20/{s}/channels.csv") for s in range(3)]
+    for (network, pair), row in table.iterrows():
+        parts = [f[(f["network"] == network) & (f["pair"] == pair)]["r2"] for f in of_seeds]
         for threshold in (0.5, 0.7, 0.9):
-            share = (part["r2"] > threshold).sum() / len(part)
-            assert row[f"share_over_{threshold}"] == pytest.approx(share, abs=5e-5)
-        assert row["r2_median"] == pytest.approx(part["r2"].median(), abs=5e-5)
-        assert row["r2_median_low"] <= row["r2_median"] <= row["r2_median_high"]
-        assert row["layers"] == 9
+            shares = [(part > threshold).mean() for part in parts]
+            assert row[f"share_over_{threshold}"] == pytest.approx(sum(shares) / 3, abs=5e-5)
+        middle = [part.median() for part in parts]
+        mean, half = sum(middle) / 3, half_of_three(middle)
+        assert row["r2_median"] == pytest.approx(mean, abs=5e-5)
+        assert row["r2_median_low"] == pytest.approx(mean - half, abs=1e-4)
+        assert (row["seeds"], row["layers"], row["channels"]) == (3, 9, len(parts[0]))
+
+
+def test_one_replicate_has_intervals_of_its_own_networks_and_says_so(tmp_path):
+    folder = Study(
+        tmp_path / "one", methods=("graphpruning", "amc", "no-edges"), seeds=(4,), candidates=8
+    ).write()
+    assert main([str(folder)]) == 0
+    r2 = frame(folder, "table1_correlation")
+    assert (r2["r2_median_low"] < r2["r2_median_high"]).all()
+    assert (frame(folder, "table2_generated_weights")["tau_low"].notna()).all()
+    final = frame(folder, "table3_main")
+    assert set(final["seeds"]) == {1} and final["top1_low"].isna().all()
+    moved = frame(folder, "table4_ablations").set_index("part")
+    assert moved.loc["influence", "mean_low"].notna().all()
+    assert moved.loc["accuracy", ["mean_low", "difference_low"]].isna().all(axis=None)
+    for name in ("table1_correlation", "table2_generated_weights", "table4_ablations"):
+        assert "only" in (folder / f"tables/{name}.md").read_text().partition("\n")[0]
+    note = "One replicate gives no interval; studies with several seeds: see docs/studies.md."
+    for name in ("table3_main", "table4_ablations"):
+        assert (folder / f"tables/{name}.md").read_text().count(note) == 1
 
 
 def test_tau_and_its_number_of_candidates(made):
     from scipy import stats
 
-    candidates = pd.read_csv(made / "generated/resnet20/candidates.csv").dropna()
     table = frame(made, "table2_generated_weights").set_index("conditioning")
-    for conditioning, part in candidates.groupby("conditioning"):
-        tau = stats.kendalltau(part["top1_generated"], part["top1_trained"]).statistic
-        assert table.loc[conditioning, "tau"] == pytest.approx(tau, abs=5e-5)
-        assert table.loc[conditioning, "tau_candidates"] == len(part) == 12
+    of_seeds = [
+        pd.read_csv(made / f"generated/resnet20/{seed}/candidates.csv").dropna()
+        for seed in range(3)
+    ]
+    for conditioning, row in table.iterrows():
+        parts = [frame[frame["conditioning"] == conditioning] for frame in of_seeds]
+        taus = [
+            stats.kendalltau(part["top1_generated"], part["top1_trained"]).statistic
+            for part in parts
+        ]
+        mean, half = sum(taus) / 3, half_of_three(taus)
+        assert row["tau"] == pytest.approx(mean, abs=5e-5)
+        assert row["tau_high"] == pytest.approx(mean + half, abs=1e-4)
+        assert row["tau_candidates"] == len(parts[0]) == 12
 
 
 def test_ablations_are_paired_with_ours(made):
@@ -105,7 +154,10 @@ def test_ablations_are_paired_with_ours(made):
     # Another PruningNet's accuracies on the search split are not compared with ours.
     assert pd.isna(table.loc[("no-edges", "budget 0.5", "top1_search"), "difference"])
     assert table.loc[("none", "distance 2", "movement"), "mean"] == 0
-    assert len(movement(found, "resnet20", "graph", 2, 2).groups) == 12
+    influence = found.generated["resnet20", 1].influence
+    two = influence[(influence["conditioning"] == "graph") & (influence["distance"] == 2)]
+    moved = movement(found, "resnet20", "graph", 2, 2)
+    assert moved is not None and moved.n == 3 and two["movement"].mean() != moved.value
 
 
 def test_published_numbers_stay_as_printed_and_none_is_the_authors(made):

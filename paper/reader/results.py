@@ -1,0 +1,254 @@
+"""The one reader of results/STUDY: every file that study.json promises, typed, or a refusal.
+
+A missing, truncated or wrong file raises `UserError`, which names the file and the DVC stage that
+makes it. A replicate is the whole study with one seed: its base networks, PruningNets, searches
+and final trainings. Accuracies are in percent, costs in MACs for one image, times in seconds.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+
+from graphpruning.common.errors import UserError
+from paper.reader import study
+from paper.reader.contents import (
+    Base,
+    Correlation,
+    Final,
+    Generated,
+    Look,
+    PruningNet,
+    Row,
+    Run,
+    Search,
+    Splits,
+    StudyFile,
+)
+from paper.reader.reading import PRETRAINED
+from paper.reader.stages import Key, StageFiles
+
+GIVEN = "given"
+"""The kind and the source of a method whose results are somebody's own file (`paper.compare`)."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """A trained network whose layers were compared, in each replicate, by seed.
+
+    It is of this study, or of the one beside it.
+    """
+
+    label: str
+    study: str
+    model: str
+    data: str
+    images: int
+    base: Mapping[int, Base]
+    correlation: Mapping[int, Correlation]
+
+    @property
+    def has_shortcuts(self) -> bool:
+        """Whether there are blocks with shortcuts, without which claim 1 says nothing."""
+        return all(correlation.pairs for correlation in self.correlation.values())
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything under results/STUDY that the tables, figures and report are made from.
+
+    `rows`, and all that follows from methods, is empty in a study that ends after the correlation.
+    `reward` (top-1 or top-5) is the accuracy that searches judge by.
+    `analysed` are the conditionings of the PruningNets that were analysed, some of the trained.
+    Keys end with the seed of the replicate; `search` and `final` have for each model, method and
+    budget the results by seed.
+    `pretrained` is the study beside this one, unless this is it. `up` leads from `path`, where
+    tables, figures and report go, to the folder of the study's records.
+    """
+
+    path: Path
+    name: str
+    title: str
+    data: str
+    models: list[str]
+    budgets: list[str]
+    seeds: list[int]
+    rows: dict[str, Row]
+    conditionings: dict[str, Look]
+    reward: str
+    analysed: list[str]
+    splits: Splits
+    base: dict[tuple[str, int], Base]
+    correlation: dict[tuple[str, int], Correlation]
+    pruningnet: dict[tuple[str, str, int], PruningNet]
+    generated: dict[tuple[str, int], Generated]
+    search: dict[Key, dict[int, Search]]
+    final: dict[Key, dict[int, Final]]
+    pretrained: "Results | None" = None
+    up: str = ""
+
+    @property
+    def networks(self) -> list[Network]:
+        """The networks that claim 1 is tested with: this study's own, then the pretrained ones."""
+        own = [
+            Network(
+                label=model,
+                study=self.name,
+                model=model,
+                data=self.data,
+                images=self.splits.images.test,
+                base={seed: self.base[model, seed] for seed in self.seeds},
+                correlation={seed: self.correlation[model, seed] for seed in self.seeds},
+            )
+            for model in self.models
+        ]
+        beside = self.pretrained.networks if self.pretrained else []
+        return own + [replace(one, label=f"{one.model} ({one.study})") for one in beside]
+
+    @property
+    def compared(self) -> list[Network]:
+        """Those of `networks` that have blocks with shortcuts, without which C1 says nothing."""
+        return [network for network in self.networks if network.has_shortcuts]
+
+    @property
+    def ours(self) -> Row:
+        """The method under study: the first row of kind ours."""
+        return next(row for row in self.rows.values() if row.kind == "ours")
+
+    def of_kind(self, kind: str) -> list[Row]:
+        """Rows of one kind, in the study's order."""
+        return [row for row in self.rows.values() if row.kind == kind]
+
+    def network(self, model: str) -> Base:
+        """The first replicate's base: its graph, MACs and parameters are those of all."""
+        return self.base[model, self.seeds[0]]
+
+    def budget_macs(self, model: str, budget: str) -> int:
+        """A budget in MACs."""
+        return next(iter(self.search[model, self.ours.name, budget].values())).budget_macs
+
+    def test_top1(self, model: str, method: str, budget: str) -> dict[int, float]:
+        """Test accuracy of the final network, by seed."""
+        return {seed: one.test_top1 for seed, one in self.final[model, method, budget].items()}
+
+    def search_top1(self, model: str, method: str, budget: str) -> dict[int, float]:
+        """Accuracy of the best candidate on the search split, by seed."""
+        return {seed: one.top1_search for seed, one in self.search[model, method, budget].items()}
+
+    @property
+    def runs(self) -> list[Run]:
+        """The run behind every number, in the pipeline's order.
+
+        Records, also those of the study beside this one, are named from `path`.
+        """
+        runs = [self.splits.run]
+        runs += [base.run for base in self.base.values()]
+        runs += [correlation.run for correlation in self.correlation.values()]
+        runs += [net.run for net in self.pruningnet.values()]
+        runs += [generated.run for generated in self.generated.values()]
+        runs += [s.run for by_seed in self.search.values() for s in by_seed.values() if s.run]
+        runs += [f.run for by_seed in self.final.values() for f in by_seed.values() if f.run]
+        if self.pretrained:
+            name = self.pretrained.name
+            runs += [replace(r, record=f"../{name}/{r.record}") for r in self.pretrained.runs]
+        return [replace(run, record=f"{self.up}{run.record}") for run in runs]
+
+
+def read(path: str | Path) -> Results:
+    """Read results/STUDY, and the pretrained network's results beside it.
+
+    `UserError` names the first file that is missing or not whole.
+    """
+    results = _read(Path(path))
+    if results.name == PRETRAINED:
+        return results
+    beside = _read(results.path.parent / PRETRAINED, PRETRAINED)
+    return replace(results, pretrained=beside)
+
+
+def _read(path: Path, expected: str = "") -> Results:
+    """Read one study; with `expected` it must be the one of that name."""
+    said = study.read_study(path)
+    name = said.study
+    if expected and name != expected:
+        raise UserError(
+            f"{path / study.FILE}: the study is {name!r}, not {expected!r}: put it elsewhere "
+            f"(dvc repro prepare@{expected} makes {expected}'s)"
+        )
+    base = _bases(path, said)
+    replicates = [(model, seed) for model in said.models for seed in said.seeds]
+
+    def files(stage: str, *items: str, seed: int | None = None) -> StageFiles:
+        return StageFiles(path, name, stage, *items, seed=seed)
+
+    correlation = {
+        (m, s): files("correlation", m, seed=s).correlation(m, base[m, s]) for m, s in replicates
+    }
+    pruningnet = {
+        (m, c, s): files("train_pruningnet", m, c, seed=s).pruningnet(m, c)
+        for m, s in replicates
+        for c in said.conditionings
+    }
+    generated = {
+        (m, s): files("analyse_pruningnet", m, seed=s).generated(m, base[m, s], said.analysed)
+        for m, s in replicates
+        if said.analysed
+    }
+    search, final = _methods(path, said, base)
+    return Results(
+        path=path,
+        name=name,
+        title=said.title,
+        data=study.data(said),
+        models=said.models,
+        budgets=said.budgets,
+        seeds=said.seeds,
+        rows=study.rows(said),
+        conditionings=said.conditionings,
+        reward=f"top-{said.reward[3:]}",
+        analysed=said.analysed,
+        splits=files("prepare").splits(),
+        base=base,
+        correlation=correlation,
+        pruningnet=pruningnet,
+        generated=generated,
+        search=search,
+        final=final,
+    )
+
+
+def _bases(path: Path, said: StudyFile) -> dict[tuple[str, int], Base]:
+    """The base networks, which differ between replicates in their weights alone."""
+    base = {}
+    for model in said.models:
+        for seed in said.seeds:
+            files = StageFiles(path, said.study, "train_base", model, seed=seed)
+            base[model, seed] = files.base(model)
+            files.same_network(model, base[model, seed], base[model, said.seeds[0]])
+    return base
+
+
+def _methods(
+    path: Path, said: StudyFile, base: dict[tuple[str, int], Base]
+) -> tuple[dict[Key, dict[int, Search]], dict[Key, dict[int, Final]]]:
+    """What every method found at every budget, and the final networks."""
+    search: dict[Key, dict[int, Search]] = {}
+    final: dict[Key, dict[int, Final]] = {}
+    for key in [(m, row, b) for m in said.models for row in said.methods for b in said.budgets]:
+        model, row = key[0], said.rows[key[1]]
+        search[key], final[key] = {}, {}
+        for seed in said.seeds:
+            files = StageFiles(path, said.study, row.stage, *key, seed=seed)
+            found = files.search(key, base[model, seed])
+            files.same_budget(key, found, search[key].get(said.seeds[0], found))
+            search[key][seed] = found
+            files = StageFiles(path, said.study, "finetune", *key, seed=seed)
+            final[key][seed] = files.final(key, found, row.initial)
+    return search, final
+
+
+def read_published() -> pd.DataFrame:
+    """Published numbers with their sources, as text: the digits stay as they were printed."""
+    path = Path(__file__).parents[1] / "published.csv"
+    return pd.read_csv(path, dtype=str, keep_default_na=False)

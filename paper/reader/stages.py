@@ -1,0 +1,255 @@
+"""The files of each stage of a study, read into what `paper.reader.contents` says they hold.
+
+Numbers that several files repeat must agree: a file that another run made is refused.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from paper.reader import columns, contents
+from paper.reader.contents import (
+    Base,
+    Correlation,
+    Final,
+    Generated,
+    Graph,
+    PruningNet,
+    Run,
+    Search,
+)
+from paper.reader.reading import Columns, Files, clipped
+
+Key = tuple[str, str, str]
+"""Model, method, budget."""
+
+
+class StageFiles(Files):
+    """The files of one stage in one replicate; `UserError` for whatever is not right."""
+
+    def __init__(
+        self, path: Path, study: str, stage: str, *items: str, seed: int | None = None
+    ) -> None:
+        whole = items if seed is None else (*items, seed)
+        super().__init__(path, study, stage, *whole)
+        self.seed = seed
+
+    def folder(self, *parts: str) -> str:
+        """The stage's folder; the last part of its name is the seed."""
+        return "/".join((*parts, str(self.seed)))
+
+    def run(self, folder: str) -> Run:
+        """The sidecar of the stage, which must be this stage's own."""
+        name = f"{folder}/run.json"
+        run = self.json(name, contents.RunFile)
+        # The report links to the record, so the name may not lead anywhere else.
+        for key, found, expected in (
+            ("stage", run.stage, self.stage),
+            ("record", run.record, f"records/{self.stage}"),
+        ):
+            if found != expected:
+                raise self.damaged(name, f"{key!r} is {clipped(found)}, not {expected!r}")
+        return Run(**vars(run), seed=self.seed)
+
+    def splits(self) -> contents.Splits:
+        """How many images are in each split."""
+        splits = self.json("splits/metrics.json", contents.SplitsFile)
+        for split in ("train", "search", "calibration"):
+            listed = f"splits/{split}.txt"
+            expected = getattr(splits.images, split)
+            if self.text(listed).count("\n") != expected:
+                raise self.damaged(listed, f"not {expected} images")
+        return contents.Splits(**vars(splits), run=self.run("splits"))
+
+    def base(self, model: str) -> Base:
+        """The unpruned network."""
+        folder = self.folder("base", model)
+        base = self.json(f"{folder}/metrics.json", contents.BaseFile)
+        return Base(
+            **vars(base),
+            curve=self.curve(f"{folder}/curve.csv", columns.BASE_TRAINING, base.epochs),
+            graph=self.graph(f"{folder}/graph.json"),
+            run=self.run(folder),
+        )
+
+    def same_network(self, model: str, base: Base, first: Base) -> None:
+        """Check that a replicate's network is the one that the first replicate has."""
+        folder = self.folder("base", model)
+        if base.graph != first.graph:
+            raise self.damaged(f"{folder}/graph.json", "another graph than with the other seeds")
+        if (base.macs, base.params) != (first.macs, first.params):
+            raise self.damaged(
+                f"{folder}/metrics.json", "other MACs or params than with the other seeds"
+            )
+
+    def curve(self, name: str, kinds: Columns, epochs: int) -> pd.DataFrame:
+        """A table with one row an epoch, all of them."""
+        frame = self.csv(name, kinds, empty=epochs == 0)
+        if len(frame) != epochs:
+            raise self.damaged(name, f"{len(frame)} epochs, not {epochs}")
+        self.numbered(name, "epoch", frame["epoch"])
+        return frame
+
+    def numbered(self, name: str, column: str, numbers: "pd.Series[int]") -> None:
+        """Check that a column counts 1, 2, 3 and so on."""
+        if list(numbers) != list(range(1, len(numbers) + 1)):
+            raise self.damaged(name, f"the column {column} does not count from 1 in order")
+
+    def graph(self, name: str) -> Graph:
+        """The channel graph: layers, edges and groups that name each other."""
+        graph = self.json(name, Graph)
+        number = {layer.name: position for position, layer in enumerate(graph.layers)}
+        if len(number) < len(graph.layers):
+            raise self.damaged(name, "layers: a name is listed twice")
+        if len({group.id for group in graph.groups}) < len(graph.groups):
+            raise self.damaged(name, "groups: an id is listed twice")
+        for edge in graph.edges:
+            if not set(edge[:2]) <= set(number):
+                raise self.damaged(name, f"edges: {clipped(edge)} is not between two layers")
+            if number[edge[0]] >= number[edge[1]]:
+                raise self.damaged(name, f"edges: {clipped(edge)} leads back")
+        for group in graph.groups:
+            of_group = [layer for layer in graph.layers if layer.group == group.id]
+            if group.layers != [layer.name for layer in of_group]:
+                raise self.damaged(name, f"groups, {group.id}: its layers name another group")
+            if any(layer.out != group.width for layer in of_group):
+                raise self.damaged(name, f"groups, {group.id}: its layers have another width")
+        if lost := {layer.group for layer in graph.layers} - {group.id for group in graph.groups}:
+            raise self.damaged(name, f"groups: there is no {clipped(min(lost))}")
+        return graph
+
+    def correlation(self, model: str, base: Base) -> Correlation:
+        """How much of a deeper layer the former one explains."""
+        folder = self.folder("correlation", model)
+        width = base.graph.widths
+        heatmaps = self._heatmaps(f"{folder}/heatmaps.json", width)
+        pairs = self.json(f"{folder}/metrics.json", contents.CorrelationFile).pairs
+        name = f"{folder}/channels.csv"
+        channels = self.csv(name, columns.CHANNELS, empty=pairs == 0)
+        found = channels.groupby(["network", "pair", "former", "deeper"], as_index=False).size()
+        if len(found) != 2 * pairs or any(found["size"] != found["deeper"].map(width)):
+            raise self.damaged(name, f"not every channel of {pairs} pairs in two networks")
+        if any(channels.duplicated(["network", "pair", "former", "deeper", "channel"])) or any(
+            channels["channel"] >= channels["deeper"].map(width)
+        ):
+            raise self.damaged(name, "a channel stands there twice, or is none of its layer")
+        of_network = [
+            set(
+                found.loc[found["network"] == network, ["pair", "former", "deeper"]].itertuples(
+                    index=False, name=None
+                )
+            )
+            for network in columns.NETWORKS
+        ]
+        if of_network[0] != of_network[1] or not set(found["former"]) <= set(width):
+            raise self.damaged(name, "not the same pairs of layers in both networks")
+        trained = (columns.NETWORKS[0], columns.PAIRS[0])
+        if pairs and not any((h.network, h.pair) == trained for h in heatmaps):
+            raise self.damaged(f"{folder}/heatmaps.json", "no pair of a block in the trained one")
+        return Correlation(pairs, channels, heatmaps, self.run(folder))
+
+    def _heatmaps(self, name: str, width: Mapping[str, int]) -> list[contents.Heatmap]:
+        heatmaps = self.json(name, list[contents.Heatmap])
+        for position, heatmap in enumerate(heatmaps):
+            if not {heatmap.former, heatmap.deeper} <= set(width):
+                raise self.damaged(name, f"{position}: it is of no layers of the graph")
+            if 0 in {len(row) for row in heatmap.matrix} or len({*map(len, heatmap.matrix)}) > 1:
+                raise self.damaged(name, f"{position}: the matrix is not rectangular")
+        return heatmaps
+
+    def pruningnet(self, model: str, conditioning: str) -> PruningNet:
+        """A trained PruningNet."""
+        folder = self.folder("pruningnet", model, conditioning)
+        net = self.json(f"{folder}/metrics.json", contents.PruningNetFile)
+        curve = self.curve(f"{folder}/curve.csv", columns.TRAINING, net.epochs)
+        return PruningNet(**vars(net), curve=curve, run=self.run(folder))
+
+    def generated(self, model: str, base: Base, conditionings: list[str]) -> Generated:
+        """Candidates with generated weights, and how far features move."""
+        folder = self.folder("generated", model)
+        count = self.json(f"{folder}/metrics.json", contents.GeneratedFile).candidates
+        groups = base.graph.prunable
+        candidates = self.csv(f"{folder}/candidates.csv", columns.CANDIDATES)
+        influence = self.csv(f"{folder}/influence.csv", columns.INFLUENCE)
+        pairs = len(groups) * (len(groups) - 1)
+        for name, frame, expected, unit in (
+            ("candidates", candidates, count, ["candidate"]),
+            ("influence", influence, pairs, ["changed", "observed"]),
+        ):
+            found = frame["conditioning"].value_counts().to_dict()
+            if found != dict.fromkeys(conditionings, expected):
+                why = f"rows {clipped(found)}, not {expected} of each conditioning"
+                raise self.damaged(f"{folder}/{name}.csv", why)
+            if any(frame.duplicated(["conditioning", *unit])):
+                raise self.damaged(f"{folder}/{name}.csv", f"the same {' and '.join(unit)} twice")
+        if not set(influence["changed"]) | set(influence["observed"]) <= set(groups):
+            raise self.damaged(f"{folder}/influence.csv", "a group that the graph does not have")
+        return Generated(candidates, influence, self.run(folder))
+
+    def search(self, key: Key, base: Base) -> Search:
+        """What a method's search found."""
+        folder = self.folder("search", *key)
+        name = f"{folder}/metrics.json"
+        found = self.json(name, contents.SearchFile)
+        self._same_key(name, key, found)
+        if found.macs > found.budget_macs:
+            raise self.damaged(name, f"macs is {found.macs}: more than budget_macs")
+        self._check_widths(name, found.widths, base)
+        history = self.csv(f"{folder}/history.csv", columns.HISTORY)
+        if len(history) != found.evaluations:
+            raise self.damaged(f"{folder}/history.csv", f"not {found.evaluations:.0f} evaluations")
+        self.numbered(f"{folder}/history.csv", "evaluation", history["evaluation"])
+        run = self.run(folder)
+        if run.search_seconds is None:
+            raise self.damaged(f"{folder}/run.json", "no 'search_seconds'")
+        return Search(**vars(found), seconds=run.search_seconds, history=history, run=run)
+
+    def same_budget(self, key: Key, search: Search, first: Search) -> None:
+        """Check that a replicate searched within the budget that the first replicate had."""
+        if search.budget_macs != first.budget_macs:
+            name = f"{self.folder('search', *key)}/metrics.json"
+            raise self.damaged(name, "another 'budget_macs' than with the other seeds")
+
+    def _same_key(
+        self, name: str, key: Key, found: contents.SearchFile | contents.FinalFile
+    ) -> None:
+        if (found.method, found.budget) != key[1:]:
+            is_of = f"it is of method {clipped(found.method)}, budget {clipped(found.budget)}"
+            raise self.damaged(name, is_of)
+
+    def _check_widths(self, name: str, widths: Mapping[str, int], base: Base) -> None:
+        """Check that there is a width for every prunable group, and no wider one than it has."""
+        full = base.graph.prunable
+        if set(widths) != set(full):
+            raise self.damaged(name, "widths of other groups than the graph has")
+        for group, width in widths.items():
+            if width > full[group]:
+                raise self.damaged(name, f"widths, {group} is {width}: more than {full[group]}")
+
+    def final(self, key: Key, search: Search, initial: str | None) -> Final:
+        """The final network of the widths that a search found.
+
+        `initial` is what the method's final training begins with, None if the study says that.
+        """
+        folder = self.folder("final", *key)
+        name = f"{folder}/metrics.json"
+        found = self.json(name, contents.FinalFile)
+        self._same_key(name, key, found)
+        if initial not in (None, found.initial):
+            raise self.damaged(name, f"'initial' is {found.initial!r}, not {initial!r}")
+        if found.initial == "scratch" and found.search_top1_before is not None:
+            raise self.damaged(name, "'search_top1_before' is a number, but it began from scratch")
+        if (found.macs, found.params) != (search.macs, search.params):
+            raise self.damaged(name, "other MACs or params than the search found")
+        self.curve(f"{folder}/curve.csv", columns.FINAL_TRAINING, found.epochs)
+        architecture = f"{folder}/architecture.json"
+        self._check_architecture(architecture, search)
+        return Final(**vars(found), architecture=architecture, run=self.run(folder))
+
+    def _check_architecture(self, name: str, search: Search) -> None:
+        """Check that a file is an architecture, and that of the network that was found."""
+        value = self.json(name, contents.ArchitectureFile)
+        for key in ("widths", "macs", "params"):
+            if getattr(value, key) != getattr(search, key):
+                raise self.damaged(name, f"other {key} than the search found")

@@ -1,0 +1,172 @@
+"""Table 3: the final networks of every method, what their search cost, and paired differences."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from paper import measures
+from paper.captions import ONE_REPLICATE, budget_amount, budget_name
+from paper.reader.contents import Run
+from paper.reader.results import GIVEN, Results
+from paper.statistics import Estimate
+from paper.table_formats import Cells, Table, made, spread
+from paper.wording import ABSENT, fixed, interval, joined, number
+
+
+def main_results(results: Results) -> Table:
+    """Table 3: final accuracy, cost of the network and cost of the search."""
+    rows = []
+    stages = []
+    for model in results.models:
+        rows.append(_base(results, model))
+        stages.append([results.base[model, seed].run for seed in results.seeds])
+        for budget in results.budgets:
+            for method in results.rows:
+                rows.append(_method(results, model, method, budget))
+                stages.append(_runs(results, model, method, budget))
+    notes = [_not_counted(results), *given(results)]
+    notes += [ONE_REPLICATE] * (len(results.seeds) == 1)
+    table = made("table3_main", rows, *notes)
+    named = tuple(tuple(run.stage for run in runs) for runs in stages)
+    return Table(table.name, table.csv, table.shown, table.notes, named)
+
+
+def _base(results: Results, model: str) -> tuple[Cells, Cells]:
+    base = results.network(model)
+    return _row(
+        results,
+        model,
+        ("base", "base network"),
+        ("1.0", ABSENT),
+        measures.base_top1(results, model),
+        size=(float(base.macs), float(base.params)),
+        before=float("nan"),
+        searched=(0.0, 0.0, 0.0),
+    )
+
+
+def _method(results: Results, model: str, method: str, budget: str) -> tuple[Cells, Cells]:
+    searches = results.search[model, method, budget].values()
+    finals = results.final[model, method, budget].values()
+    before = [one.search_top1_before for one in finals]
+    return _row(
+        results,
+        model,
+        (method, results.rows[method].label),
+        (budget, budget_amount(results, budget, model)),
+        measures.test_top1(results, model, method, budget),
+        size=(_mean([one.macs for one in finals]), _mean([one.params for one in finals])),
+        before=_mean([float("nan") if top1 is None else top1 for top1 in before]),
+        searched=(
+            _mean([one.evaluations for one in searches]),
+            _mean([one.seconds for one in searches]),
+            _mean([one.images_seen for one in searches]),
+        ),
+    )
+
+
+def _row(
+    results: Results,
+    model: str,
+    method: tuple[str, str],
+    budget: tuple[str, str],
+    top1: Estimate,
+    size: tuple[float, float],
+    before: float,
+    searched: tuple[float, float, float],
+) -> tuple[Cells, Cells]:
+    """Pairs of `method` and `budget` are the name for machines and the name for people.
+
+    `size` is MACs and parameters; `searched` is evaluations, seconds and images.
+    """
+    full = results.network(model).macs
+    macs, params = size
+    evaluations, seconds, images = searched
+    csv = {
+        "model": model,
+        "method": method[0],
+        "budget": budget[0],
+        "macs": fixed(macs, 0),
+        "macs_ratio": fixed(macs / full, 4),
+        "params": fixed(params, 0),
+        "search_top1_before": fixed(before, 3),
+        "top1_mean": fixed(top1.value, 3),
+        "top1_low": fixed(top1.low, 3),
+        "top1_high": fixed(top1.high, 3),
+        "seeds": str(top1.n),
+        "evaluations": fixed(evaluations, 0),
+        "search_seconds": fixed(seconds, 1),
+        "images_seen": fixed(images, 0),
+    }
+    shown = {
+        "Model": model,
+        "Method": method[1],
+        "Budget": budget[1],
+        "Before (%)": number(before, 2),
+        "Top-1 (%)": interval(top1, 2),
+        "Seeds": str(top1.n),
+        "MACs (M)": number(macs / 1e6, 2),
+        "MACs (%)": number(100 * macs / full, 1),
+        "Params (k)": number(params / 1e3, 1),
+        "Evaluations": number(evaluations, 0),
+        "Search (s)": number(seconds, 1),
+        "Images": number(images, 0),
+    }
+    return csv, shown
+
+
+def _runs(results: Results, model: str, method: str, budget: str) -> list[Run]:
+    searches = [one.run for one in results.search[model, method, budget].values()]
+    finals = [one.run for one in results.final[model, method, budget].values()]
+    return [run for run in searches + finals if run]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values))
+
+
+def _not_counted(results: Results) -> str:
+    """What the search leaves out: the networks that its candidates' weights come from."""
+    trained: dict[str, list[Run]] = {}
+    for (_, name, _), net in results.pruningnet.items():
+        trained.setdefault(results.conditionings[name].label, []).append(net.run)
+    for (model, _), base in results.base.items():
+        trained.setdefault(f"the base {model}, which AMC cuts", []).append(base.run)
+    costs = [
+        f"{name}: {number(_mean([run.images_seen for run in runs]), 0)} images and "
+        f"{number(_mean([run.seconds for run in runs]), 0)} s"
+        for name, runs in trained.items()
+    ]
+    return (
+        "Not counted in the search: training the PruningNets and the base network "
+        f"({'; '.join(costs)}{', each in the mean of its runs' * (len(results.seeds) > 1)})."
+    )
+
+
+def given(results: Results) -> list[str]:
+    """Which rows were not measured here."""
+    files: dict[str, list[str]] = {}
+    for row in results.of_kind(GIVEN):
+        files.setdefault(row.searcher, []).append(row.label)
+    return [f"{joined(labels)}: as given in {file}." for file, labels in files.items()]
+
+
+def differences(results: Results) -> Table:
+    """Ours minus each other method in final test accuracy, within each replicate, per budget."""
+    rows = []
+    ours = results.ours
+    for model in results.models:
+        for row in results.rows.values():
+            if row.name == ours.name:
+                continue
+            csv = {"model": model, "method": row.name}
+            shown = {"Model": model, f"{ours.label} minus": row.label}
+            for budget in results.budgets:
+                found = measures.test_difference(results, model, row.name, [budget])
+                csv |= spread(f"difference_{budget}", found, 3)
+                shown[budget_name(results, budget)] = interval(found, 2, sign=True)
+            overall = measures.test_difference(results, model, row.name, results.budgets)
+            csv |= spread("difference", overall, 3) | {"seeds": str(overall.n)}
+            shown |= {"All budgets": interval(overall, 2, sign=True), "Seeds": str(overall.n)}
+            rows.append((csv, shown))
+    return made("paired_differences", rows)
