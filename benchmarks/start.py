@@ -12,9 +12,9 @@ from benchmarks.harness import Row, alternate, processor_seconds
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = {
-    "train_base": "model=resnet8",
-    "train_pruningnet": "model=resnet8 conditioning=graph",
-    "search": "model=resnet8 method=graphpruning budget=0.5 seeds=0+1",
+    "train_base": "model=resnet8 seed=0",
+    "train_pruningnet": "model=resnet8 conditioning=graph seed=0",
+    "search": "model=resnet8 method=graphpruning budget=0.5 seed=0",
 }
 AGAINST = "import torch"
 REACHED = 77  # exit code of a stage that has come to its first batch

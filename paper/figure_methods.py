@@ -113,6 +113,8 @@ def _search_curve(axis: Axes, results: Results, row: Row, model: str, budget: st
     best = [search.history.set_index("evaluation")["best"] for search in searches]
     # A search that ended early keeps its best.
     frame = pd.concat(best, axis=1, keys=range(len(best))).sort_index().ffill()
+    if frame.dropna(how="all").empty:  # of a user's method the search may not be known
+        return
     every = max(1, len(frame) // 6)
     sns.lineplot(
         frame.melt(ignore_index=False, value_name="best").reset_index(),

@@ -10,8 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 SECONDS = 1200
-"""What a program may take at most. The smoke study needs the longest: where other work takes most of
-the machine, more than half of this."""
+"""What a program may take at most: twice what the smoke study needs beside other work."""
 PATIENCE = 20
 _SET_DEATH_SIGNAL = 1  # of Linux's prctl
 

@@ -80,15 +80,16 @@ def _key(key: Any, where: str) -> str:
 
 
 def _line(kind: type[Any], refusal: ValidationError, where: str) -> str:
-    """The first of the faults, in one line."""
-    faults = refusal.errors(include_url=False)
+    """The first fault, in one line: a misspelt key rather than that the right one is missing."""
+    unknown = "unexpected_keyword_argument"
+    faults = sorted(refusal.errors(include_url=False), key=lambda fault: fault["type"] != unknown)
     fault = faults[0]
     what, path = str(fault["type"]), list(fault["loc"])
     shown = reprlib.repr(fault["input"])
     if path and path[-1] == "[key]":
         path.pop()
         shown = repr(path.pop())
-    if what == "unexpected_keyword_argument":
+    if what == unknown:
         key = path.pop()
         known = [field.name for field in fields(_class_at(kind, path))]
         return f"{_place(where, path)}: unknown key {key!r}; did you mean {nearest(key, known)!r}?"

@@ -45,6 +45,7 @@ SMALLER = {
         "mutation_probability": 0.1,
     },
     "reconstruction.images": CLASSES,
+    "analysis.recipe": SMALL,
     "final.recipe": SMALL,
     "budgets": ["small"],
     "methods": ["graphpruning", "amc"],

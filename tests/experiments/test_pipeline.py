@@ -96,6 +96,7 @@ def test_table3_has_a_row_for_every_method_and_budget(smoke: Path) -> None:
         "macs",
         "macs_ratio",
         "params",
+        "search_top1_before",
         "top1_mean",
         "top1_low",
         "top1_high",
@@ -123,7 +124,7 @@ def test_found_networks_use_98_to_100_percent_of_their_budget(smoke: Path) -> No
 
 def test_every_searcher_has_the_same_evaluations(smoke: Path) -> None:
     for result in metrics(smoke, "search").values():
-        assert result["evaluations"] == (1 if result["method"] == "uniform" else 6)
+        assert result["evaluations"] == 6
 
 
 def test_an_ablation_is_judged_by_its_own_pruningnet_and_may_begin_with_its_weights(
@@ -134,7 +135,7 @@ def test_an_ablation_is_judged_by_its_own_pruningnet_and_may_begin_with_its_weig
             m["method"]: m for p, m in metrics(smoke, "final").items() if p.parent.name == seed
         }
         for name, found in final.items():
-            assert found["initial"] == ("generated" if name == "generated" else "scratch")
+            assert found["initial"] == ("generated" if name == "generated" else "inherited")
             assert (found["search_top1_before"] is None) == (found["initial"] == "scratch")
         found = {
             m["method"]: m for p, m in metrics(smoke, "search").items() if p.parent.name == seed
@@ -162,7 +163,7 @@ def test_replicates_differ_in_all_that_is_random(smoke: Path, kind: str) -> None
 def test_replicates_have_weights_of_their_own(smoke: Path) -> None:
     held = sorted((smoke / "models/smoke").rglob("*.safetensors"))
     ones = [path for path in held if re.search(SEED_0, str(path.relative_to(smoke)))]
-    assert len(ones) == 1 + 4 + 8 + 8  # the base, PruningNets, and each method's two networks
+    assert len(ones) == 1 + 3 + 5 + 5  # the base, PruningNets, and each method's two networks
     assert len(held) == 2 * len(ones)
     for one in ones:
         two = smoke / re.sub(SEED_0, "/1", str(one.relative_to(smoke)))
@@ -250,7 +251,7 @@ def test_records_name_neither_the_host_nor_its_folders(smoke: Path) -> None:
         for p in (smoke / RESULTS).rglob("run.json")
         if "records" not in p.parts
     ]
-    assert len(sidecars) == 1 + 2 * (1 + 1 + 4 + 1 + 8 + 8)
+    assert len(sidecars) == 1 + 2 * (1 + 1 + 3 + 1 + 5 + 5)
     known = yaml.safe_load((smoke / "dvc.lock").read_text())["stages"]
     assert {sidecar["stage"] for sidecar in sidecars} <= set(known)
     for sidecar in sidecars:

@@ -50,37 +50,37 @@ def test_a_small_study_costs_what_a_hand_computes() -> None:
             seeds * FULL * (3 * 6 * train + 7 * search + test),
         ),
         Row("correlation", "resnet8", 0, 0, 0, seeds * 3 * 60, seeds * FULL * 3 * 60),
-        # four PruningNets, judged at three widths after each of six epochs, and once more
+        # three PruningNets, judged at three widths after each of six epochs, and once more
         Row(
             "train_pruningnet",
             "resnet8",
-            seeds * 4,
-            seeds * 4 * 6 * train,
-            seeds * 4 * 19,
-            seeds * 4 * 19 * candidate,
-            seeds * FULL * (4 * 3 * 6 * train + 4 * 19 * candidate),
+            seeds * 3,
+            seeds * 3 * 6 * train,
+            seeds * 3 * 19,
+            seeds * 3 * 19 * candidate,
+            seeds * FULL * (3 * 3 * 6 * train + 3 * 19 * candidate),
         ),
-        # four candidates by three PruningNets, two of them trained
+        # four candidates by two PruningNets, two of them trained
         Row(
             "analyse_pruningnet",
             "resnet8",
             seeds * 2,
             seeds * 2 * train,
-            seeds * (12 + 2),
-            seeds * (12 * candidate + 2 * search),
-            seeds * FULL * (3 * 2 * train + 12 * candidate + 2 * search),
+            seeds * (8 + 2),
+            seeds * (8 * candidate + 2 * search),
+            seeds * FULL * (3 * 2 * train + 8 * candidate + 2 * search),
         ),
-        # seven methods with six evaluations and a uniform width
-        Row("search", "resnet8", 0, 0, 86, 86 * candidate, half * 86 * candidate),
-        # one of the eight begins with generated weights, which are judged before
+        # five methods with six evaluations
+        Row("search", "resnet8", 0, 0, 60, 60 * candidate, half * 60 * candidate),
+        # all begin with weights that are judged before
         Row(
             "finetune",
             "resnet8",
-            16,
-            16 * train,
-            16,
-            seeds * search + 16 * test,
-            half * (16 * (3 * train + test) + seeds * search),
+            10,
+            10 * train,
+            10,
+            10 * search + 10 * test,
+            half * 10 * (3 * train + test + search),
         ),
     ]
 
@@ -94,8 +94,8 @@ def test_a_model_has_its_own_budgets_recipes_and_weights() -> None:
         "weights": "base.safetensors",
     }
     study = smoke(networks={"resnet8": own}, budgets=["small"])
-    assert row(study, "finetune").trained_images == 16 * 3 * 500
-    assert row(study, "finetune").macs == 200_000 * (16 * (3 * 3 * 500 + 200) + 2 * 100)
+    assert row(study, "finetune").trained_images == 10 * 3 * 500
+    assert row(study, "finetune").macs == 200_000 * (10 * (3 * 3 * 500 + 200 + 100))
     base = row(study, "train_base")
     assert (base.networks, base.trained_images, base.evaluated_images) == (0, 0, 2 * (100 + 200))
 
@@ -108,10 +108,11 @@ def test_a_study_with_one_seed_costs_half_of_one_with_two() -> None:
 
 def test_what_begins_with_weights_is_judged_before_its_training() -> None:
     final = yaml.safe_load((ROOT / "studies/smoke.yaml").read_text())["final"]
-    before = row(smoke(), "finetune").evaluated_images
+    scratch = smoke(final={**final, "initial": "scratch"})
+    before = row(scratch, "finetune").evaluated_images
     for initial in ("inherited", "generated"):
         found = row(smoke(final={**final, "initial": initial}), "finetune").evaluated_images
-        assert found == before + (8 - 1) * 2 * 100
+        assert found == before + (5 - 1) * 2 * 100  # one method always begins with weights
 
 
 def test_image_folders_are_listed(tmp_path: Path) -> None:

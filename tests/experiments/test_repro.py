@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from experiments import lanes, repro
-from experiments.common.study import load, parse
+from experiments.common.study import parse
+from experiments.common.study_file import read_study_file
 from experiments.pipeline import Step, seconds_to_the_end, steps_to_run
 from graphpruning.common.errors import UserError
 from tests.experiments.toy import DIAMOND, pipeline
@@ -257,7 +258,8 @@ def test_many_lanes_at_once_lose_no_entry_of_dvc_lock(
 
 
 def study(name: str) -> dict[str, Any]:
-    return load(ROOT / f"studies/{name}.yaml")
+    raw: dict[str, Any] = read_study_file(ROOT / f"studies/{name}.yaml")
+    return raw
 
 
 def test_lanes_are_as_many_as_there_are_cores_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -106,7 +106,7 @@ def test_a_stage_starts_several_processes_by_itself(smoke: Path) -> None:
     assert done.returncode == 0, done.stderr
     sidecar = json.loads((smoke / RESULTS / "base/resnet8/0/run.json").read_text())
     assert sidecar["hardware"]["processes"] == 2
-    assert sidecar["command"] == "python -m experiments.train_base with model=resnet8"
+    assert sidecar["command"] == "python -m experiments.train_base with model=resnet8 seed=0"
 
 
 @pytest.mark.parametrize("wanted", ["many", "0", "-1", "1.5"])
