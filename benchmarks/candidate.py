@@ -21,11 +21,11 @@ from graphpruning.network.widths import SearchSpace
 from graphpruning.network.zoo import build, seeded
 from graphpruning.pruningnet.cropped_sgd import CroppedSGD
 from graphpruning.pruningnet.pruningnet import PruningNet, RandomWidthStep
-from graphpruning.search.ddpg import DDPGSettings
-from graphpruning.search.ddpg import search as ddpg
 from graphpruning.search.environment import PruningEnv
 from graphpruning.search.evaluator import Evaluator
 from graphpruning.search.states import AggregatedState
+from graphpruning.search.trajectory_feedback import AgentSettings
+from graphpruning.search.trajectory_feedback import search as search_by_agent
 from graphpruning.training.checkpoint import load_weights, save_weights
 from graphpruning.training.datasets import fashion_mnist
 from graphpruning.training.fabric import make_fabric, precision
@@ -194,16 +194,16 @@ def rank_correlation(one: NDArray[np.float64], other: NDArray[np.float64]) -> fl
 
 
 def episode_row(judges: Judges) -> Row:
-    """What the environment and DDPG's updates take, beside judging the episode's candidate."""
+    """What the environment and the agent take, beside judging the episode's candidate."""
     budget = judges.space.macs(judges.space.full) // 2
-    agent = DDPGSettings(warmup_episodes=2)
+    agent = AgentSettings(warmup_episodes=2)
     episodes = 8
     found = judges.candidates(episodes, seed=1)
 
     def play(repeat: int) -> None:
         state = AggregatedState(judges.space, budget, judges.net.features)
         environment = PruningEnv(judges.space, budget, state, lambda widths: 50.0)
-        ddpg(environment, episodes, agent, torch.Generator().manual_seed(repeat + 1))
+        search_by_agent(environment, episodes, agent, torch.Generator().manual_seed(repeat + 1))
 
     def judge(repeat: int) -> None:
         for widths in found:
@@ -211,7 +211,7 @@ def episode_row(judges: Judges) -> Row:
 
     taken = alternate({"agent": play, "judge": judge})
     return Row(
-        f"environment and DDPG, an episode, {judges.name}",
+        f"environment and agent, an episode, {judges.name}",
         "judging its candidate",
         "s",
         [t / episodes for t in taken["agent"]],

@@ -20,6 +20,7 @@ from graphpruning.common.files import sha256, write_json
 from graphpruning.judging import Judge, found_network
 from graphpruning.judging import search as search_by
 from graphpruning.network.cost import params
+from graphpruning.network.widths import SearchSpace
 from graphpruning.search.history import Candidate
 from graphpruning.training.checkpoint import save_weights
 from graphpruning.training.fabric import make_fabric, precision
@@ -55,11 +56,11 @@ def search(context: Context) -> None:
     context.resumed = journal.resumed
     context.extra["search_seconds"] = round(journal.seconds, 2)
     context.images_seen = journal.computed * judge.evaluator.images_per_candidate
-    best = journal.history.best
+    best = journal.history.found
     model = found_network(full.make(), full.graph, best.widths, context.seed, judge)
     save_weights(context.weights_file("searched"), model.state_dict())
     folder = context.folder("search")
-    write_csv(folder / "history.csv", _history(journal.history.candidates))
+    write_csv(folder / "history.csv", _history(space, journal.history.candidates))
     write_json(
         folder / "metrics.json",
         {
@@ -70,6 +71,7 @@ def search(context: Context) -> None:
             "macs": best.macs,
             "params": params(full.graph, best.widths),
             "evaluations": len(journal.history.candidates),
+            "distinct": journal.computed,
             "images_seen": context.images_seen,
             "widths": best.widths,
         },
@@ -88,7 +90,7 @@ def _judge(
     return Judge.by_pruningnet(pruningnet(context, full, row.source), deciding)
 
 
-def _history(candidates: list[Candidate]) -> list[dict[str, object]]:
+def _history(space: SearchSpace, candidates: list[Candidate]) -> list[dict[str, object]]:
     best = accumulate((candidate.accuracy for candidate in candidates), max)
     return [
         {
@@ -96,6 +98,7 @@ def _history(candidates: list[Candidate]) -> list[dict[str, object]]:
             "macs": candidate.macs,
             "top1": candidate.accuracy,
             "best": best_so_far,
+            "widths": "-".join(map(str, space.vector(candidate.widths))),
         }
         for evaluation, (candidate, best_so_far) in enumerate(
             zip(candidates, best, strict=True), start=1

@@ -14,12 +14,21 @@ from graphpruning.common.names import nearest
 from graphpruning.network.graph import Widths
 from graphpruning.network.widths import SearchSpace
 from graphpruning.pruningnet.conditionings import BASE_LINE, CONDITIONINGS
-from graphpruning.search import ddpg, evolution, group_norm, random_search, uniform
+from graphpruning.search import (
+    ddpg,
+    evolution,
+    group_norm,
+    random_search,
+    trajectory_feedback,
+    uniform,
+)
 from graphpruning.search.ddpg import DDPGSettings
 from graphpruning.search.environment import PruningEnv
 from graphpruning.search.evolution import EvolutionSettings
 from graphpruning.search.history import Journal
-from graphpruning.search.states import AggregatedState, HandCraftedState, State
+from graphpruning.search.states import AggregatedState, AmcState, HandCraftedState, State
+from graphpruning.search.trajectory_feedback import AgentSettings
+from graphpruning.search.walled import WalledEnv
 
 Features = Callable[[Widths], Tensor]
 """A PruningNet's aggregated features [layers, size] of any widths."""
@@ -35,8 +44,9 @@ class Method:
     `source`: where a candidate's weights come from, a PruningNet's conditioning ("graph",
     "block", ...) or "base" (sliced from the trained network). `state`: what the agent sees.
     `searcher`: who proposes candidates, a key of `SEARCHERS`. `kind`: ours, a baseline, or an
-    ablation of ours. `initial`: what the final training begins with; None is what the study says.
-    `label` is its name in tables, `colour` and `marker` are its looks in figures.
+    ablation of ours, or beyond the paper. `initial`: what the final training begins with; None is
+    what the study says. `distilled`: in it the network learns from the base too. `label` is its
+    name in tables, `colour` and `marker` are its looks in figures.
     """
 
     label: str
@@ -47,10 +57,11 @@ class Method:
     colour: str
     marker: str
     initial: Initial | None = None
+    distilled: bool = False
 
 
 METHODS = {
-    "graphpruning": Method("GraphPruning", "graph", "aggregated", "ddpg", "ours", "#0072B2", "o"),
+    "graphpruning": Method("GraphPruning", "graph", "aggregated", "agent", "ours", "#0072B2", "o"),
     "metapruning": Method(
         "MetaPruning", "block", "nothing", "evolution", "baseline", "#D55E00", "s"
     ),
@@ -60,25 +71,42 @@ METHODS = {
     "group-norm": Method(
         "Group norm, one shot", "base", "nothing", "group-norm", "baseline", "#56B4E9", "P"
     ),
-    "no-edges": Method("without edges", "none", "aggregated", "ddpg", "ablation", "#000000", "X"),
+    "no-edges": Method("without edges", "none", "aggregated", "agent", "ablation", "#000000", "X"),
+    "constant": Method(
+        "constant features", "constant", "hand-crafted", "agent", "ablation", "#666666", "H"
+    ),
     "hand-crafted": Method(
-        "hand-crafted states", "graph", "hand-crafted", "ddpg", "ablation", "#882255", "<"
+        "hand-crafted states", "graph", "hand-crafted", "agent", "ablation", "#882255", "<"
+    ),
+    "frozen": Method(
+        "agent that never learns", "graph", "aggregated", "frozen", "ablation", "#AA4499", "8"
     ),
     "generated": Method(
         "from generated weights",
         "graph",
         "aggregated",
-        "ddpg",
+        "agent",
         "ablation",
         "#999933",
         ">",
         initial="generated",
     ),
     "no-shortcuts": Method(
-        "without shortcut edges", "no-shortcuts", "aggregated", "ddpg", "ablation", "#332288", "p"
+        "without shortcut edges", "no-shortcuts", "aggregated", "agent", "ablation", "#332288", "p"
     ),
-    "sage": Method("GraphSAGE", "sage", "aggregated", "ddpg", "ablation", "#757575", "h"),
-    "gat": Method("GAT", "gat", "aggregated", "ddpg", "ablation", "#117733", "*"),
+    "sage": Method("GraphSAGE", "sage", "aggregated", "agent", "ablation", "#757575", "h"),
+    "gat": Method("GAT", "gat", "aggregated", "agent", "ablation", "#117733", "*"),
+    "graphpruning-plus": Method(
+        "GraphPruning plus",
+        "graphpruning-plus",
+        "aggregated",
+        "agent",
+        "beyond",
+        "#A6761D",
+        "d",
+        initial="inherited",
+        distilled=True,
+    ),
 }
 
 
@@ -122,23 +150,27 @@ def check_lists(searches: Mapping[Any, tuple[str, ...]]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class SearchSettings:
-    """What the searchers are set to: DDPG's agent, and evolution's generations."""
+    """What the searchers are set to: our agent, AMC's DDPG, and evolution's generations."""
 
-    agent: DDPGSettings = field(default_factory=DDPGSettings)
+    agent: AgentSettings = field(default_factory=AgentSettings)
+    ddpg: DDPGSettings = field(default_factory=DDPGSettings)
     evolution: EvolutionSettings = field(default_factory=EvolutionSettings)
 
     @classmethod
     def scaled(cls, evaluations: int) -> "SearchSettings":
         """Settings for a search of `evaluations`: the published ones where it is long enough.
 
-        A quarter of the episodes is warm-up (AMC: 100 of 400), after which the noise falls at
-        least to a tenth; a generation is at most a quarter of all evaluations.
+        A quarter of the episodes is warm-up, at most 50 of our agent's, which learns from few. Of
+        DDPG's noise (AMC: 100 episodes of 400 are warm-up) at most a tenth is left at the end; a
+        generation is at most a quarter of all evaluations.
         """
-        warmup = evaluations // 4
+        evaluations = max(2, evaluations)
+        warmup = max(1, evaluations // 4)
         decay = min(DDPGSettings().noise_decay, 0.1 ** (1 / (evaluations - warmup)))
         population = max(2, min(EvolutionSettings().population, evaluations // 4))
         return SearchSettings(
-            agent=DDPGSettings(warmup_episodes=warmup, noise_decay=decay),
+            agent=AgentSettings(warmup_episodes=min(warmup, 50)),
+            ddpg=DDPGSettings(warmup_episodes=warmup, noise_decay=decay),
             evolution=EvolutionSettings(
                 population=population,
                 parents=max(2, population // 5),
@@ -173,9 +205,22 @@ class Searcher(Protocol):
     def __call__(self, task: Task) -> None: ...
 
 
-def _by_agent(task: Task) -> None:
+def _by_agent(task: Task, learns: bool = True) -> None:
     environment = PruningEnv(task.space, task.budget, _state(task), task.journal)
-    ddpg.search(environment, task.journal.evaluations, task.settings.agent, task.generator)
+    settings, evaluations = task.settings.agent, task.journal.evaluations
+    found = trajectory_feedback.search(environment, evaluations, settings, task.generator, learns)
+    task.journal.history.estimated = found
+
+
+def _by_frozen_agent(task: Task) -> None:
+    _by_agent(task, learns=False)
+
+
+def _by_ddpg(task: Task) -> None:
+    if task.row.state != "hand-crafted":
+        raise ValueError(f"{task.row.label}: DDPG is AMC's, and sees AMC's ten features")
+    environment = WalledEnv(task.space, task.budget, AmcState(task.space), task.journal)
+    ddpg.search(environment, task.journal.evaluations, task.settings.ddpg, task.generator)
 
 
 def _by_evolution(task: Task) -> None:
@@ -198,7 +243,9 @@ def _by_group_norm(task: Task) -> None:
 
 
 SEARCHERS: dict[str, Searcher] = {
-    "ddpg": _by_agent,
+    "agent": _by_agent,
+    "frozen": _by_frozen_agent,
+    "ddpg": _by_ddpg,
     "evolution": _by_evolution,
     "random": _at_random,
     "uniform": _uniformly,

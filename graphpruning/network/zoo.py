@@ -1,4 +1,5 @@
-"""Networks to prune: CIFAR's ResNets and MobileNetV1 are ours, everything else torchvision's."""
+"""Networks to prune: CIFAR's ResNets, MobileNetV1 and those of Channel-Bench-Macro are ours,
+everything else torchvision's."""
 
 import inspect
 import textwrap
@@ -119,6 +120,90 @@ class MobileNetV1(nn.Module):
         return logits
 
 
+class InvertedResidual(nn.Module):
+    """A 1x1, a 3x3 depthwise and a 1x1 convolution, and a shortcut where the shape stays
+    (Sandler et al. 2018), with ReLU as in Channel-Bench-Macro.
+    """
+
+    def __init__(self, in_channels: int, hidden: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.expand = nn.Conv2d(in_channels, hidden, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(hidden)
+        self.depthwise = nn.Conv2d(hidden, hidden, 3, stride, 1, groups=hidden, bias=False)
+        self.bn2 = nn.BatchNorm2d(hidden)
+        self.project = nn.Conv2d(hidden, channels, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(channels)
+        self.has_shortcut = stride == 1 and in_channels == channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.bn1(self.expand(x)))
+        z: Tensor = self.bn3(self.project(F.relu(self.bn2(self.depthwise(y)))))
+        return z + x if self.has_shortcut else z
+
+
+class ChannelBenchMobileNet(nn.Module):
+    """The MobileNet of Channel-Bench-Macro (Su et al. 2021, arXiv 2105.10533; `model.py`).
+
+    At 32 px and full width 211.3M MACs. Its seven groups, in forward order the digits of a key of
+    the tables, have 128, 768, 768, 768, 256, 1536 and 1024 channels.
+    """
+
+    def __init__(self, num_classes: int, in_channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, 128, 3, 2, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(128)
+        shapes = ((128, 768, 128, 1), (128, 768, 128, 1), (128, 768, 256, 2), (256, 1536, 256, 1))
+        self.blocks = nn.Sequential(*(InvertedResidual(*shape) for shape in shapes))
+        self.conv2 = nn.Conv2d(256, 1024, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(1024)
+        self.fc = nn.Linear(1024, num_classes)
+        initialise(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.blocks(F.relu(self.bn1(self.conv1(x))))
+        x = F.relu(self.bn2(self.conv2(x)))
+        logits: Tensor = self.fc(x.mean((2, 3)))
+        return logits
+
+
+class ChannelBenchBlock(nn.Module):
+    """Two 3x3 convolutions; the shortcut is the identity, and absent where the shape changes."""
+
+    def __init__(self, in_channels: int, hidden: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, hidden, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(hidden)
+        self.conv2 = nn.Conv2d(hidden, channels, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.has_shortcut = stride == 1 and in_channels == channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        return F.relu(y + x if self.has_shortcut else y)
+
+
+class ChannelBenchResNet(nn.Module):
+    """The ResNet of Channel-Bench-Macro (Su et al. 2021, arXiv 2105.10533; `model.py`).
+
+    At 32 px and full width 1,436.2M MACs. Its seven groups, in forward order the digits of a key of
+    the tables, have 256, 256, 256, 512, 512, 512 and 512 channels.
+    """
+
+    def __init__(self, num_classes: int, in_channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, 256, 3, 2, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(256)
+        shapes = ((256, 256, 256, 1),) * 2 + ((256, 512, 512, 2),) + ((512, 512, 512, 1),) * 2
+        self.blocks = nn.Sequential(*(ChannelBenchBlock(*shape) for shape in shapes))
+        self.fc = nn.Linear(512, num_classes)
+        initialise(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.blocks(F.relu(self.bn1(self.conv1(x))))
+        logits: Tensor = self.fc(x.mean((2, 3)))
+        return logits
+
+
 def initialise(model: nn.Module) -> None:
     """Draw fresh weights for every layer from PyTorch's global generator (He et al. 2015).
 
@@ -153,6 +238,8 @@ def _resnet(depth: int) -> Callable[..., nn.Module]:
 ZOO: dict[str, Callable[..., nn.Module]] = {
     **{f"resnet{depth}": _resnet(depth) for depth in (8, 14, 20, 32, 44, 56, 110)},
     "mobilenet_v1": MobileNetV1,
+    "channel_bench_mobilenet": ChannelBenchMobileNet,
+    "channel_bench_resnet": ChannelBenchResNet,
 }
 
 

@@ -9,18 +9,24 @@ from numpy.typing import NDArray
 
 from graphpruning.network.widths import SearchSpace
 from graphpruning.search.history import Evaluate
+from graphpruning.search.scaling import scaled
 from graphpruning.search.states import Observation, State
 
 
 class PruningEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
-    """An episode decides the width of every prunable group, in forward order.
+    """An episode asks for a ratio of every prunable group, in forward order, and then scales them.
 
-    Action: the kept ratio [1], within [0, 1]; taken is the nearest level with which the budget
-    can still be met. Observation: `state.observe`, float32 [state.size] within [0, 1]. Reward: 0,
-    and after the last group the accuracy of the candidate within [0, 1].
+    Action: the ratio [1] wanted for the group, within [smallest, 1], where `smallest` is the least
+    kept ratio that any group may have. Nothing is clipped by what is left of the budget, so an
+    action means the same wherever its group stands. After the last step one multiplier for all
+    groups makes the candidate as wide as the budget allows (`scaled`), and it is filled.
 
-    `info` has `widths` (undecided groups at full width; after the last step the candidate that
-    was judged), their `macs`, and `action`, the kept ratio taken.
+    Observation: `state.observe`, float32 [state.size] within [0, 1]; until the end a decided group
+    has the level nearest to its ratio. Reward: 0, and after the last group the accuracy of the
+    candidate within [0, 1]. A candidate that was judged before has the reward that it had and is
+    not judged again, unless `reset` was given the option "again". After the last step `info` has
+    the candidate's `widths` and `macs`, and `new`, False if it was judged before; until then
+    nothing.
 
     Args:
         space: the levels of each group.
@@ -38,9 +44,13 @@ class PruningEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         self.budget = budget
         self.state = state
         self.evaluate = evaluate
-        self.action_space = Box(0.0, 1.0, (1,), np.float32)
+        self.smallest = min(levels[0] / levels[-1] for levels in space.levels.values())
+        self.action_space = Box(self.smallest, 1.0, (1,), np.float32)
         self.observation_space = Box(0.0, 1.0, (state.size,), np.float32)
+        self.ratios: dict[str, float] = {}
         self.decided: dict[str, int] = {}
+        self.judged: dict[tuple[int, ...], float] = {}
+        self.again = False
 
     @property
     def steps(self) -> int:
@@ -50,10 +60,14 @@ class PruningEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Begin an episode; nothing in it is random."""
+        """Begin an episode; nothing in it is random.
+
+        With `options` {"again": True} its candidate is judged in any case.
+        """
         super().reset(seed=seed)
-        self.decided = {}
-        return self.state.observe(0, self.decided, 1.0), self._info(self.space.full, 1.0)
+        self.again = bool((options or {}).get("again"))
+        self.ratios, self.decided = {}, {}
+        return self.state.observe(0, self.decided, 1.0), {}
 
     def step(
         self, action: NDArray[np.float32]
@@ -63,20 +77,22 @@ class PruningEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         Returns observation, reward, terminated, truncated (never) and info; see the class.
         """
         group = self.space.groups[len(self.decided)]
-        allowed = self.space.allowed(self.decided, group, self.budget)
-        width = self.space.nearest(group, float(np.clip(action[0], 0, 1)), allowed)
-        self.decided[group] = width
-        ratio = width / self.space.full[group]
-        widths = {**self.space.full, **self.decided}
+        ratio = min(max(float(action[0]), self.smallest), 1.0)
+        self.ratios[group] = ratio
+        self.decided[group] = self.space.nearest(group, ratio)
         terminated = len(self.decided) == self.steps
-        reward = 0.0
-        if terminated:
-            widths = self.space.fill(widths, self.budget)
-            reward = self.evaluate(widths) / 100
+        reward, info = self._judged() if terminated else (0.0, {})
         # No group follows the last one: it is observed once more, and nothing is learnt from it.
         step = min(len(self.decided), self.steps - 1)
         observation = self.state.observe(step, self.decided, ratio)
-        return observation, reward, terminated, False, self._info(widths, ratio)
+        return observation, reward, terminated, False, info
 
-    def _info(self, widths: dict[str, int], ratio: float) -> dict[str, Any]:
-        return {"widths": dict(widths), "macs": self.space.macs(widths), "action": ratio}
+    def _judged(self) -> tuple[float, dict[str, Any]]:
+        """The reward and the `info` of an episode whose groups are all decided."""
+        widths = self.space.fill(scaled(self.space, self.ratios, self.budget), self.budget)
+        candidate = self.space.vector(widths)
+        is_new = candidate not in self.judged
+        if is_new or self.again:
+            self.judged[candidate] = self.evaluate(widths) / 100
+        info = {"widths": widths, "macs": self.space.macs(widths), "new": is_new}
+        return self.judged[candidate], info

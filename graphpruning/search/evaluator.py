@@ -64,8 +64,10 @@ class Evaluator:
         return self.candidates * self.images_per_candidate
 
     @torch.no_grad()
-    def __call__(self, widths: Widths, recalibrated: bool = True) -> float:
-        """Return the accuracy of `widths` in percent.
+    def __call__(
+        self, widths: Widths, recalibrated: bool = True, weights: LayerWeights | None = None
+    ) -> float:
+        """Return the accuracy of `widths` in percent, with `weights` in place of their own.
 
         Without recalibration every mean is 0 and every variance 1, as in a fresh network: the
         accuracy is then near chance, which is shown beside the real one.
@@ -78,7 +80,7 @@ class Evaluator:
             "the processes no longer search the same widths: "
             "let machines of one kind, with the same versions, work together",
         )
-        weights = self.weights_of(widths)
+        weights = self.weights_of(widths) if weights is None else weights
         statistics = self.statistics(widths, weights)
         if not recalibrated:
             statistics = {

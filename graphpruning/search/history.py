@@ -29,11 +29,15 @@ class Candidate:
 
 
 class History:
-    """Candidates in the order in which they were judged, all within `budget` (MACs)."""
+    """Candidates in the order in which they were judged, all within `budget` (MACs).
+
+    `estimated` is the number of the one that a searcher estimates to be the best, if it estimates.
+    """
 
     def __init__(self, budget: int) -> None:
         self.budget = budget
         self.candidates: list[Candidate] = []
+        self.estimated: int | None = None
 
     def __len__(self) -> int:
         return len(self.candidates)
@@ -43,6 +47,11 @@ class History:
         if candidate.macs > self.budget:
             raise ValueError(f"{candidate.macs:,} MACs exceed the budget of {self.budget:,}")
         self.candidates.append(candidate)
+
+    @property
+    def found(self) -> Candidate:
+        """What the search found: the candidate that is estimated best, else the most accurate."""
+        return self.best if self.estimated is None else self.candidates[self.estimated]
 
     @property
     def best(self) -> Candidate:

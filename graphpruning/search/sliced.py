@@ -20,6 +20,7 @@ from graphpruning.network.graph import (
     direct_tensor,
     kept,
 )
+from graphpruning.network.importance import by_importance
 from graphpruning.network.subnet import LayerWeights, Statistics
 
 RIDGE = 1e-10
@@ -63,21 +64,13 @@ class SlicedWeights:
         self.direct = {
             name: direct_tensor(model, name).detach() for name in graph.scales | graph.constants
         }
-        self.order = {
-            group: importance.argsort(descending=True, stable=True).cpu()
-            for group, importance in self._importance().items()
-        }
+        self.order = by_importance(model, graph)
         self.grams: dict[str, Tensor] = {}
         if reconstruct:
             self.grams = self._collect(model, batches, points, generator)
 
     def kept(self, widths: Widths) -> dict[str, Tensor]:
-        """Return each group's kept units, ascending: those with the largest L1 norm.
-
-        The norm of a channel is that of the weights by which it is read, summed over all layers
-        that read it but the depthwise ones, which only pass it on. A unit's is that of its
-        channels.
-        """
+        """Return each group's kept units, ascending: the most important, see `by_importance`."""
         units = {name: group.unit for name, group in self.graph.prunable.items()}
         return {
             group: self.order[group][: width // units[group]].sort().values
@@ -138,22 +131,6 @@ class SlicedWeights:
         missing = rows[:, ~is_kept] @ weight.flatten(1)[:, ~is_kept].T.to(gram.dtype)
         correction = torch.cholesky_solve(missing, torch.linalg.cholesky(normal)).T
         return sliced + correction.reshape(sliced.shape).to(sliced.dtype)
-
-    def _importance(self) -> dict[str, Tensor]:
-        """The norm of every group's units."""
-        norms = torch.zeros(len(self.graph.first_units(self.graph.full_widths)))
-        for layer in self.graph.layers:
-            weight, _ = self.layers[layer.name]
-            assert weight is not None
-            if layer.kind != "depthwise":
-                # [parts of a grouped convolution, filters, columns, kernel]
-                parts = weight.abs().flatten(2) if weight.ndim > 2 else weight.abs()[..., None]
-                columns = parts.view(layer.groups, -1, *parts.shape[1:]).sum(dim=(1, 3))
-                norms.index_add_(0, layer.inputs % len(norms), columns.flatten().cpu().float())
-        return {
-            name: norms[group.first : group.first + group.width // group.unit]
-            for name, group in self.graph.prunable.items()
-        }
 
     @torch.no_grad()
     def _collect(

@@ -1,7 +1,8 @@
-"""What the agent sees before it decides a group: two kinds of state with the same methods.
+"""What the agent sees before it decides a group: kinds of state with the same methods.
 
-Both lie in [0, 1] and are scaled in the same way (over the network's own steps, from smallest to
-largest), so that a comparison of them compares what they tell and not how they are scaled.
+All lie in [0, 1] and are scaled in the same way (over the network's own steps, from smallest to
+largest). Those of one agent all know the budget left and the last action, so that a comparison of
+them compares the aggregator's features with the hand-crafted ones in their place.
 """
 
 from collections.abc import Callable, Iterable
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from graphpruning.network.graph import Widths
 from graphpruning.network.widths import SearchSpace
+from graphpruning.search.uniform import largest_uniform
 
 Observation = NDArray[np.float32]
 
@@ -33,16 +35,31 @@ class State(Protocol):
         """
 
 
+class BudgetLeft:
+    """What the decisions so far leave of the budget, within [0, 1].
+
+    1/2 + (1 - MACs / budget) / 2, clipped, where the groups not yet decided are uniform: at the
+    levels `rest` of the largest uniform widths within the budget. 1/2 is a network that costs what
+    it may, less is one that the last step will scale down.
+    """
+
+    def __init__(self, space: SearchSpace, budget: int) -> None:
+        self.space, self.budget = space, budget
+        self.rest = largest_uniform(space, budget)
+
+    def __call__(self, decided: Widths) -> float:
+        """Return it for the groups in `decided`."""
+        macs = self.space.macs({**self.rest, **decided})
+        return min(max(0.5 + (1 - macs / self.budget) / 2, 0.0), 1.0)
+
+
 class AggregatedState:
     """Ours: what the aggregator says of the group's layers, the budget left, the last action.
 
-    `size` is F + 2. The F features are asked for at the widths decided so far with the rest at full
-    width, and averaged over the group's layers. They have no bound of their own: each is scaled,
-    (f - low) / (high - low), by its extremes over all groups at full and at smallest widths, and
-    clipped to [0, 1]; one that never moves is 0.
-
-    The budget left is (budget - MACs) / (budget - MACs of the smallest network), with the groups
-    not yet decided at their smallest level; 0 where the smallest network takes it all.
+    `size` is F + 2. The F features are asked for at the widths decided so far with the rest uniform
+    (`BudgetLeft.rest`), and averaged over the group's layers. They have no bound of their own: each
+    is scaled, (f - low) / (high - low), by its extremes over all groups at full and at smallest
+    widths, and clipped to [0, 1]; one that never moves is 0.
 
     Args:
         space: the levels of each group.
@@ -53,9 +70,8 @@ class AggregatedState:
     def __init__(
         self, space: SearchSpace, budget: int, features: Callable[[Widths], Tensor]
     ) -> None:
-        self.space = space
-        self.budget = budget
         self.features = features
+        self.left = BudgetLeft(space, budget)
         row = {layer.name: index for index, layer in enumerate(space.graph.layers)}
         self.rows_of = [
             [row[name] for name in space.graph.prunable[group].layers] for group in space.groups
@@ -65,25 +81,32 @@ class AggregatedState:
             [self._of_groups(widths, steps) for widths in (space.full, space.smallest)]
         )
         self.low, self.span = _range(extremes)
-        self.spare = budget - space.macs(space.smallest)
         self.size = extremes.shape[1] + 2
+        self.seen: dict[tuple[int, ...], Observation] = {}
 
     def observe(self, step: int, decided: Widths, last_action: float) -> Observation:
-        """Return the scaled features of group number `step`, budget left and last action."""
-        (features,) = self._of_groups({**self.space.full, **decided}, [step])
-        scaled = np.clip((features - self.low) / self.span, 0, 1)
-        unspent = self.budget - self.space.macs({**self.space.smallest, **decided})
-        left = unspent / self.spare if self.spare else 0.0
-        return np.array([*scaled, left, last_action], dtype=np.float32)
+        """Return the scaled features of group number `step`, budget left and last action.
+
+        What was said of the same decisions before is not asked again.
+        """
+        asked = tuple(decided.values())
+        if asked not in self.seen:
+            (features,) = self._of_groups({**self.left.rest, **decided}, [step])
+            scaled = np.clip((features - self.low) / self.span, 0, 1)
+            self.seen[asked] = np.array([*scaled, self.left(decided), 0], dtype=np.float32)
+        observation = self.seen[asked].copy()
+        observation[-1] = last_action
+        return observation
 
     def _of_groups(self, widths: Widths, steps: Iterable[int]) -> NDArray[np.float64]:
         """Features [steps, F], averaged over each group's layers."""
         with torch.no_grad():
-            features = self.features(widths).cpu().double().numpy()
-        return np.stack([features[self.rows_of[step]].mean(axis=0) for step in steps])
+            features = self.features(widths).cpu().numpy()
+        rows = [features[self.rows_of[step]].mean(axis=0, dtype=np.float64) for step in steps]
+        return np.stack(rows)
 
 
-class HandCraftedState:
+class AmcState:
     """AMC's ten features (arXiv 1802.03494, section 3.1; mit-han-lab/amc).
 
     Index, type (1 for linear), input channels, output channels, stride, kernel, weight size, each
@@ -93,13 +116,9 @@ class HandCraftedState:
 
     AMC decides one layer a step. Our extension to groups of several layers: the first layer in
     forward order describes the group, and the group's MACs are the sum over its layers.
-
-    Args:
-        space: the levels of each group.
-        budget: not used; both states are made in the same way.
     """
 
-    def __init__(self, space: SearchSpace, budget: int) -> None:
+    def __init__(self, space: SearchSpace) -> None:
         self.space = space
         self.full_macs = space.macs(space.full)
         groups = [
@@ -126,6 +145,20 @@ class HandCraftedState:
         removed = 1 - self.space.macs({**self.space.full, **decided}) / self.full_macs
         row = [*self.described[step], removed, self.to_come[step], last_action]
         return np.array(row, dtype=np.float32)
+
+
+class HandCraftedState:
+    """AMC's ten features and the budget left: what `AggregatedState` is compared with."""
+
+    def __init__(self, space: SearchSpace, budget: int) -> None:
+        self.amc = AmcState(space)
+        self.left = BudgetLeft(space, budget)
+        self.size = self.amc.size + 1
+
+    def observe(self, step: int, decided: Widths, last_action: float) -> Observation:
+        """Return the ten features of group number `step`, and the budget left."""
+        ten = self.amc.observe(step, decided, last_action)
+        return np.append(ten, np.float32(self.left(decided)))
 
 
 def _range(table: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -1,21 +1,22 @@
 import numpy as np
 import pytest
+import torch
 from gymnasium.utils.env_checker import check_env
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graphpruning.common.errors import UserError
+from graphpruning.network.trace import trace
+from graphpruning.network.widths import SearchSpace
+from graphpruning.network.zoo import build
 from graphpruning.search.environment import PruningEnv
 from graphpruning.search.states import HandCraftedState
+from graphpruning.search.walled import WalledEnv
+from tests.search.test_walled import play
 
 
-def environment(space, budget, evaluate=lambda widths: 50.0):
-    return PruningEnv(space, budget, HandCraftedState(space, budget), evaluate)
-
-
-def play(env, ratios):
-    env.reset()
-    return [env.step(np.array([ratio], dtype=np.float32)) for ratio in ratios]
+def environment(space, budget, evaluate=lambda widths: 50.0, kind=PruningEnv):
+    return kind(space, budget, HandCraftedState(space, budget), evaluate)
 
 
 def test_gymnasium_accepts_it(space, half):
@@ -55,15 +56,45 @@ def test_reward_comes_with_the_last_step_alone(space, half):
     assert [terminated for *_, terminated, _, _ in steps] == [False] * 5 + [True]
 
 
-def test_clipped_action_is_the_one_reported_and_seen(space):
-    budget = int(1.05 * space.macs(space.smallest))
-    observation, *_, info = play(environment(space, budget), [1.0])[0]
-    group = space.groups[0]
-    assert info["action"] == info["widths"][group] / space.full[group] < 1
-    assert observation[-1] == np.float32(info["action"])
+def test_a_candidate_is_judged_once_unless_asked_to_again(space, half):
+    answers = iter([40.0, 60.0, 80.0])
+    env = environment(space, half, lambda widths: next(answers))
+
+    def ends(ratios, again):
+        env.reset(options={"again": again})
+        *_, last = [env.step(np.array([ratio], dtype=np.float32)) for ratio in ratios]
+        return last[1], last[-1]["new"]
+
+    assert ends([0.5] * 6, again=False) == (0.4, True)
+    assert ends([1.0] * 6, again=False) == (0.4, False)  # the same proportions
+    assert ends([0.3, *[1.0] * 5], again=False) == (0.6, True)
+    assert ends([0.5] * 6, again=True) == (0.8, False)
 
 
-def test_action_takes_the_nearest_level(space, half):
-    env = environment(space, half)
-    info = play(env, [0.7, 0.3])[-1][-1]
-    assert [info["widths"][group] for group in space.groups[:2]] == [12, 4]  # 11.2 and 4.8 of 16
+def mean_ratios(env, episodes=200):
+    """Of each group, in forward order, under uniform actions."""
+    generator = np.random.default_rng(0)
+    low = float(env.action_space.low[0])
+    rows = []
+    for _ in range(episodes):
+        info = play(env, generator.uniform(low, 1, env.steps))[-1][-1]
+        rows.append(env.space.vector(info["widths"]))
+    return np.mean(rows, axis=0) / env.space.vector(env.space.full)
+
+
+def test_uniform_actions_favour_no_position():
+    """ResNet-20 at half of its MACs. From the first group to the last, mean ratios stay level and
+    near those of random widths; behind AMC's wall, from the same actions, they rise by a third.
+    """
+    space = SearchSpace(trace(build("resnet20", 10, 1, stem_stride=2), (1, 30, 30)), divisor=8)
+    budget = space.macs(space.full) // 2
+    generator = torch.Generator().manual_seed(0)
+    drawn = [space.vector(space.sample_within(budget, generator)) for _ in range(200)]
+    fair = np.mean(drawn, axis=0) / space.vector(space.full)
+    ours, walled = (
+        mean_ratios(environment(space, budget, kind=kind)) for kind in (PruningEnv, WalledEnv)
+    )
+    places = np.linspace(0, 1, len(fair))
+    rises = [np.polyfit(places, ratios, 1)[0] for ratios in (ours, walled)]
+    assert abs(rises[0]) < 0.06 and rises[1] > 0.2
+    assert np.abs(ours - fair).max() < 0.12 and np.abs(walled - fair).max() > 0.2

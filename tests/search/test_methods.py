@@ -1,6 +1,7 @@
 """Every row of the table of methods runs, within its evaluations and the budget."""
 
 import json
+from dataclasses import replace
 from typing import get_args
 
 import pytest
@@ -75,7 +76,7 @@ def test_every_row_names_what_there_is(name):
     assert row.source in ("base", *CONDITIONINGS)
     assert row.searcher in methods.SEARCHERS
     assert row.state in ("aggregated", "hand-crafted", "nothing")
-    assert row.kind in ("ours", "baseline", "ablation")
+    assert row.kind in ("ours", "baseline", "ablation", "beyond")
     assert row.initial in (None, *get_args(methods.Initial))
     assert row.state != "aggregated" or row.source != "base"  # only a PruningNet has features
 
@@ -88,6 +89,18 @@ def test_rows_for_tables_are_plain_data():
     assert found["gat"]["line"] == CONDITIONINGS["gat"].line
     assert found["amc"]["line"] == BASE_LINE
     assert found["generated"]["initial"] == "generated" and found["amc"]["initial"] is None
+    assert [name for name, row in found.items() if row["distilled"]] == ["graphpruning-plus"]
+
+
+def test_what_goes_beyond_the_paper_is_off_in_every_other_row():
+    beyond = [name for name, row in methods.METHODS.items() if row.kind == "beyond"]
+    assert beyond == ["graphpruning-plus"] and methods.listed_under(*beyond) == "own"
+    ours, plus = methods.METHODS["graphpruning"], methods.METHODS["graphpruning-plus"]
+    assert (plus.state, plus.searcher) == (ours.state, ours.searcher)
+    for name, row in CONDITIONINGS.items():
+        switches = {row.sandwich, row.distil, row.inherit}
+        assert switches == {name == "graphpruning-plus"}
+    assert CONDITIONINGS[plus.source].options == CONDITIONINGS[ours.source].options
 
 
 @pytest.mark.parametrize(
@@ -103,18 +116,36 @@ def test_a_searcher_says_what_it_lacks(tmp_path, space, half, name, says):
 
 
 def test_settings_are_the_published_ones_where_the_search_is_as_long():
-    assert methods.SearchSettings.scaled(400).agent == DDPGSettings()
+    assert methods.SearchSettings.scaled(400).ddpg == DDPGSettings()
     assert methods.SearchSettings.scaled(1000).evolution == EvolutionSettings()
 
 
-@pytest.mark.parametrize("evaluations", [2, 5, 25, 100])
+@pytest.mark.parametrize("evaluations", [2, 3, 5, 25, 100, 1000])
 def test_short_searches_explore_before_they_settle(evaluations):
     settings = methods.SearchSettings.scaled(evaluations)
-    assert settings.agent.warmup_episodes < evaluations
-    steps = evaluations - settings.agent.warmup_episodes
-    assert settings.agent.noise_decay**steps <= 0.1 + 1e-9
+    assert 1 <= settings.agent.warmup_episodes <= max(1, evaluations // 4)
+    assert 1 <= settings.ddpg.warmup_episodes < evaluations
+    steps = evaluations - settings.ddpg.warmup_episodes
+    assert settings.ddpg.noise_decay**steps <= 0.1 + 1e-9
     assert settings.evolution.parents >= 2
     assert settings.evolution.population <= max(2, evaluations // 4)
+
+
+def test_amcs_ddpg_sees_amcs_ten_features_and_no_others(tmp_path, space, half):
+    journal = Journal(answer, space, half, 3, tmp_path / "journal.jsonl", {})
+    row = replace(methods.method("amc"), state="aggregated")
+    settings = methods.SearchSettings.scaled(3)
+    with pytest.raises(ValueError, match="sees AMC's ten features"):
+        methods.run(methods.Task(row, space, half, journal, torch.Generator(), settings))
+
+
+def test_ablations_search_by_the_agent_that_graphpruning_has():
+    """But for the agent that never learns, and AMC's row."""
+    searchers = {name: row.searcher for name, row in methods.METHODS.items()}
+    ours = [row.searcher for row in methods.METHODS.values() if row.kind in ("ours", "ablation")]
+    assert set(ours) == {"agent", "frozen"}
+    assert searchers["hand-crafted"] == searchers["graphpruning"] == "agent"
+    assert searchers["frozen"] == "frozen" and searchers["amc"] == "ddpg"
 
 
 @pytest.mark.parametrize("name", ["amc", "metapruning", "random"])

@@ -3,12 +3,14 @@
 import pytest
 import torch
 
-from graphpruning.search import ddpg, evolution, random_search, uniform
+from graphpruning.search import ddpg, evolution, random_search, trajectory_feedback, uniform
 from graphpruning.search.environment import PruningEnv
-from graphpruning.search.states import AggregatedState, HandCraftedState
+from graphpruning.search.states import AggregatedState, AmcState, HandCraftedState
+from graphpruning.search.walled import WalledEnv
 
 EVALUATIONS = 23  # more than two generations or the warm-up, and a multiple of neither
-SETTINGS = ddpg.DDPGSettings(hidden=32, warmup_episodes=8)
+SETTINGS = trajectory_feedback.AgentSettings(warmup_episodes=8)
+AMC = ddpg.DDPGSettings(hidden=32, warmup_episodes=8)
 GENERATIONS = evolution.EvolutionSettings(population=9, parents=3, mutations=4, crossovers=4)
 
 
@@ -24,12 +26,22 @@ def features(space):
 def aggregated(space, budget, journal, generator):
     state = AggregatedState(space, budget, features(space))
     env = PruningEnv(space, budget, state, journal)
-    ddpg.search(env, journal.evaluations, SETTINGS, generator)
+    trajectory_feedback.search(env, journal.evaluations, SETTINGS, generator)
 
 
 def hand_crafted(space, budget, journal, generator):
     env = PruningEnv(space, budget, HandCraftedState(space, budget), journal)
-    ddpg.search(env, journal.evaluations, SETTINGS, generator)
+    trajectory_feedback.search(env, journal.evaluations, SETTINGS, generator)
+
+
+def frozen(space, budget, journal, generator):
+    env = PruningEnv(space, budget, HandCraftedState(space, budget), journal)
+    trajectory_feedback.search(env, journal.evaluations, SETTINGS, generator, learns=False)
+
+
+def by_ddpg(space, budget, journal, generator):
+    env = WalledEnv(space, budget, AmcState(space), journal)
+    ddpg.search(env, journal.evaluations, AMC, generator)
 
 
 def evolving(space, budget, journal, generator):
@@ -43,6 +55,8 @@ def uniformly(space, budget, journal, generator):
 SEARCHERS = {
     "aggregated": aggregated,
     "hand-crafted": hand_crafted,
+    "frozen": frozen,
+    "ddpg": by_ddpg,
     "evolution": evolving,
     "random": random_search.search,
     "uniform": uniformly,

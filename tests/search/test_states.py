@@ -5,7 +5,7 @@ from torch import nn
 
 from graphpruning.network.trace import trace
 from graphpruning.network.widths import SearchSpace
-from graphpruning.search.states import AggregatedState, HandCraftedState
+from graphpruning.search.states import AggregatedState, AmcState, BudgetLeft, HandCraftedState
 
 
 class Small(nn.Module):
@@ -36,7 +36,7 @@ FULL = STEM + BRANCH + CONV + HIDDEN + HEAD
 
 
 def test_amcs_ten_features_by_hand(small):
-    state = HandCraftedState(small, FULL // 2)
+    state = AmcState(small)
     assert small.groups == ["stem", "conv", "hidden"]
     assert small.macs(small.full) == FULL
     # index, linear?, in, out, stride, kernel, weights: (0, 0, 3, 8, 2, 3, 216),
@@ -64,21 +64,48 @@ def ratios(space):
     return features
 
 
+REST = {"stem": 4, "conv": 12, "hidden": 8}
+"""Uniform widths within half of the full MACs: from 3/4 on the stem would have all its channels."""
+LEAST = STEM // 2 + BRANCH // 4 + CONV * 3 // 8 + HIDDEN // 2 + HEAD * 2 // 3
+
+
+def test_the_budget_left_is_a_half_where_the_uniform_rest_costs_it(small):
+    left = BudgetLeft(small, FULL // 2)
+    assert left.rest == REST and small.macs(REST) == LEAST
+    assert left({}) == pytest.approx(0.5 + (1 - LEAST / (FULL // 2)) / 2)
+    wider = LEAST + 4 * 12 + 5 * 4  # four more hidden channels read 12, and five outputs read them
+    assert left({"hidden": 12}) == pytest.approx(0.5 + (1 - wider / (FULL // 2)) / 2)
+    tight = BudgetLeft(small, small.macs(small.smallest))
+    assert tight(small.full) == 0 and tight({}) == 0.5
+
+
 def test_aggregated_features_are_averaged_over_the_groups_layers_and_scaled(small):
-    budget = FULL // 2
-    state = AggregatedState(small, budget, ratios(small))
+    """At the widths decided so far, with the rest uniform."""
+    state = AggregatedState(small, FULL // 2, ratios(small))
+    left = BudgetLeft(small, FULL // 2)
     assert state.size == 4
     # Kept ratios go from 0.5 (smallest) to 1; places from 0.5 (stem and branch) over 2 to 3.
-    np.testing.assert_allclose(state.observe(0, {}, 1.0), [1, 0, 1, 1], rtol=1e-6)
-    seen = state.observe(1, {"stem": 4}, 0.5)
-    np.testing.assert_allclose(seen, [1, 1.5 / 2.5, 1, 0.5], rtol=1e-6)
-    seen = state.observe(2, {"stem": 4, "conv": 12}, 0.75)
-    least = STEM / 2 + BRANCH / 4 + CONV / 4 + HIDDEN / 3 + HEAD * 2 / 3
-    left = 1 - (4 * 4 * 16 + 4 * 8) / (budget - least)  # 4 more channels read 4, and 8 read them
-    np.testing.assert_allclose(seen, [1, 1, left, 0.75], rtol=1e-6)
+    np.testing.assert_allclose(state.observe(0, {}, 1.0), [0, 0, left({}), 1], rtol=1e-6)
+    decided = {"stem": 8}
+    seen = state.observe(1, decided, 0.5)
+    np.testing.assert_allclose(seen, [0.5, 1.5 / 2.5, left(decided), 0.5], rtol=1e-6)
+    decided = {"stem": 8, "conv": 16}
+    for action in (0.75, 0.25):  # the same decisions, from another action
+        seen = state.observe(2, decided, action)
+        np.testing.assert_allclose(seen, [1 / 3, 1, left(decided), action], rtol=1e-6)
 
 
-def test_both_states_stay_within_0_and_1(space, half):
+def test_hand_crafted_states_are_amcs_and_the_budget_left(small):
+    """So they differ from aggregated ones in the features alone."""
+    state = HandCraftedState(small, FULL // 2)
+    decided = {"stem": 8}
+    seen = state.observe(1, decided, 0.5)
+    assert len(seen) == state.size == 11
+    np.testing.assert_array_equal(seen[:10], AmcState(small).observe(1, decided, 0.5))
+    assert seen[10] == np.float32(BudgetLeft(small, FULL // 2)(decided))
+
+
+def test_all_states_stay_within_0_and_1(space, half):
     generator = torch.Generator().manual_seed(0)
     noisy = torch.randn(len(space.graph.layers), 6, generator=generator)
 
@@ -86,7 +113,12 @@ def test_both_states_stay_within_0_and_1(space, half):
         mean = sum(widths.values()) / sum(space.full.values())
         return noisy * (1 + torch.sin(torch.tensor(9 * mean)))
 
-    for state in (AggregatedState(space, half, features), HandCraftedState(space, half)):
+    states = (
+        AggregatedState(space, half, features),
+        HandCraftedState(space, half),
+        AmcState(space),
+    )
+    for state in states:
         for _ in range(20):
             widths = space.sample_within(half, generator)
             for step in range(len(space.groups)):
@@ -96,7 +128,7 @@ def test_both_states_stay_within_0_and_1(space, half):
                 assert seen.min() >= 0 and seen.max() <= 1
 
 
-def test_feature_that_never_moves_is_0_and_no_spare_budget_is_none_left(small):
+def test_feature_that_never_moves_is_0(small):
     least = small.macs(small.smallest)
     state = AggregatedState(small, least, lambda widths: torch.full((5, 1), 3.0))
-    assert state.observe(0, {}, 1.0).tolist() == [0, 0, 1]
+    assert state.observe(0, {}, 1.0).tolist() == [0, 0.5, 1]
