@@ -1,124 +1,175 @@
 """Claims 2 and 3: are generated weights reasonable at any width, and what do features carry?"""
 
-from collections import deque
+from dataclasses import asdict
+from typing import Any
 
 import torch
+from torch import Generator, nn
 
 from experiments.common.candidates import evidence, pruningnet
-from experiments.common.inputs import full_network, search_space, training_images, write_csv
+from experiments.common.inputs import (
+    FullNetwork,
+    full_network,
+    search_space,
+    training_images,
+    write_csv,
+)
 from experiments.common.stage import Context, Stage
-from experiments.common.study import recipe
+from experiments.common.study import budget_in_macs, budget_name, recipe
 from experiments.finetune import train_found
 from graphpruning.common.files import write_json
-from graphpruning.judging import Judge, found_network
-from graphpruning.network.graph import ChannelGraph
+from graphpruning.judging import Evidence, Judge, found_network
+from graphpruning.network.widths import SearchSpace
+from graphpruning.network.zoo import seeded
+from graphpruning.pruningnet import diagnostics
 from graphpruning.pruningnet.pruningnet import PruningNet
 from graphpruning.training.fabric import make_fabric, precision
-from graphpruning.training.loop import evaluate
+from graphpruning.training.images import Images
+from graphpruning.training.loop import derived_seed, evaluate
+
+ANY = "any"
+"""In place of a budget: widths of the whole space."""
+PROBED = 800
+"""Random width vectors that the features are asked about."""
+
+Candidate = tuple[str, dict[str, int]]
+"""A budget's name or `ANY`, and random widths within it."""
 
 
 def analyse_pruningnet(context: Context) -> None:
     """Judge random widths with generated weights and, some of them, after training from scratch.
 
-    Both accuracies are on the search split; the test set is not touched.
+    Those that are trained lie within the budgets, so that candidates of one size are ranked. Both
+    accuracies are on the search split; the test set is not touched.
     """
     settings = context.study.analysis
     images = training_images(context)
     fabric = make_fabric(context.study.precision)
     context.precision = precision(fabric)
     full = full_network(context, images)
-    graph, space = full.graph, search_space(context, full.graph)
+    space = search_space(context, full.graph)
     deciding = evidence(context, images, fabric)
-    generator = torch.Generator().manual_seed(context.seed)
-    candidates = [space.sample(generator) for _ in range(settings.candidates)]
-    scratch = recipe(context.study, "analysis", context.items["model"])
-    trained: list[float | None] = [None] * len(candidates)
-    for index, widths in enumerate(candidates[: settings.trained]):
-        model = found_network(full.make(), graph, widths, context.seed)
-        train_found(context, fabric, images, model, widths, scratch)
-        trained[index] = evaluate(fabric, model, deciding.search).top1
-    rows, moves = [], []
+    generator = Generator().manual_seed(context.seed)
+    candidates = _candidates(context, space, generator)
+    probed = [space.sample(generator) for _ in range(PROBED)]
+    folder = context.folder("generated")
+    write_csv(folder / "trained.csv", _trained(context, fabric, images, full, candidates, deciding))
+    rows: list[dict[str, object]] = []
+    probes: list[dict[str, object]] = []
+    shares: list[dict[str, Any]] = []
     for name in settings.conditionings:
         net = pruningnet(context, full, name)
-        evaluator = Judge.by_pruningnet(net, deciding).evaluator
-        rows += [
-            {
-                "candidate": index,
-                "macs": space.macs(widths),
-                "conditioning": name,
-                "top1_generated": evaluator(widths),
-                "top1_trained": trained[index],
-            }
-            for index, widths in enumerate(candidates)
-        ]
-        context.images_seen += evaluator.images_seen
-        moves += [{"conditioning": name, **row} for row in influence(graph, net)]
-    folder = context.folder("generated")
+        rows += _judged(context, space, net, name, candidates, deciding)
+        with seeded(context.seed):  # as the training stage began
+            untrained = PruningNet(full.graph, name)
+        far = []
+        for state, one in (("trained", net), ("untrained", untrained)):
+            which = {"conditioning": name, "network": state}
+            seen = diagnostics.features(one, probed)
+            found = diagnostics.probes(full.graph, seen, probed)
+            far.append(diagnostics.far_r2(found))
+            probes += [{**which, **asdict(probe)} for probe in found]
+            shares.append(
+                {
+                    **which,
+                    "feature_variation": diagnostics.feature_variation(seen),
+                    "weight_variation": diagnostics.weight_variation(one, seen),
+                }
+            )
+        after, before = shares[-2:]
+        varied = after["feature_variation"], before["feature_variation"]
+        print(diagnostics.health(name, varied, (far[0], far[1]), after["weight_variation"]))
     write_csv(folder / "candidates.csv", rows)
-    write_csv(folder / "influence.csv", moves)
+    write_csv(folder / "probes.csv", probes)
+    write_csv(folder / "diagnostics.csv", shares)
     write_json(
-        folder / "metrics.json", {"candidates": len(candidates), "trained": settings.trained}
+        folder / "metrics.json",
+        {
+            "candidates": settings.candidates,
+            "within": settings.within,
+            "trained": settings.trained,
+            "trainings": settings.trainings,
+        },
     )
 
 
-@torch.no_grad()
-def influence(graph: ChannelGraph, net: PruningNet) -> list[dict[str, object]]:
-    """How far each group's feature moves when another group goes to half its width.
+def _candidates(context: Context, space: SearchSpace, generator: Generator) -> list[Candidate]:
+    """Random widths of the whole space, then as many within each budget as the study says."""
+    settings, study = context.study.analysis, context.study
+    found = [(ANY, space.sample(generator)) for _ in range(settings.candidates)]
+    network = study.networks[context.items["model"]]
+    for budget in study.budgets:
+        macs = budget_in_macs(network, budget, space.macs(space.full))
+        found += [
+            (budget_name(budget), space.sample_within(macs, generator))
+            for _ in range(settings.within)
+        ]
+    return found
 
-    Movement is |f' - f| / |f| of the group's mean feature, from all groups at full width.
+
+def _trained(
+    context: Context,
+    fabric: Any,
+    images: Images,
+    full: FullNetwork,
+    candidates: list[Candidate],
+    deciding: Evidence,
+) -> list[dict[str, object]]:
+    """Accuracies of the first candidates of each budget after training, several times each."""
+    settings = context.study.analysis
+    scratch = recipe(context.study, "analysis", context.items["model"])
+    left = {budget_name(budget): settings.trained for budget in context.study.budgets}
+    rows: list[dict[str, object]] = []
+    for number, (budget, widths) in enumerate(candidates):
+        if not left.get(budget):
+            continue
+        left[budget] -= 1
+        for training in range(settings.trainings):
+            seed = context.seed if training == 0 else derived_seed(context.seed, training)
+            model: nn.Module = found_network(full.make(), full.graph, widths, seed)
+            train_found(context, fabric, images, model, widths, scratch, seed=seed)
+            top1 = evaluate(fabric, model, deciding.search).top1
+            rows.append({"candidate": number, "training": training, "top1": top1})
+    return rows
+
+
+def _judged(
+    context: Context,
+    space: SearchSpace,
+    net: PruningNet,
+    name: str,
+    candidates: list[Candidate],
+    deciding: Evidence,
+) -> list[dict[str, object]]:
+    """Accuracies with generated weights, and with those for other widths than they are cropped to.
+
+    The other widths are those of the next candidate of the whole space.
     """
-    full = graph.full_widths
-    position = {layer.name: index for index, layer in enumerate(graph.layers)}
-    rows_of = {group.id: [position[name] for name in group.layers] for group in graph.groups}
-    before = net.features(full)
-    moved = {
-        changed: {
-            observed: _movement(before[rows_of[observed]], after[rows_of[observed]])
-            for observed in full
+    judge = Judge.by_pruningnet(net, deciding)
+    rows: list[dict[str, object]] = []
+    for number, (budget, widths) in enumerate(candidates):
+        row: dict[str, object] = {
+            "candidate": number,
+            "budget": budget,
+            "macs": space.macs(widths),
+            "conditioning": name,
+            "top1_generated": judge.evaluator(widths),
+            "top1_shuffled": None,
         }
-        for changed in full
-        for after in [net.features({**full, changed: full[changed] // 2})]
-    }
-    distances = {changed: _distances(graph, rows_of[changed]) for changed in full}
-    return [
-        {
-            "changed": changed,
-            "observed": observed,
-            "distance": min(distances[changed][row] for row in rows_of[observed]),
-            "movement": moved[changed][observed],
-        }
-        for changed in full
-        for observed in full
-        if observed != changed
-    ]
-
-
-def _movement(before: torch.Tensor, after: torch.Tensor) -> float:
-    mean = before.mean(dim=0)
-    return float((after.mean(dim=0) - mean).norm() / mean.norm().clamp(min=1e-12))
-
-
-def _distances(graph: ChannelGraph, sources: list[int]) -> dict[int, int]:
-    """Steps along edges, in either direction, from the nearest of `sources` to each layer."""
-    position = {layer.name: index for index, layer in enumerate(graph.layers)}
-    neighbours: dict[int, set[int]] = {index: set() for index in position.values()}
-    for edge in graph.edges:
-        neighbours[position[edge.source]].add(position[edge.target])
-        neighbours[position[edge.target]].add(position[edge.source])
-    distance = dict.fromkeys(sources, 0)
-    queue = deque(sources)
-    while queue:
-        here = queue.popleft()
-        for there in sorted(neighbours[here] - distance.keys()):
-            distance[there] = distance[here] + 1
-            queue.append(there)
-    return distance
+        if budget == ANY:
+            other = candidates[(number + 1) % context.study.analysis.candidates][1]
+            with torch.no_grad():
+                weights = net.weights(widths, conditioned_on=other)
+            row["top1_shuffled"] = judge.evaluator(widths, weights=weights)
+        rows.append(row)
+    context.images_seen += judge.evaluator.images_seen
+    return rows
 
 
 STAGE = Stage(
     analyse_pruningnet,
     folder="generated",
-    sections=("networks", "data", "space", "precision", "threads", "analysis"),
+    sections=("networks", "data", "space", "precision", "threads", "analysis", "budgets"),
     items=("model", "seed"),
 )
 

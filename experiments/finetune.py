@@ -8,6 +8,7 @@ from torch import nn
 from experiments.common.candidates import evidence, judge_by_base
 from experiments.common.inputs import (
     FullNetwork,
+    base_network,
     full_network,
     split,
     test_images,
@@ -25,9 +26,10 @@ from graphpruning.network.cost import macs, params
 from graphpruning.network.graph import Widths
 from graphpruning.network.surgery import narrow
 from graphpruning.training.checkpoint import load_weights
+from graphpruning.training.distillation import DistilledLoss
 from graphpruning.training.fabric import make_fabric, precision
 from graphpruning.training.images import Images, prepared
-from graphpruning.training.loop import Record, evaluate, fit
+from graphpruning.training.loop import Loss, Record, evaluate, fit
 from graphpruning.training.recipe import Recipe
 
 BATCH = 500
@@ -43,14 +45,19 @@ def finetune(context: Context) -> None:
     widths: dict[str, int] = searched["widths"]
     fabric = make_fabric(context.study.precision)
     context.precision = precision(fabric)
-    initial = methods.method(items["method"]).initial or context.study.final.initial
+    row = methods.method(items["method"])
+    initial = row.initial or context.study.final.initial
     model, origin = _initial(context, initial, fabric, full, images, widths)
     before = None
     if initial != "scratch":
         search = prepared(images.select(split(context, "search")), preprocessing, BATCH)
         before = evaluate(fabric, model, search).top1
     settings = recipe(context.study, "final", items["model"])
-    records = train_found(context, fabric, images, model, widths, settings, **origin)
+    loss = None
+    if row.distilled:
+        loss = _distilled(context, fabric, full, settings)
+        origin["taught_by"] = sha256(context.weights_of("base"))
+    records = train_found(context, fabric, images, model, widths, settings, loss=loss, **origin)
     test = prepared(test_images(context), preprocessing, BATCH)
     accuracy = evaluate(fabric, model, test)
     context.log("test_top1", accuracy.top1, len(records))
@@ -102,6 +109,15 @@ def _initial(
     return model, {"inherited": sha256(context.weights_of("base"))}
 
 
+def _distilled(
+    context: Context, fabric: Fabric, full: FullNetwork, settings: Recipe
+) -> DistilledLoss:
+    """The loss of a network that also learns from the base."""
+    base = base_network(context, full).to(fabric.device)
+    distillation = context.study.final.distillation
+    return DistilledLoss(base, distillation, settings.label_smoothing, fabric.autocast)
+
+
 def train_found(
     context: Context,
     fabric: Fabric,
@@ -109,11 +125,21 @@ def train_found(
     model: nn.Module,
     widths: Widths,
     settings: Recipe,
+    *,
+    loss: Loss | None = None,
+    seed: int | None = None,
     **origin: Any,
 ) -> list[Record]:
-    """Train a network of these widths; order and augmentation are drawn from the stage's seed."""
+    """Train a network of these widths; order and augmentation are drawn from `seed`.
+
+    It is the stage's, if it is not given. `origin` is what a checkpoint must agree with, because
+    the result depends on it.
+    """
+    seed = context.seed if seed is None else seed
     vector = "-".join(str(width) for width in widths.values())
-    checkpoint = training_checkpoint(context, f"widths-{vector}", widths=dict(widths), **origin)
+    checkpoint = training_checkpoint(
+        context, f"widths-{vector}-{seed}", widths=dict(widths), **origin
+    )
     train = images.select(split(context, "train"))
     records = fit(
         fabric,
@@ -121,8 +147,9 @@ def train_found(
         train,
         context.study.data.preprocessing,
         settings,
-        context.seed,
+        seed,
         name=context.name,
+        loss=loss,
         checkpoint=checkpoint,
     )
     context.resumed |= checkpoint.resumed

@@ -4,6 +4,7 @@ from functools import partial
 
 from experiments.common.candidates import evidence
 from experiments.common.inputs import (
+    base_network,
     full_network,
     search_space,
     split,
@@ -13,9 +14,10 @@ from experiments.common.inputs import (
 )
 from experiments.common.stage import Context, Stage
 from experiments.common.study import recipe
-from graphpruning.common.files import write_json
+from graphpruning.common.files import sha256, write_json
 from graphpruning.judging import Judge
 from graphpruning.network.zoo import seeded
+from graphpruning.pruningnet.conditionings import CONDITIONINGS
 from graphpruning.pruningnet.cropped_sgd import CroppedSGD
 from graphpruning.pruningnet.pruningnet import PruningNet, RandomWidthStep
 from graphpruning.training.checkpoint import save_weights
@@ -30,10 +32,15 @@ def train_pruningnet(context: Context) -> None:
     model, conditioning = context.items["model"], context.items["conditioning"]
     settings = recipe(context.study, "pruningnet", model)
     images = training_images(context)
-    graph = full_network(context, images).graph
+    full = full_network(context, images)
+    graph = full.graph
     space = search_space(context, graph)
     with seeded(context.seed):
         net = PruningNet(graph, conditioning)
+    row, origin = CONDITIONINGS[conditioning], {}
+    if row.inherit:
+        net.start_from(base_network(context, full))
+        origin = {"inherited": sha256(context.weights_of("base"))}
     fabric = make_fabric(context.study.precision)
     context.precision = precision(fabric)
     evaluator = Judge.by_pruningnet(net, evidence(context, images, fabric)).evaluator
@@ -48,7 +55,7 @@ def train_pruningnet(context: Context) -> None:
         return accuracies
 
     train = images.select(split(context, "train"))
-    checkpoint = training_checkpoint(context)
+    checkpoint = training_checkpoint(context, **origin)
     records = fit(
         fabric,
         net,
@@ -57,13 +64,15 @@ def train_pruningnet(context: Context) -> None:
         settings,
         context.seed,
         name=context.name,
-        step=RandomWidthStep(space, settings.label_smoothing),
+        step=RandomWidthStep(
+            space, settings.label_smoothing, sandwich=row.sandwich, distil=row.distil
+        ),
         optimizer=partial(CroppedSGD, net),
         on_epoch=each_epoch,
         checkpoint=checkpoint,
     )
     context.resumed = checkpoint.resumed
-    context.images_seen = settings.steps(len(train)) * settings.batch_size
+    context.images_seen = settings.steps(len(train)) * settings.batch_size * row.passes
     save_weights(context.weights_of(conditioning), net.state_dict())
     folder = context.folder("pruningnet")
     write_csv(folder / "curve.csv", records)

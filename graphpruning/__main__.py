@@ -85,7 +85,9 @@ def _prune_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     add(
         "--method",
         default="graphpruning",
-        help="graphpruning (default), or another row of graphpruning/methods.py",
+        help="graphpruning (default); graphpruning-plus, which goes beyond the paper: it begins "
+        "with --weights and learns from them; metapruning, amc, random, uniform, group-norm; or "
+        "another row of graphpruning/methods.py",
     )
     add("--out", required=True, metavar="DIR", help="a folder for what is found; made if missing")
     add(

@@ -3,20 +3,28 @@
 Both layers' outputs are sampled at the same random positions of the same images. Per channel of
 the deeper layer: the best absolute Pearson correlation with a channel of the former one, and the
 R² of a ridge regression on all of them, fitted on one half of the images and scored on the other.
+Two outputs of a layer are judged: its own, and that after normalisation and activation.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
+from graphpruning.network.flow import ELEMENTWISE, ELEMENTWISE_MODULES
 from graphpruning.network.graph import ChannelGraph, Layer
 
-RIDGE = 1e-3
-"""Ridge strength as a share of the mean variance of the former layer's channels."""
+STRENGTHS = tuple(10.0**power for power in range(-5, 3))
+"""Ridge strengths to choose from, as shares of the variance of a former channel."""
+VALIDATED = 4
+"""One image in so many of the fitting half chooses the strength."""
+OUTPUTS = ("own", "activated")
+"""A layer's own output, and that after normalisation and activation where they follow it."""
+
+Size = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -29,37 +37,43 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Representation:
-    """How well `former` represents `deeper`.
+class Fit:
+    """How well the channels of one layer represent those of another.
 
     `matrix` [deeper channels, former channels] holds absolute correlations, `best_match` its
     largest per row, `r2` [deeper channels] the score of the ridge regression on unseen images
     (1 is perfect, 0 is no better than the mean, negative is worse).
     """
 
-    pair: Pair
     matrix: Tensor
     best_match: Tensor
     r2: Tensor
 
 
-def pairs(graph: ChannelGraph, generator: torch.Generator) -> list[Pair]:
+@dataclass(frozen=True)
+class Representation:
+    """A pair with the `fits` of its layers' outputs, by the names in `OUTPUTS`."""
+
+    pair: Pair
+    fits: dict[str, Fit]
+
+
+def pairs(graph: ChannelGraph) -> list[Pair]:
     """Pairs of consecutive layers inside each block with a shortcut, and controls.
 
-    A control keeps the deeper layer and takes a former layer from another block, of those nearest
-    in resolution an earlier one where there is any, drawn from `generator`. So both kinds have the
-    same deeper layers. A network without shortcuts has no pairs.
+    A deeper layer's controls are all earlier layers of its resolution in other blocks. A later
+    layer is none: it reads the deeper one through the addition. The first block at a resolution
+    may have no control, and a network without shortcuts has no pairs.
     """
     inside = _consecutive(graph)
-    controls = []
-    for _, deeper in inside:
-        others = [former for former, _ in inside if former.block != deeper.block]
-        if others:
-            gap = min(_resolution_gap(other, deeper) for other in others)
-            near = [other for other in others if _resolution_gap(other, deeper) == gap]
-            near = [other for other in near if other.depth < deeper.depth] or near
-            chosen = near[int(torch.randint(len(near), (), generator=generator))]
-            controls.append(Pair("other_block", chosen.name, deeper.name))
+    controls = [
+        Pair("other_block", other.name, deeper.name)
+        for deeper in dict.fromkeys(deeper for _, deeper in inside)
+        for other in graph.layers
+        if other.depth < deeper.depth
+        and other.block != deeper.block
+        and other.output_size == deeper.output_size
+    ]
     return [Pair("in_block", former.name, deeper.name) for former, deeper in inside] + controls
 
 
@@ -85,13 +99,10 @@ def _blocks_with_shortcut(graph: ChannelGraph, layers: dict[str, Layer]) -> set[
     }
 
 
-def _resolution_gap(one: Layer, other: Layer) -> int:
-    return abs(one.output_size[0] - other.output_size[0])
-
-
 @torch.no_grad()
 def representations(
     model: nn.Module,
+    graph: ChannelGraph,
     wanted: Sequence[Pair],
     batches: Iterable[Tensor],
     positions: int,
@@ -99,55 +110,118 @@ def representations(
 ) -> list[Representation]:
     """Judge every pair on `batches` of images [batch, channels, height, width].
 
-    `positions` random positions are sampled per image; they do not depend on the size of the
-    batches. The first half of the images fits the regression, the second scores it. The model
-    runs in evaluation mode and is left as it was.
+    `graph` is that of `model`. `positions` random positions are sampled per image; they do not
+    depend on the size of the batches. The first half of the images fits the regression, the second
+    scores it. The model runs in evaluation mode and is left as it was.
     """
-    samples = _samples(model, wanted, batches, positions, generator)
-    return [_represent(pair, *of_pair) for pair, of_pair in zip(wanted, samples, strict=True)]
+    sizes = {pair: _common_size(graph, pair) for pair in wanted}
+    samples = _samples(model, graph, sizes, batches, positions, generator)
+    ridges: dict[tuple[str, str, Size], Ridge] = {}
+    found = []
+    for pair, size in sizes.items():
+        fits = {}
+        for output in OUTPUTS:
+            former, deeper = (samples[output, name, size] for name in (pair.former, pair.deeper))
+            key = (output, pair.former, size)
+            if key not in ridges:  # its controls share a former layer with other pairs
+                ridges[key] = Ridge(former)
+            matrix = _scored(deeper, former)
+            fits[output] = Fit(matrix, matrix.amax(dim=1), ridges[key].r2(deeper))
+        found.append(Representation(pair, fits))
+    return found
+
+
+def _common_size(graph: ChannelGraph, pair: Pair) -> Size:
+    """The smaller height and width of the two layers' maps."""
+    one, other = (graph.layer(name).output_size for name in (pair.former, pair.deeper))
+    return min(one[0], other[0]), min(one[1], other[1])
 
 
 def _samples(
     model: nn.Module,
-    wanted: Sequence[Pair],
+    graph: ChannelGraph,
+    sizes: dict[Pair, Size],
     batches: Iterable[Tensor],
     positions: int,
     generator: torch.Generator,
-) -> list[tuple[Tensor, Tensor]]:
-    """Per pair, what its layers put out at the same positions, each [images, positions, channels].
+) -> dict[tuple[str, str, Size], Tensor]:
+    """By output, layer and size of its map: what it puts out, [images, positions, channels].
 
-    Positions are sampled batch by batch: whole maps of all images would fill the memory.
+    All layers are sampled at the same positions of a size.
     """
-    outputs: dict[str, Tensor] = {}
-
-    def keep(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
-        def hook(module: nn.Module, _: Any, output: Tensor) -> None:
-            outputs[name] = _as_map(module, output)
-
-        return hook
-
-    names = {name for pair in wanted for name in (pair.former, pair.deeper)}
-    hooks = [model.get_submodule(name).register_forward_hook(keep(name)) for name in names]
-    seeds = torch.randint(2**62, (len(wanted),), generator=generator).tolist()
-    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    parts: list[list[tuple[Tensor, Tensor]]] = [[] for _ in wanted]
+    taken = {(name, size): 0 for p, size in sizes.items() for name in (p.former, p.deeper)}
+    different = sorted({size for _, size in taken})
+    seeds = torch.randint(2**62, (len(different),), generator=generator).tolist()
+    drawn = {
+        size: torch.Generator().manual_seed(seed)
+        for size, seed in zip(different, seeds, strict=True)
+    }
+    sampler = _Sampler(model, graph, list(taken))
     was_training = model.training
     model.eval()
     try:
         for images in batches:
-            model(images)
-            for pair, own, taken in zip(wanted, generators, parts, strict=True):
-                former, deeper = outputs[pair.former], outputs[pair.deeper]
-                taken.append(_at_positions(former, deeper, positions, own))
-            outputs.clear()
+            sampler.chosen = {
+                size: torch.randint(
+                    size[0] * size[1], (len(images), 1, positions), generator=drawn[size]
+                )
+                for size in different
+            }
+            sampler.run(images)
     finally:
         model.train(was_training)
-        for handle in hooks:
-            handle.remove()
-    return [
-        (torch.cat([former for former, _ in taken]), torch.cat([deeper for _, deeper in taken]))
-        for taken in parts
-    ]
+    return {key: torch.cat(parts) for key, parts in sampler.parts.items()}
+
+
+class _Sampler(fx.Interpreter):
+    """Runs a network and samples its layers' outputs as they come.
+
+    A later operation may work in place, and whole maps of all layers would fill the memory.
+    `chosen` are the positions [images, 1, positions] in this batch, by size.
+    """
+
+    def __init__(
+        self, model: nn.Module, graph: ChannelGraph, wanted: list[tuple[str, Size]]
+    ) -> None:
+        super().__init__(fx.GraphModule(model, graph.module.graph))
+        self.chosen: dict[Size, Tensor] = {}
+        self.parts: dict[tuple[str, str, Size], list[Tensor]] = {}
+        sizes: dict[str, list[Size]] = {}
+        for name, size in wanted:
+            sizes.setdefault(name, []).append(size)
+        self.taps: dict[fx.Node, list[tuple[str, str, Size]]] = {}
+        for node in graph.module.graph.nodes:
+            if node.op == "call_module" and node.target in sizes:
+                ends = (node, _activated(node, graph, self.submodules))
+                for output, end in zip(OUTPUTS, ends, strict=True):
+                    keys = [(output, node.target, size) for size in sizes[node.target]]
+                    self.taps.setdefault(end, []).extend(keys)
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        for key in self.taps.get(n, []):
+            _, name, size = key
+            maps = _as_map(self.submodules[name], result)
+            values = torch.take_along_dim(
+                _averaged(maps, size), self.chosen[size].to(maps.device), 2
+            )
+            self.parts.setdefault(key, []).append(values.transpose(1, 2).cpu())
+        return result
+
+
+def _activated(node: fx.Node, graph: ChannelGraph, modules: dict[str, nn.Module]) -> fx.Node:
+    """The last of the normalisation and activation that follow a layer and nothing else reads."""
+    while len(node.users) == 1:
+        (after,) = node.users
+        if after.op == "call_module":
+            known = isinstance(modules[str(after.target)], ELEMENTWISE_MODULES)
+            known = known or after.target in graph.norms
+        else:
+            known = getattr(after.target, "__name__", after.target) in ELEMENTWISE
+        if not known:
+            break
+        node = after
+    return node
 
 
 def _as_map(module: nn.Module, output: Tensor) -> Tensor:
@@ -161,35 +235,17 @@ def _as_map(module: nn.Module, output: Tensor) -> Tensor:
     return output[:, :, None, None] if output.ndim == 2 else output
 
 
-def _at_positions(
-    former: Tensor, deeper: Tensor, positions: int, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """The larger map is averaged down to the smaller one's size, then positions are sampled."""
-    size = (min(former.shape[2], deeper.shape[2]), min(former.shape[3], deeper.shape[3]))
-    chosen = torch.randint(size[0] * size[1], (len(former), 1, positions), generator=generator)
-    former, deeper = (
-        torch.take_along_dim(_averaged(x, size), chosen.to(x.device), 2).transpose(1, 2).cpu()
-        for x in (former, deeper)
-    )
-    return former, deeper
-
-
-def _averaged(maps: Tensor, size: tuple[int, int]) -> Tensor:
+def _averaged(maps: Tensor, size: Size) -> Tensor:
     """Maps [batch, channels, height, width] at `size`, as [batch, channels, positions]."""
     smaller = maps if tuple(maps.shape[2:]) == size else F.adaptive_avg_pool2d(maps, size)
     return smaller.flatten(2)
 
 
-def _represent(pair: Pair, former: Tensor, deeper: Tensor) -> Representation:
-    """Fit on the first half of the images, score on the second."""
-    x, y = former.double(), deeper.double()
-    half = len(x) // 2
-    fit_x, fit_y = x[:half].flatten(0, 1), y[:half].flatten(0, 1)
-    score_x, score_y = x[half:].flatten(0, 1), y[half:].flatten(0, 1)
-    matrix = correlation(score_y, score_x).abs()
-    return Representation(
-        pair, matrix, matrix.amax(dim=1), ridge_r2(fit_x, fit_y, score_x, score_y)
-    )
+def _scored(deeper: Tensor, former: Tensor) -> Tensor:
+    """Absolute correlation [deeper channels, former channels] on the scoring half."""
+    half = len(deeper) // 2
+    rows, columns = (x[half:].flatten(0, 1).double() for x in (deeper, former))
+    return correlation(rows, columns).abs()
 
 
 def correlation(rows: Tensor, columns: Tensor) -> Tensor:
@@ -202,18 +258,58 @@ def correlation(rows: Tensor, columns: Tensor) -> Tensor:
     return torch.where(scale > 0, a.T @ b / scale.clamp(min=torch.finfo(a.dtype).tiny), 0.0)
 
 
-def ridge_r2(fit_x: Tensor, fit_y: Tensor, score_x: Tensor, score_y: Tensor) -> Tensor:
-    """R² per channel of y on unseen samples, of a ridge regression from x fitted on others.
+class Ridge:
+    """Ridge regression from one layer's channels, for any number of others to be predicted.
 
-    All are [samples, channels] in float64. A constant channel of y has no variance to explain: 0.
+    Samples are [images, positions, channels]; no image is in two parts. The first half of the
+    images fits. Within it, all but the last of `VALIDATED` parts fit for every strength and that
+    last part chooses among them; then the whole half fits with the chosen strength.
     """
-    mean_x, mean_y = fit_x.mean(dim=0), fit_y.mean(dim=0)
-    x, y = fit_x - mean_x, fit_y - mean_y
-    gram = x.T @ x
-    strength = RIDGE * gram.diagonal().mean().clamp(min=torch.finfo(gram.dtype).tiny)
-    gram = gram + strength * torch.eye(len(gram), dtype=gram.dtype)
-    solution = torch.linalg.solve(gram, x.T @ y)
-    residual = score_y - mean_y - (score_x - mean_x) @ solution
-    total = (score_y - score_y.mean(dim=0)).square().sum(dim=0)
-    explained = 1 - residual.square().sum(dim=0) / total.clamp(min=torch.finfo(gram.dtype).tiny)
-    return torch.where(total > 0, explained, 0.0)
+
+    def __init__(self, former: Tensor) -> None:
+        self.half = len(former) // 2
+        self.inner = self.half - max(1, self.half // VALIDATED)
+        self.former = former
+        self.validating = _Solver(self._rows(former, 0, self.inner))
+        self.fitting = _Solver(self._rows(former, 0, self.half))
+
+    @staticmethod
+    def _rows(samples: Tensor, start: int, end: int) -> Tensor:
+        return samples[start:end].flatten(0, 1).double()
+
+    def r2(self, deeper: Tensor) -> Tensor:
+        """R² [channels] per channel of `deeper` on the second half of the images.
+
+        The strength is that of the highest mean R² over channels in validation. A constant channel
+        has no variance to explain: 0.
+        """
+        fit = self._rows(deeper, 0, self.inner)
+        held = [self._rows(x, self.inner, self.half) for x in (self.former, deeper)]
+        scores = [self.validating.r2(fit, s, *held).mean() for s in STRENGTHS]
+        strength = STRENGTHS[int(torch.stack(scores).argmax())]
+        unseen = [self._rows(x, self.half, len(deeper)) for x in (self.former, deeper)]
+        return self.fitting.r2(self._rows(deeper, 0, self.half), strength, *unseen)
+
+
+class _Solver:
+    """Ridge regressions on the same x [samples, channels], whose channels count alike.
+
+    One decomposition serves every strength.
+    """
+
+    def __init__(self, x: Tensor) -> None:
+        self.mean = x.mean(dim=0)
+        deviation = x.std(dim=0, correction=0)
+        self.scale = torch.where(deviation > 0, deviation, torch.inf)  # a constant says nothing
+        self.x = (x - self.mean) / self.scale
+        self.values, self.vectors = torch.linalg.eigh(self.x.T @ self.x / len(x))
+
+    def r2(self, y: Tensor, strength: float, new_x: Tensor, new_y: Tensor) -> Tensor:
+        """R² per channel on new samples, fitted to y [samples, channels]."""
+        mean = y.mean(dim=0)
+        turned = self.vectors.T @ (self.x.T @ (y - mean)) / len(y)
+        solution = self.vectors @ (turned / (self.values.clamp(min=0) + strength)[:, None])
+        residual = new_y - mean - (new_x - self.mean) / self.scale @ solution
+        total = (new_y - new_y.mean(dim=0)).square().sum(dim=0)
+        tiny = torch.finfo(total.dtype).tiny
+        return torch.where(total > 0, 1 - residual.square().sum(dim=0) / total.clamp(min=tiny), 0.0)

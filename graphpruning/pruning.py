@@ -33,11 +33,13 @@ from graphpruning.network.graph import ChannelGraph, Widths
 from graphpruning.network.trace import trace
 from graphpruning.network.widths import SearchSpace
 from graphpruning.network.zoo import seeded
+from graphpruning.pruningnet.conditionings import CONDITIONINGS
 from graphpruning.pruningnet.cropped_sgd import CroppedSGD
 from graphpruning.pruningnet.pruningnet import PruningNet, RandomWidthStep
 from graphpruning.report import markdown, report
 from graphpruning.search.history import Candidate
 from graphpruning.training.checkpoint import Checkpoint
+from graphpruning.training.distillation import Distillation, DistilledLoss
 from graphpruning.training.fabric import make_fabric
 from graphpruning.training.fabric import precision as precision_of
 from graphpruning.training.images import prepared
@@ -107,6 +109,9 @@ def prune(
         initial = row.initial or usual
     if source is None and (initial == "inherited" or row.source == "base"):
         raise UserError(f"{method}, initial {initial}: the trained network is cut; give --weights")
+    conditioning = CONDITIONINGS.get(row.source)
+    if source is None and (row.distilled or (conditioning and conditioning.inherit)):
+        raise UserError(f"{method} learns from the trained network; give --weights")
     graph = trace(base, size)
     if isinstance(model, nn.Module) and initial == "scratch" and graph.scales:
         raise UserError(
@@ -137,6 +142,7 @@ def prune(
             "precision": precision_of(fabric),
             "preprocessing": preprocessing.to_dict(),
             "recipes": {part: asdict(recipe) for part, recipe in recipes.items()},
+            "distillation": asdict(Distillation()) if row.distilled else None,
             "data": str(data),
             "images": images.counts(),
         }
@@ -264,7 +270,9 @@ class _Job:
             return self.of_base
         with seeded(self.seed):
             net = PruningNet(self.graph, self.row.source)
-        recipe = self.recipes["pruningnet"]
+        conditioning, recipe = CONDITIONINGS[self.row.source], self.recipes["pruningnet"]
+        if conditioning.inherit:
+            net.start_from(self.base)
         fit(
             self.fabric,
             net,
@@ -273,15 +281,20 @@ class _Job:
             recipe,
             self.seed,
             name="PruningNet",
-            step=RandomWidthStep(self.space, recipe.label_smoothing),
+            step=RandomWidthStep(
+                self.space,
+                recipe.label_smoothing,
+                sandwich=conditioning.sandwich,
+                distil=conditioning.distil,
+            ),
             optimizer=partial(CroppedSGD, net),
             checkpoint=Checkpoint(self.folder / "pruningnet.pt", self.held),
         )
         return Judge.by_pruningnet(net.eval(), self.evidence)
 
     def search(self) -> Candidate:
-        """Return the most accurate candidate within the budget."""
-        settings = methods.SearchSettings.scaled(max(2, self.evaluations))
+        """Return what the row's searcher finds within the budget."""
+        settings = methods.SearchSettings.scaled(self.evaluations)
         journal = search(
             self.row,
             self.of_method,
@@ -293,7 +306,7 @@ class _Job:
             self.folder / "journal.jsonl",
             self.held,
         )
-        return journal.history.best
+        return journal.history.found
 
     def train(self, widths: Widths, initial: Initial) -> nn.Module:
         """Return the network at `widths`, trained from what `initial` says."""
@@ -301,14 +314,19 @@ class _Job:
         if initial != "scratch":
             judge = self.of_base if initial == "inherited" else self.of_method
         model = found_network(self.make(), self.graph, widths, self.seed, judge)
+        recipe, loss = self.recipes["final"], None
+        if self.row.distilled:
+            base = self.base.to(self.fabric.device).eval()
+            loss = DistilledLoss(base, Distillation(), recipe.label_smoothing, self.fabric.autocast)
         fit(
             self.fabric,
             model,
             self.images.train,
             self.preprocessing,
-            self.recipes["final"],
+            recipe,
             self.seed,
             name="final training",
+            loss=loss,
             checkpoint=Checkpoint(self.folder / "final.pt", {**self.held, "widths": dict(widths)}),
         )
         return model

@@ -76,7 +76,7 @@ def markdown(report: Mapping[str, Any]) -> str:
         "weights of the search.",
         f"- Final training: {settings['recipes']['final']['epochs']:g} epochs of "
         f"{images['train']:,} images, from {_INITIAL[settings['initial']]}; seed "
-        f"{settings['seed']}.",
+        f"{settings['seed']}." + _distilled(settings),
         f"- ONNX: {_onnx(report['onnx'])}",
         "",
         "## Widths",
@@ -96,6 +96,15 @@ _INITIAL = {
     "generated": "the weights that the search used",
     "scratch": "fresh weights",
 }
+
+
+def _distilled(settings: Mapping[str, Any]) -> str:
+    if (shares := settings["distillation"]) is None:
+        return ""
+    return (
+        f" It learnt from the trained network too: weight {shares['weight']:g} of its scores at "
+        f"temperature {shares['temperature']:g}."
+    )
 
 
 def _accuracy(before: Mapping[str, Any], after: Mapping[str, Any], classes: int) -> list[str]:

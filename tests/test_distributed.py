@@ -96,6 +96,21 @@ def measure(folder: Path) -> dict[str, Any]:
     )
     found["pruningnet_losses"] = [record["train_loss"] for record in records]
 
+    plus = PruningNet(graph, "graphpruning-plus")
+    plus.start_from(resnet8())
+    records = fit(
+        fabric,
+        plus,
+        train,
+        PREPROCESSING,
+        recipe(0.0003),
+        0,
+        name="plus",
+        step=RandomWidthStep(space, 0.1, sandwich=True, distil=True),
+        optimizer=partial(CroppedSGD, plus),
+    )
+    found["plus_losses"] = [record["train_loss"] for record in records]
+
     exact = Fabric(accelerator="cpu", devices=distributed.world(), precision="64-true")
     exact.launch()
     records = fit(exact, resnet8(), train, PREPROCESSING, recipe(0.1), 0, name="base")
@@ -221,7 +236,7 @@ def test_twenty_steps_have_the_losses_of_one_process(measured: tuple[dict[str, A
     assert one["processes"] == 1
     for other in two:
         assert other["processes"] == 2
-        for kind in ("losses", "pruningnet_losses"):
+        for kind in ("losses", "pruningnet_losses", "plus_losses"):
             assert len(other[kind]) == STEPS
             assert other[kind] == pytest.approx(one[kind], rel=0, abs=1e-5), kind
         assert other["weights"] == pytest.approx(one["weights"], rel=1e-4, abs=1e-4)

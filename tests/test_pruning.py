@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from graphpruning import UserError, load_architecture, prune
 from graphpruning.__main__ import main
 from graphpruning.common.files import alone
 from graphpruning.folder_task import recipes_for
+from graphpruning.methods import METHODS
 from graphpruning.network.zoo import build
 from graphpruning.training.datasets import load
 from graphpruning.training.images import prepared
@@ -231,6 +233,28 @@ def test_a_users_own_trained_network(images: Path, tmp_path: Path) -> None:
     load_architecture(tmp_path / "architecture.json", build=lambda: own)
 
 
+@pytest.mark.usefixtures("no_onnx")
+def test_what_goes_beyond_the_paper(images: Path, weights: Path, tmp_path: Path) -> None:
+    """From the trained network's weights, and with its help, to a network within the budget."""
+    arguments = {**ARGUMENTS, "evaluations": 4, "epochs": 1, "method": "graphpruning-plus"}
+    report = prune("resnet8", images, out=tmp_path, weights=weights, **arguments)
+    settings = report["settings"]
+    assert settings["initial"] == "inherited"
+    assert settings["distillation"] == {"weight": 0.5, "temperature": 4.0}
+    assert report["after"]["macs"] <= settings["budget_macs"]
+    assert "It learnt from the trained network too" in (tmp_path / "report.md").read_text()
+    load_architecture(tmp_path / "architecture.json")
+
+
+def test_help_names_the_methods(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["prune", "--help"])
+    text = re.sub(r"-\s+", "-", capsys.readouterr().out)  # a line may end in a hyphen
+    said = re.findall(r"[\w-]+", text)
+    named = [name for name, row in METHODS.items() if row.kind != "ablation"]
+    assert "graphpruning-plus" in named and set(named) <= set(said)
+
+
 def refusal(images: Path, out: Path, model: str = "resnet8", **changes: Any) -> str:
     with pytest.raises(UserError) as refused:
         prune(model, images, out=out, **{**ARGUMENTS, **changes})
@@ -245,6 +269,9 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
     assert "did you mean 'amc'" in refusal(images, out, method="acm")
     assert "give --weights" in refusal(images, out, method="amc")
     assert "give --weights" in refusal(images, out, initial="inherited")
+    for initial in ("inherited", "scratch", "generated"):
+        plus = {"method": "graphpruning-plus", "initial": initial}
+        assert "give --weights" in refusal(images, out, **plus)
     assert "cannot be reached" in refusal(images, out, budget=0.001)
     assert "neither a share" in refusal(images, out, budget="half")
     assert "more than the" in refusal(images, out, budget="5G")

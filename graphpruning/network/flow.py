@@ -16,7 +16,7 @@ from torch.fx.node import Target
 
 from graphpruning.common.errors import UnsupportedNetwork, UserError
 
-_ELEMENTWISE_MODULES = (
+ELEMENTWISE_MODULES = (
     nn.ReLU,
     nn.ReLU6,
     nn.LeakyReLU,
@@ -33,7 +33,7 @@ _ELEMENTWISE_MODULES = (
     nn.Dropout2d,
     nn.Identity,
 )
-_ELEMENTWISE = {
+ELEMENTWISE = {
     "relu",
     "relu_",
     "relu6",
@@ -167,7 +167,7 @@ class Flow(fx.Interpreter):
             return x
         if isinstance(module, nn.LayerNorm):
             return self._layer_norm(name, module, x)
-        if isinstance(module, _ELEMENTWISE_MODULES):
+        if isinstance(module, ELEMENTWISE_MODULES):
             return x
         if isinstance(module, _POOLING_MODULES):
             return self._pooled(x)
@@ -211,7 +211,7 @@ class Flow(fx.Interpreter):
             return self._met(_tensors((args, kwargs)), "added" if name in _ADDED else "multiplied")
         if len(_tensors((args, kwargs))) > 1:
             self.refuse(f"{name} of several tensors")
-        if name in _ELEMENTWISE:
+        if name in ELEMENTWISE:
             return args[0]
         if name in _POOLING:
             return self._pooled(args[0])

@@ -129,3 +129,5 @@ def install(
             scale, _ = weights.get(name, (None, None))
             parameter = direct_tensor(model, name)
             parameter.copy_(torch.ones_like(parameter) if scale is None else scale)
+        for name in graph.constants.keys() & weights.keys():
+            direct_tensor(model, name).copy_(weights[name][0])

@@ -2,11 +2,12 @@
 
 All conditionings map widths to features [layers, size], where the layer's generator reads the
 first `sizes[layer]` of its row: over the graph (GraphPruning), its ablations (fewer edges, other
-convolutions), and by the widths of a layer's own block (MetaPruning).
+convolutions, no features at all), and by the widths of a layer's own block (MetaPruning).
 """
 
 import warnings
 from collections.abc import Callable
+from math import prod
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from graphpruning.network.graph import ChannelGraph, Edge, Widths
 from graphpruning.pruningnet.conditionings import CONDITIONINGS
-from graphpruning.pruningnet.features import FEATURES, NodeFeatures, block_ratios
+from graphpruning.pruningnet.features import FEATURES, RATIOS, NodeFeatures, block_ratios
 
 with warnings.catch_warnings():  # PyG scripts a few functions; that is not the user's concern
     warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
@@ -23,12 +24,21 @@ with warnings.catch_warnings():  # PyG scripts a few functions; that is not the 
     from torch_geometric.nn.conv.gcn_conv import gcn_norm
 
 
-HIDDEN, SIZE = 64, 32
-"""Channels of the aggregator's two layers; SIZE is the length of a layer's feature."""
+HIDDEN, DEPTH, SIZE = 64, 4, 32
+"""Channels of a graph convolution, how many there are, and the length of a layer's feature."""
+NORM = 0.7
+"""Length (Euclidean) of a layer's feature. Beside the constant 1 that a generator adds to it, this
+is how much of a weight depends on widths, and of its learning rate."""
+MIDDLE, SPREAD = 0.625, 0.25
+"""Kept ratios are taken from the middle of a quarter to one, in units of about their deviation:
+else what never changes would hide what does."""
+DAMPING = 8.0
+"""A feature's gradient is divided by this and the root of the number of weights that it generates.
+
+It is a sum over them all: undivided it drives the units, within the first steps, to where no width
+moves them."""
 BOTTLENECK = 64
 """Length of a layer's feature in MetaPruning's inverted residual blocks."""
-LEAK = 0.1
-"""Slope of the aggregator's activation below zero."""
 EDGES: dict[str, Callable[[Edge], bool]] = {
     "all": lambda edge: True,
     "none": lambda edge: False,
@@ -38,19 +48,23 @@ EDGES: dict[str, Callable[[Edge], bool]] = {
 
 
 class GraphAggregator(nn.Module):
-    """Two graph convolutions over the channel graph: aggregated features [layers, SIZE].
+    """Graph convolutions over the channel graph: aggregated features [layers, SIZE].
 
-    With GCN (Kipf and Welling, arXiv 1609.02907) they are
+    With GCN (Kipf and Welling, arXiv 1609.02907), node features X [layers, FEATURES] and learnt
+    matrices W and biases b (left out here) they are
 
-        f(A f(A X W1 + b1) W2 + b2), A = D^-1/2 (E + I) D^-1/2,
+        H_0 = P(S) + P'(S) r_in + P''(S) r_out  (by layer, elementwise),
+        H_i = H_i-1 + silu(A H_i-1 W_i)  for i from 1 to DEPTH,  A = D^-1/2 (E + I) D^-1/2,
+        F = NORM (H W - mean) / |H W - mean|  by layer,
 
-    where X [layers, FEATURES] are the node features of the widths, E the chosen edges in both
-    directions, D the degrees of E + I, f a leaky ReLU, and W1, b1, W2, b2 are learnt. Without any
-    edge this is a perceptron that sees one node at a time.
+    where S are the node features that widths do not change and r the standardised kept ratios, P,
+    P', P'' one perceptron's outputs, E the chosen edges in both directions, D the degrees of E + I.
+    So each layer's ratios enter along directions of its own, and are not lost in a sum with others.
+    Without any edge this is a perceptron that sees one node at a time.
 
-    Gradients reach the aggregator summed over all the weights that a feature generates: with a
-    plain ReLU every unit is dead within an epoch, and the features no longer know of any width.
-    Hence the leak.
+    Gradients that reach it are damped (see `DAMPING`). Together with the residual sums and the
+    fixed length of a feature that keeps the features alive. Generators start without any
+    dependence on them (`flat`), so that all dependence on widths is learnt.
 
     Args:
         convolution: one of PyG's by name: `GCNConv`, `SAGEConv` (arXiv 1706.02216) or `GATConv`
@@ -60,6 +74,8 @@ class GraphAggregator(nn.Module):
 
     edge_index: Tensor
     edge_weight: Tensor | None
+    damping: Tensor
+    flat = True
 
     def __init__(
         self,
@@ -76,16 +92,51 @@ class GraphAggregator(nn.Module):
             index, weight = gcn_norm(index, num_nodes=len(graph.layers))
             settings = {"normalize": False}
         layer = getattr(convolutions, convolution)
-        self.first = layer(len(FEATURES), HIDDEN, **settings)
-        self.second = layer(HIDDEN, SIZE, **settings)
+        described = len(FEATURES) - RATIOS
+        self.lift = nn.Sequential(
+            nn.Linear(described, HIDDEN), nn.SiLU(), nn.Linear(HIDDEN, (1 + RATIOS) * HIDDEN)
+        )
+        self.convolutions = nn.ModuleList(layer(HIDDEN, HIDDEN, **settings) for _ in range(DEPTH))
+        self.head = nn.Linear(HIDDEN, SIZE)
+        weights = [layer.out_channels * layer.fan_in * prod(layer.kernel) for layer in graph.layers]
+        damping = torch.tensor(weights, dtype=torch.float32).rsqrt()[:, None] / DAMPING
+        self.register_buffer("damping", damping, persistent=False)
         self.register_buffer("edge_index", index, persistent=False)
         self.register_buffer("edge_weight", weight, persistent=False)
 
     def forward(self, widths: Widths) -> Tensor:
         """Return the aggregated features [layers, SIZE] of `widths`, layers in forward order."""
         nodes = self.node_features(widths).to(self.edge_index.device)
-        hidden = F.leaky_relu(self.first(nodes, self.edge_index, self.edge_weight), LEAK)
-        return F.leaky_relu(self.second(hidden, self.edge_index, self.edge_weight), LEAK)
+        ratios = (nodes[:, -RATIOS:] - MIDDLE) / SPREAD
+        base, *slopes = self.lift(nodes[:, :-RATIOS]).chunk(1 + RATIOS, dim=1)
+        moves = (slope * ratio for slope, ratio in zip(slopes, ratios.split(1, dim=1), strict=True))
+        hidden = sum(moves, start=base)
+        for convolution in self.convolutions:
+            seen = convolution(hidden, self.edge_index, self.edge_weight)
+            hidden = hidden + F.silu(seen)
+        features: Tensor = F.layer_norm(self.head(hidden), (SIZE,)) * (NORM / SIZE**0.5)
+        if features.requires_grad:
+            features.register_hook(lambda gradient: gradient * self.damping)
+        return features
+
+
+class NoConditioning(nn.Module):
+    """Features of size 0: every layer's weights are learnt as they are, whatever the widths.
+
+    The control of all others: a set of shared weights, as in slimmable networks (arXiv 1812.08928).
+    """
+
+    nothing: Tensor
+    flat = True
+
+    def __init__(self, graph: ChannelGraph) -> None:
+        super().__init__()
+        self.sizes = [0] * len(graph.layers)
+        self.register_buffer("nothing", torch.zeros(len(graph.layers), 0), persistent=False)
+
+    def forward(self, widths: Widths) -> Tensor:
+        """Return features [layers, 0]."""
+        return self.nothing
 
 
 class BlockConditioning(nn.Module):
@@ -95,6 +146,8 @@ class BlockConditioning(nn.Module):
     in an inverted residual block: one with a depthwise layer and more than one other
     (liuzechun/MetaPruning, `mobilenetv2/training/mobilenet_v2.py`).
     """
+
+    flat = False
 
     def __init__(self, graph: ChannelGraph) -> None:
         super().__init__()
@@ -125,15 +178,17 @@ class BlockConditioning(nn.Module):
         return torch.stack(rows)
 
 
-def conditioned(graph: ChannelGraph, conditioning: str) -> "GraphAggregator | BlockConditioning":
+def conditioned(graph: ChannelGraph, conditioning: str) -> "Conditioning":
     """Return what the row `conditioning` of the table of conditionings says, for `graph`."""
     row = CONDITIONINGS[conditioning]
     return AGGREGATORS[row.aggregator](graph, **row.options)
 
 
-AGGREGATORS: dict[str, Callable[..., GraphAggregator | BlockConditioning]] = {
+Conditioning = GraphAggregator | BlockConditioning | NoConditioning
+AGGREGATORS: dict[str, Callable[..., Conditioning]] = {
     "GraphAggregator": GraphAggregator,
     "BlockConditioning": BlockConditioning,
+    "NoConditioning": NoConditioning,
 }
 """By the names that the table of conditionings calls them."""
 

@@ -19,6 +19,11 @@ class Conditioning:
     `label` is its name in tables; `colour`, `marker` and `line` are its looks in figures. Methods
     whose candidates it judges have the same `line`. `aggregator` is a class of
     `pruningnet.aggregator`, made with the channel graph and `options`.
+
+    What goes beyond the paper, in how the PruningNet is trained: `sandwich`: a step runs the full
+    widths and the smallest ones beside random ones. `distil`: the full widths run in every step,
+    and the others learn their scores instead of the labels. `inherit`: training begins with the
+    base's weights.
     """
 
     label: str
@@ -27,12 +32,26 @@ class Conditioning:
     marker: str
     line: Line
     options: Mapping[str, Any] = field(default_factory=dict)
+    sandwich: bool = False
+    distil: bool = False
+    inherit: bool = False
+
+    @property
+    def full_passes(self) -> int:
+        """How often a training step runs the full widths; narrow ones teach nobody."""
+        return int(self.sandwich or self.distil)
+
+    @property
+    def passes(self) -> int:
+        """How often a training step runs its images: at the full, smallest and random widths."""
+        return self.full_passes + int(self.sandwich) + 1
 
 
 CONDITIONINGS = {
     "graph": Conditioning("graph", "GraphAggregator", "#0072B2", "o", "-"),
     "block": Conditioning("block", "BlockConditioning", "#D55E00", "s", "--"),
     "none": Conditioning("no edges", "GraphAggregator", "#009E73", "^", ":", {"edges": "none"}),
+    "constant": Conditioning("constant", "NoConditioning", "#000000", "X", (0, (1, 3))),
     "no-shortcuts": Conditioning(
         "no shortcut edges",
         "GraphAggregator",
@@ -56,6 +75,16 @@ CONDITIONINGS = {
         "P",
         (0, (3, 1, 1, 1, 1, 1)),
         {"convolution": "GATConv"},
+    ),
+    "graphpruning-plus": Conditioning(
+        "graph, plus",
+        "GraphAggregator",
+        "#A6761D",
+        "d",
+        (0, (8, 2, 2, 2)),
+        sandwich=True,
+        distil=True,
+        inherit=True,
     ),
 }
 

@@ -17,6 +17,7 @@ values of (p, v) out and begins anew with F = 1.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ from graphpruning.pruningnet.generator import (
     crop,
     gathered,
     product,
+    shared,
 )
 from graphpruning.pruningnet.pruningnet import PruningNet
 
@@ -47,8 +49,8 @@ class CroppedSGD(SGD):
         v <- m v + g + d p
         p <- p - lr v, with Nesterov: p - lr (g + d p + m v)
 
-    Until it is closed, a step is one forward pass of `net`, one backward pass and `step()`; maps
-    can be read from outside only right after `settle`.
+    Until it is closed, a step is one forward pass of `net`, at one or several widths, one backward
+    pass and `step()`; maps can be read from outside only right after `settle`.
 
     Several processes must run the same widths. The maps' gradients are averaged here, the others'
     by whatever trains in several processes, such as DDP.
@@ -139,7 +141,7 @@ class CroppedSGD(SGD):
     def _clip(self, uses: list["_Use"]) -> Tensor | float:
         """Clip the other parameters' gradients; return what the maps' are to be scaled by.
 
-        The norm of an outer product is the product of the norms. As `clip_grad_norm_` does.
+        As `clip_grad_norm_` does.
         """
         if self.max_norm is None:
             return 1.0
@@ -149,7 +151,10 @@ class CroppedSGD(SGD):
             for parameter in group["params"]
             if parameter.grad is not None
         ]
-        norms = [use.gradient.norm() * use.feature.norm() for use in uses]
+        of_maps: dict[int, list[_Use]] = {}
+        for use in uses:
+            of_maps.setdefault(id(use.map), []).append(use)
+        norms = [_norm(of_map) for of_map in of_maps.values()]
         norms += torch._foreach_norm(gradients)
         total = torch.stack(norms).norm()
         scale: Tensor = (self.max_norm / (total + 1e-6)).clamp(max=1.0)
@@ -182,6 +187,25 @@ class _Use:
     feature: Tensor
 
 
+def _norm(uses: list[_Use]) -> Tensor:
+    """The L2 norm of a map's gradient, which is the sum of an outer product of each of its uses.
+
+    That of one is the product of its factors' norms. Two share an inner product where their crops
+    overlap: that of the features times that of the weights' gradients there.
+    """
+    norms: list[Tensor] = [use.gradient.norm() * use.feature.norm() for use in uses]
+    if len(uses) == 1:
+        return norms[0]
+    square: Tensor = torch.stack(norms).square().sum()
+    for one, other in combinations(uses, 2):
+        places = zip(*map(shared, one.where, other.where), strict=True)
+        here, there = (
+            crop(use.gradient, place) for use, place in zip((one, other), places, strict=True)
+        )
+        square += 2 * (one.feature @ other.feature) * (here * there).sum()
+    return square.clamp(min=0).sqrt()  # where they cancel, rounding could leave less
+
+
 class _LentMap:
     def __init__(self, optimizer: CroppedSGD, tensor: Tensor) -> None:
         self.optimizer = optimizer
@@ -189,6 +213,8 @@ class _LentMap:
 
     def weight(self, feature: Tensor, where: tuple[Index, Index]) -> Tensor:
         """The weight that the map's true values give."""
+        if torch.is_grad_enabled() and not feature.requires_grad:  # else nobody asks for backward
+            feature = feature.detach().requires_grad_()
         result: Tensor = _Product.apply(feature, self, where)
         return result
 

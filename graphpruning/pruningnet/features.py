@@ -1,5 +1,7 @@
 """From a width vector to node features: what each layer is, and how wide it is asked to be."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -7,6 +9,12 @@ from graphpruning.network.cost import CostTable
 from graphpruning.network.graph import ChannelGraph, Layer, Widths
 
 KINDS = ("convolution", "grouped", "depthwise", "pointwise", "linear")
+OCTAVES = 4
+"""Frequencies of the waves that tell a layer's place: half a period over the depth, one, two, four.
+
+Depth alone hardly tells neighbours apart, and then no aggregation can say whose width it saw
+(position encodings: Vaswani et al. 2017, arXiv 1706.03762).
+"""
 FEATURES = (
     *KINDS,
     "kernel",
@@ -16,9 +24,12 @@ FEATURES = (
     "output size",
     "depth",
     "MACs",
+    *(f"{wave} {octave}" for octave in range(OCTAVES) for wave in ("sin", "cos")),
     "ratio in",
     "ratio out",
 )
+RATIOS = 2
+"""The last features: all that widths change."""
 
 
 class NodeFeatures:
@@ -51,7 +62,13 @@ def _describe(graph: ChannelGraph) -> Tensor:
     one_hot = [[float(layer.kind == kind) for kind in KINDS] for layer in graph.layers]
     total = sum(layer.macs for layer in graph.layers)
     shares = torch.tensor([[layer.macs / total] for layer in graph.layers])
-    return torch.cat([torch.tensor(one_hot), rows, shares], dim=1)
+    return torch.cat([torch.tensor(one_hot), rows, shares, _waves(rows[:, -1:])], dim=1)
+
+
+def _waves(depth: Tensor) -> Tensor:
+    """Sine and cosine of `depth` [layers, 1] in [0, 1], one column each a frequency."""
+    angles = depth * math.pi * 2 ** torch.arange(OCTAVES)
+    return torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1) / 2 + 0.5
 
 
 def _layer_row(layer: Layer) -> list[float]:

@@ -24,15 +24,17 @@ class WeightGenerator(nn.Module):
     M is stored as [out, in / groups, kernel, kernel, size + 1] ([out, in, size + 1] of a linear
     layer), its last column the constant term. It is cropped before it is applied, so that a narrow
     layer costs what it needs. Initially the constant is a usual weight, normal with variance
-    2 / fan-in (He et al. 2015), and the rest normal with the constant's deviation / sqrt(size). A
-    bias has a map of its own, which starts at 0.
+    2 / fan-in (He et al. 2015), and the rest normal with the constant's deviation / sqrt(size), or
+    0 if the start is `flat`. A feature of size 0 leaves the constant term alone: weights that do
+    not depend on widths. A bias has a map of its own, which starts at 0.
 
     Args:
         layer: the layer at full width.
         size: length of the feature.
+        flat: at the start a weight does not depend on the feature.
     """
 
-    def __init__(self, layer: Layer, size: int) -> None:
+    def __init__(self, layer: Layer, size: int, flat: bool = False) -> None:
         super().__init__()
         self.layer, self.size = layer, size
         kernel = layer.kernel if layer.kind != "linear" else ()
@@ -41,11 +43,20 @@ class WeightGenerator(nn.Module):
         with torch.no_grad():
             constant = nn.init.kaiming_normal_(torch.empty(shape), nonlinearity="relu")
             scale = float(constant.std()) if constant.numel() > 1 else 1.0
-            self.map[..., :size] = torch.empty(*shape, size).normal_(std=scale / size**0.5)
+            deviation = 0.0 if flat or not size else scale / size**0.5
+            self.map[..., :size] = torch.empty(*shape, size).normal_() * deviation
             self.map[..., size] = constant
         bias = torch.zeros(layer.out_channels, size + 1)
         self.bias_map = nn.Parameter(bias) if layer.bias else None
         self.lent: Lent | None = None
+
+    @torch.no_grad()
+    def start_at(self, weight: Tensor, bias: Tensor | None) -> None:
+        """Generate this weight, and this bias, from any feature: the constant terms, else zeros."""
+        for map_, value in ((self.map, weight), (self.bias_map, bias)):
+            if map_ is not None and value is not None:
+                map_.zero_()
+                map_[..., self.size] = value.to(map_.device)
 
     def forward(self, feature: Tensor, mask: UnitMask) -> tuple[Tensor, Tensor | None]:
         """Return (weight [out, in / groups, k, k], bias [out] or None) of the units in `mask`.
@@ -67,6 +78,20 @@ def crop(map_: Tensor, where: tuple[Index, Index]) -> Tensor:
     It is a view where both are slices.
     """
     return map_[where[0]][:, where[1]]
+
+
+def shared(one: Index, other: Index) -> tuple[Index, Index]:
+    """Where, in each of two indices (ascending), the positions are that both hold."""
+    if isinstance(one, slice) and isinstance(other, slice):
+        both = slice(min(one.stop, other.stop))
+        return both, both
+    first, second = (
+        torch.arange(index.stop) if isinstance(index, slice) else index for index in (one, other)
+    )
+    return (
+        torch.isin(first, second).nonzero().flatten(),
+        torch.isin(second, first).nonzero().flatten(),
+    )
 
 
 def product(part: Tensor, feature: Tensor) -> Tensor:

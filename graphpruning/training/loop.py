@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 Step = Callable[[nn.Module, Tensor, Tensor, Generator], Tensor]
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 Record = dict[str, float]
 
 LOOK_AT_LOSS = 50  # steps between two looks: each one makes a GPU wait
@@ -52,11 +53,15 @@ class Accuracy(NamedTuple):
 def epoch_generator(seed: int, epoch: int) -> Generator:
     """Return the generator from which epoch `epoch` (from 1) draws everything random.
 
-    Its seed is a hash of both numbers (numpy's SeedSequence), so a run that is resumed at the
-    beginning of an epoch needs no saved generator state.
+    A run that is resumed at the beginning of an epoch needs no saved generator state.
     """
-    (mixed,) = np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64)
-    return torch.Generator().manual_seed(int(mixed >> 1))
+    return torch.Generator().manual_seed(derived_seed(seed, epoch))
+
+
+def derived_seed(seed: int, number: int) -> int:
+    """Return a seed that follows from `seed` and `number`: a hash of both, numpy's SeedSequence."""
+    (mixed,) = np.random.SeedSequence((seed, number)).generate_state(1, np.uint64)
+    return int(mixed >> 1)
 
 
 class ClippedSGD(SGD):
@@ -104,6 +109,7 @@ def fit(
     *,
     name: str,
     step: Step | None = None,
+    loss: Loss | None = None,
     optimizer: Callable[..., Any] = ClippedSGD,
     on_epoch: Callable[[int], Record] | None = None,
     checkpoint: Checkpoint | None = None,
@@ -117,12 +123,15 @@ def fit(
     with the recipe's label smoothing. It must call the model that it is given, and may draw from
     the epoch's generator, which is the same in every process.
 
+    `loss(images, logits, labels)` replaces the cross-entropy alone, where there is no `step`.
+
     `optimizer` takes what `ClippedSGD` takes, and has its methods.
 
     With a `checkpoint`, the state is saved after every epoch, and a run that finds one goes on
     from there to exactly the result of an undisturbed run.
 
-    Raises `UserError` when the loss is not finite (such an epoch is never saved), when a batch
+    Raises `UserError` when nothing but `optimizer` sees a gradient and there are several processes,
+    when the loss is not finite (such an epoch is never saved), when a batch
     cannot be shared evenly by all processes, and when they do not find the same checkpoint.
     """
     if recipe.batch_size % fabric.world_size:
@@ -140,10 +149,16 @@ def fit(
         nesterov=recipe.nesterov,
         max_norm=recipe.clip,
     )
+    if fabric.world_size > 1 and not any(p.requires_grad for p in model.parameters()):
+        descent.close()
+        raise UserError(
+            f"{name}: no gradient is left for several processes to share (constant features and "
+            "no bias): start it in one process"
+        )
     with closing(descent):  # whoever catches a failure finds the model as others expect it
         net, stepper = fabric.setup(model, descent)
         data = data.to(fabric.device)
-        run = _Run(fabric, net, stepper, data, preprocessing, recipe, seed, name, step)
+        run = _Run(fabric, net, stepper, data, preprocessing, recipe, seed, name, step, loss)
         return _epochs(run, model, descent, on_epoch, checkpoint)
 
 
@@ -212,6 +227,7 @@ class _Run:
     seed: int
     name: str
     step: Step | None
+    loss: Loss | None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -249,7 +265,7 @@ class _Run:
                     group["lr"] = lr
                 if self.step is None:
                     logits = self.net(images)
-                    loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+                    loss = self.loss_of(images, logits, labels)
                     correct += (logits.argmax(1) == labels).sum()
                 else:
                     loss = self.step(self.net, images, labels, generator)
@@ -268,6 +284,11 @@ class _Run:
             images_seen = (end - first) * recipe.batch_size
             record["train_top1"] = 100 * int(sum_over_ranks(correct)) / images_seen
         return record
+
+    def loss_of(self, images: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+        if self.loss is not None:
+            return self.loss(images, logits, labels)
+        return F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
 
     def look_at(self, losses: list[Tensor], epoch: int, seen: int) -> float:
         """Return the sum of the losses, meant over ranks, that follow the first `seen` steps."""

@@ -2,6 +2,7 @@
 
 from copy import deepcopy
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from graphpruning import SearchSpace, trace
 from graphpruning.network.graph import ChannelGraph
 from graphpruning.network.zoo import build
 from graphpruning.pruningnet import cropped_sgd
+from graphpruning.pruningnet.conditionings import CONDITIONINGS
 from graphpruning.pruningnet.cropped_sgd import CroppedSGD
-from graphpruning.pruningnet.generator import add_outer, crop, gathered, product
+from graphpruning.pruningnet.generator import Index, add_outer, crop, gathered, product
 from graphpruning.pruningnet.pruningnet import PruningNet, RandomWidthStep
 from graphpruning.training.checkpoint import Checkpoint
 from graphpruning.training.datasets import load
@@ -40,11 +42,13 @@ def in_float64(net: PruningNet) -> PruningNet:
     return net.double()
 
 
-def train(net: PruningNet, optimizer: Any, space: SearchSpace, rates: list[float]) -> None:
+def train(
+    net: PruningNet, optimizer: Any, space: SearchSpace, rates: list[float], **beyond: bool
+) -> None:
     """A step at each rate, the same images and widths whatever the optimizer."""
     generator = torch.Generator().manual_seed(0)
     dtype = next(net.parameters()).dtype
-    step = RandomWidthStep(space, label_smoothing=0.1)
+    step = RandomWidthStep(space, label_smoothing=0.1, **beyond)
     labels = torch.arange(16) % 4
     for rate in rates:
         images = torch.randn(16, *INPUT, generator=generator).to(dtype)
@@ -56,7 +60,14 @@ def train(net: PruningNet, optimizer: Any, space: SearchSpace, rates: list[float
     optimizer.settle()
 
 
-def both(net: PruningNet, space: SearchSpace, rates: list[float], **how: Any) -> list[nn.Module]:
+def both(
+    net: PruningNet,
+    space: SearchSpace,
+    rates: list[float],
+    sandwich: bool = False,
+    distil: bool = False,
+    **how: Any,
+) -> list[nn.Module]:
     """The net trained by plain SGD, and by ours."""
     recipe = Recipe(epochs=1, batch_size=1, lr=0.1, schedule="linear", **how)
     trained = []
@@ -70,7 +81,7 @@ def both(net: PruningNet, space: SearchSpace, rates: list[float], **how: Any) ->
             nesterov=recipe.nesterov,
             max_norm=recipe.clip,
         )
-        train(copy, optimizer, space, rates)
+        train(copy, optimizer, space, rates, sandwich=sandwich, distil=distil)
         trained.append(copy)
     return trained
 
@@ -84,17 +95,28 @@ def largest_difference(one: nn.Module, other: nn.Module) -> float:
 
 @given(
     name=st.sampled_from(["resnet8", "dense"]),
+    sandwich=st.booleans(),
+    distil=st.booleans(),
     momentum=st.sampled_from([0.0, 0.5, 0.9, 0.99]),
     nesterov=st.booleans(),
     decay=st.sampled_from([0.0, 1e-4, 0.05]),
     clip=st.sampled_from([None, 0.5, 1000.0]),
     rates=st.lists(st.floats(1e-3, 0.1), min_size=1, max_size=4),
 )
-@example("dense", 0.9, True, 0.05, 0.5, [0.005] * 60)  # F is renewed on the way
+@example("dense", False, False, 0.9, True, 0.05, 0.5, [0.005] * 60)  # F is renewed on the way
+@example("dense", True, True, 0.9, True, 0.05, 0.1, [0.02] * 8)  # three uses, always clipped
 @settings(max_examples=25, deadline=None)
 def test_it_equals_clipped_sgd_on_whole_maps(
-    name: str, momentum: float, nesterov: bool, decay: float, clip: float | None, rates: list[float]
+    name: str,
+    sandwich: bool,
+    distil: bool,
+    momentum: float,
+    nesterov: bool,
+    decay: float,
+    clip: float | None,
+    rates: list[float],
 ) -> None:
+    """However often a step uses a map: at one width vector, or at several that overlap."""
     graph = graph_of(name)
     torch.manual_seed(0)
     net = in_float64(PruningNet(graph, "graph"))
@@ -102,6 +124,8 @@ def test_it_equals_clipped_sgd_on_whole_maps(
         net,
         SearchSpace(graph, divisor=2),
         rates,
+        sandwich,
+        distil,
         momentum=momentum,
         nesterov=nesterov and momentum > 0,
         weight_decay=decay,
@@ -146,6 +170,38 @@ def test_products_are_those_of_the_crop(where: str) -> None:
     added = map_.clone()
     add_outer(added, place, pull, feature.detach())
     torch.testing.assert_close(added, map_ + leaf.grad)
+
+
+PLACES: list[tuple[Index, Index]] = [
+    (slice(3), slice(5)),
+    (slice(6), slice(2)),
+    (torch.tensor([0, 2, 5]), slice(4)),
+    (slice(5), torch.tensor([1, 4])),
+    (torch.tensor([1, 2, 4]), torch.tensor([0, 1])),
+    (torch.tensor([4]), torch.tensor([3])),
+]
+
+
+@pytest.mark.parametrize("chosen", [*combinations(range(6), 2), *combinations(range(6), 3)])
+def test_the_norm_of_several_uses_is_that_of_their_sum(chosen: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    map_, whole = torch.zeros(6, 5, 3, 3, 4).double(), torch.zeros(6, 5, 3, 3, 4).double()
+    uses = []
+    for place in (PLACES[number] for number in chosen):
+        gradient = torch.randn(crop(map_, place).shape[:-1], dtype=torch.float64)
+        feature = torch.randn(4, dtype=torch.float64)
+        uses.append(cropped_sgd._Use(map_, place, gradient, feature))
+        add_outer(whole, place, gradient, feature)
+    torch.testing.assert_close(cropped_sgd._norm(uses), whole.norm())
+
+
+def test_uses_that_cancel_have_no_norm() -> None:
+    gradient, feature = torch.randn(3, 3), torch.randn(4)
+    place = slice(3), slice(3)
+    uses = [
+        cropped_sgd._Use(torch.zeros(3, 3, 4), place, g, feature) for g in (gradient, -gradient)
+    ]
+    assert 0 <= cropped_sgd._norm(uses) < 1e-2
 
 
 def test_what_a_step_does_not_use_is_not_touched(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,17 +249,23 @@ def test_renewal_keeps_rounding_small(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not largest_difference(plain, ours) < 0.1
 
 
-def test_training_goes_on_from_a_checkpoint_to_the_same_bits(tmp_path: Path) -> None:
+@pytest.mark.parametrize("conditioning", ["graph", "graphpruning-plus"])
+def test_training_goes_on_from_a_checkpoint_to_the_same_bits(
+    tmp_path: Path, conditioning: str
+) -> None:
     images = load("generated", tmp_path, train=True)
     one_channel = Preprocessing(mean=(0.5,), std=(0.3,), pad=1, flip=False)
-    graph = trace(build("resnet8", 10, in_channels=1), images.shape)
-    space = SearchSpace(graph)
+    base = build("resnet8", 10, in_channels=1)
+    graph = trace(base, images.shape)
+    space, row = SearchSpace(graph), CONDITIONINGS[conditioning]
 
     started: list[PruningNet] = []
 
     def run(checkpoint: Checkpoint | None, stop: int = 0) -> PruningNet:
         torch.manual_seed(0)
-        net = PruningNet(graph, "graph")
+        net = PruningNet(graph, conditioning)
+        if row.inherit:
+            net.start_from(base)
         started.append(net)
 
         def on_epoch(epoch: int) -> dict[str, float]:
@@ -219,7 +281,7 @@ def test_training_goes_on_from_a_checkpoint_to_the_same_bits(tmp_path: Path) -> 
             RECIPE,
             0,
             name="net",
-            step=RandomWidthStep(space, 0.1),
+            step=RandomWidthStep(space, 0.1, sandwich=row.sandwich, distil=row.distil),
             optimizer=partial(CroppedSGD, net),
             on_epoch=on_epoch,
             checkpoint=checkpoint,
