@@ -1,6 +1,8 @@
 """Claim 1: how well the deeper layer of a block is represented by the former one."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -13,15 +15,24 @@ from experiments.common.inputs import (
     write_csv,
 )
 from experiments.common.stage import Context, Stage
+from graphpruning.common.errors import UserError
 from graphpruning.common.files import write_json
-from graphpruning.correlation import RIDGE, Representation, pairs, representations
+from graphpruning.correlation import OUTPUTS, STRENGTHS, Fit, Representation, pairs, representations
 from graphpruning.training.images import prepared
 
 BATCH = 50
-"""Images at a time: the maps of every layer that is looked at are in memory at once."""
+"""Images at a time."""
 SHOWN, CHANNELS = 4, 64
 """Heat maps show so many deeper layers of a network, and so many of a layer's channels."""
-COLUMNS = ("network", "pair", "former", "deeper", "channel", "best_match", "r2")
+FEWEST = 4
+"""Images that half of them, and a part of that half, can be taken of."""
+COLUMNS = (
+    *("network", "former", "deeper", "channel", "controls", "best_match", "control_match"),
+    *("r2", "control_r2", "r2_activated", "control_r2_activated"),
+)
+"""A row is a deeper channel. What begins with `control` is the mean over its control layers, of
+which there are `controls`; r2 is of the layers' own outputs, `activated` of those after
+normalisation and activation."""
 
 
 def correlation(context: Context) -> None:
@@ -30,6 +41,11 @@ def correlation(context: Context) -> None:
     A network without blocks with shortcuts has no pairs, and its files say so.
     """
     settings = context.study.correlation
+    if settings.images < FEWEST:
+        raise UserError(
+            f"the study's correlation: images: {settings.images} are too few to fit one half and "
+            f"score the other: at least {FEWEST}"
+        )
     images = training_images(context)
     full = full_network(context, images)
     model, untrained = base_network(context, full), full.fresh(context.seed)
@@ -39,43 +55,63 @@ def correlation(context: Context) -> None:
     shuffled = calibration[torch.randperm(len(calibration), generator=generator)]
     chosen = images.select(shuffled[: settings.images])
     batches = prepared(chosen, context.study.data.preprocessing, BATCH)
-    wanted = pairs(full.graph, generator)
-    found: dict[str, list[Representation]] = {"trained": [], "untrained": []}
+    wanted = pairs(full.graph)
+    found: dict[str, list[_Deeper]] = {"trained": [], "untrained": []}
     if wanted:
         own_statistics(untrained, (batch for batch, _ in batches))
         for name, net in (("trained", model), ("untrained", untrained)):
-            of_images = (batch for batch, _ in batches)
-            found[name] = representations(net, wanted, of_images, settings.positions, generator)
+            judged = representations(
+                net,
+                full.graph,
+                wanted,
+                (batch for batch, _ in batches),
+                settings.positions,
+                generator,
+            )
+            found[name] = _by_deeper(judged)
         context.images_seen = 3 * len(chosen)
     folder = context.folder("correlation")
-    rows = [row for name, judged in found.items() for pair in judged for row in _rows(name, pair)]
+    rows = [row for name, layers in found.items() for one in layers for row in _rows(name, one)]
     write_csv(folder / "channels.csv", rows, columns=COLUMNS)
-    shown = _shown(found["trained"])
-    write_json(
-        folder / "heatmaps.json",
-        [
-            {
-                "network": name,
-                "pair": judged.pair.kind,
-                "former": judged.pair.former,
-                "deeper": judged.pair.deeper,
-                "matrix": [[round(v, 3) for v in row] for row in _thinned(judged).tolist()],
-            }
-            for name, all_judged in found.items()
-            for judged in all_judged
-            if judged.pair.deeper in shown
-        ],
-    )
+    write_json(folder / "heatmaps.json", _heatmaps(found))
     write_json(
         folder / "metrics.json",
         {
-            "pairs": len(wanted),
+            "pairs": len(found["trained"]),
+            "controls": sum(len(one.controls) for one in found["trained"]),
             "images": len(chosen),
             "positions": settings.positions,
-            "ridge": RIDGE,
-            "median_r2": {name: _medians(judged) for name, judged in found.items() if judged},
+            "ridge": STRENGTHS,
+            "median_r2": {name: _medians(layers) for name, layers in found.items() if layers},
         },
     )
+
+
+@dataclass(frozen=True)
+class _Deeper:
+    """A deeper layer: how the former layer of its block represents it, and how its controls do."""
+
+    inside: Representation
+    controls: list[Representation]
+
+    def mean_of_controls(self, output: str, what: Callable[[Fit], Tensor]) -> Tensor:
+        """Mean over controls, per channel; NaN where there is none."""
+        if not self.controls:
+            return torch.full_like(what(self.inside.fits[output]), math.nan)
+        return torch.stack([what(one.fits[output]) for one in self.controls]).mean(dim=0)
+
+
+def _by_deeper(judged: list[Representation]) -> list[_Deeper]:
+    """One for each pair inside a block; a layer that reads two former ones is there twice."""
+    controls: dict[str, list[Representation]] = {}
+    for one in judged:
+        if one.pair.kind == "other_block":
+            controls.setdefault(one.pair.deeper, []).append(one)
+    return [
+        _Deeper(one, controls.get(one.pair.deeper, []))
+        for one in judged
+        if one.pair.kind == "in_block"
+    ]
 
 
 @torch.no_grad()
@@ -89,47 +125,78 @@ def own_statistics(model: nn.Module, batches: Iterable[Tensor]) -> None:
         model(batch)
 
 
-def _medians(judged: list[Representation]) -> dict[str, float]:
-    """Median R² over all channels of each kind of pair."""
-    r2: dict[str, list[Tensor]] = {}
-    for one in judged:
-        r2.setdefault(one.pair.kind, []).append(one.r2)
-    return {kind: torch.cat(parts).median().item() for kind, parts in r2.items()}
+def _medians(layers: list[_Deeper]) -> dict[str, float | None]:
+    """Median R² over all channels, of the layers' own outputs; None without any control."""
+    inside = torch.cat([one.inside.fits["own"].r2 for one in layers])
+    controls = torch.cat([one.mean_of_controls("own", _r2) for one in layers])
+    middle = controls.nanmedian().item()
+    return {"in_block": inside.median().item(), "controls": None if math.isnan(middle) else middle}
 
 
-def _rows(name: str, judged: Representation) -> list[dict[str, object]]:
-    pair = judged.pair
+def _r2(fit: Fit) -> Tensor:
+    return fit.r2
+
+
+def _best_match(fit: Fit) -> Tensor:
+    return fit.best_match
+
+
+def _rows(name: str, layer: _Deeper) -> list[dict[str, object]]:
+    """A row for each channel, with the keys `COLUMNS`."""
+    own = layer.inside.fits["own"]
+    values = [own.best_match, layer.mean_of_controls("own", _best_match)]
+    for output in OUTPUTS:
+        values += [layer.inside.fits[output].r2, layer.mean_of_controls(output, _r2)]
+    pair = layer.inside.pair
     return [
-        {
-            "network": name,
-            "pair": pair.kind,
-            "former": pair.former,
-            "deeper": pair.deeper,
-            "channel": channel,
-            "best_match": match,
-            "r2": r2,
-        }
-        for channel, (match, r2) in enumerate(
-            zip(judged.best_match.tolist(), judged.r2.tolist(), strict=True)
+        dict(
+            zip(
+                COLUMNS,
+                (name, pair.former, pair.deeper, channel, len(layer.controls), *_cells(numbers)),
+                strict=True,
+            )
         )
+        for channel, numbers in enumerate(torch.stack(values, dim=1).tolist())
     ]
 
 
-def _shown(judged: list[Representation]) -> set[str]:
+def _cells(numbers: list[float]) -> list[float | None]:
+    return [None if math.isnan(number) else number for number in numbers]
+
+
+def _heatmaps(found: dict[str, list[_Deeper]]) -> list[dict[str, object]]:
+    """Of the layers that are shown: inside the block, and with the nearest earlier control."""
+    shown = _shown([one.inside for one in found["trained"]])
+    return [
+        {
+            "network": name,
+            "pair": judged.pair.kind,
+            "former": judged.pair.former,
+            "deeper": judged.pair.deeper,
+            "matrix": [[round(v, 3) for v in row] for row in _thinned(judged.fits["own"]).tolist()],
+        }
+        for name, layers in found.items()
+        for layer in layers
+        if layer.inside.pair.deeper in shown
+        for judged in (layer.inside, *layer.controls[-1:])
+    ]
+
+
+def _shown(inside: list[Representation]) -> set[str]:
     """Up to `SHOWN` deeper layers, evenly from the last ones of each channel count."""
-    last = {len(j.matrix): j.pair.deeper for j in judged if j.pair.kind == "in_block"}
+    last = {len(one.fits["own"].r2): one.pair.deeper for one in inside}
     layers = list(last.values())
     return {layers[i] for i in _evenly(len(layers), SHOWN)}
 
 
-def _thinned(judged: Representation) -> Tensor:
+def _thinned(fit: Fit) -> Tensor:
     """The matrix, or of a large one `CHANNELS` rows and columns, which fit on a page.
 
     Rows are taken evenly from the best to the worst match, columns evenly from the former
     channels that match these rows best and then the others.
     """
-    matrix = judged.matrix
-    rows = judged.best_match.argsort(descending=True, stable=True)
+    matrix = fit.matrix
+    rows = fit.best_match.argsort(descending=True, stable=True)
     rows = rows[_evenly(len(rows), CHANNELS)].sort().values
     matching = matrix[rows].argmax(dim=1).unique()
     others = [c for c in range(matrix.shape[1]) if c not in set(matching.tolist())]

@@ -5,11 +5,12 @@ A caption also names the script that makes its artefact and the stages whose fil
 
 from dataclasses import dataclass
 
-from paper import measures
+from paper import measures, representation
 from paper.claims import representable
 from paper.reader.contents import Row
 from paper.reader.reading import PRETRAINED
 from paper.reader.results import GIVEN, Network, Results
+from paper.rule import MATTERS
 from paper.statistics import LEVEL, RESAMPLES, mean
 from paper.wording import ABSENT, counted, interval, joined, number
 
@@ -50,9 +51,12 @@ def _of_networks(results: Results) -> dict[str, Caption]:
             f"How much of a deeper channel the former layer explains in {networks}: "
             "share of deeper channels with R² above a threshold, median R², and median absolute "
             "Pearson correlation of the best match. The layers are consecutive layers of one block "
-            "with a shortcut; controls are layers of different blocks, and the untrained network. "
-            "R² is that of a ridge regression on all channels of the former layer, scored on "
-            f"images it was not fitted on. Brackets: {_intervals_of_networks(results)} {holds}",
+            "with a shortcut; controls are the mean over all earlier layers of equal resolution in "
+            "other blocks, where there are any, and the untrained network. R² is that of a ridge "
+            "regression on all channels of the former layer, its strength chosen by validation, "
+            "scored on images it was not fitted on. Output: a layer's own, by which C1 is judged, "
+            f"or activated, which is that after normalisation and activation. {_old(results)}"
+            f"Brackets: {_intervals_of_networks(results)} {holds}",
             _TABLES,
             compared,
         ),
@@ -63,16 +67,18 @@ def _of_networks(results: Results) -> dict[str, Caption]:
             f"{_first_replicate(results)}. Rows are the channels of the deeper layer, ordered by "
             "best match, best on top; columns are those of the former layer. Large layers are "
             "shown in part: 64 deeper channels, evenly from the best to the worst match, and 64 "
-            "former channels, which include the best matches of these. Where a block's deeper "
-            "layer repeats its former one, the first row of panels has bright cells, and the "
-            f"controls below it have none. {holds}",
+            "former channels, which include the best matches of these. Of other blocks the "
+            "nearest earlier layer of equal resolution is shown, if there is one. Where a block's "
+            "deeper layer repeats its former one, the first row of panels has bright cells, and "
+            f"the controls below it have none. {holds}",
             _FIGURES,
             compared,
         ),
         "figure2_r2_distributions": Caption(
             "Figure 2",
             "Left: share of deeper channels whose R² exceeds the value on the horizontal axis "
-            "(values below 0 are worse than predicting the mean). Bands: "
+            "(values below 0 are worse than predicting the mean), by the layers' own outputs; of "
+            "other blocks the mean over a layer's controls. Bands: "
             f"{_intervals_of_networks(results)} Dotted lines are the thresholds of Table 1. "
             f"Right: median R² of each deeper layer in forward order. {_medians(results)} {holds}",
             _FIGURES,
@@ -101,32 +107,49 @@ def _of_tables(results: Results) -> dict[str, Caption]:
             "generates, by its conditioning: at full width before and after the batch-norm "
             "statistics are recalibrated, at a quarter of every width, and for random candidates "
             "in four quarters by MACs, smallest first. τ is Kendall's rank correlation between "
-            "that accuracy and the accuracy of the same widths trained from scratch. Brackets and "
-            f"±: {of_candidates}",
+            "that accuracy and the accuracy of the same widths trained from scratch, among "
+            "candidates of one budget, mean over budgets; corrected for the noise of trainings it "
+            f"is what paper/claims.md says. Brackets and ±: {of_candidates}",
             _TABLES,
             ("train_pruningnet", "analyse_pruningnet"),
+        ),
+        "table2_conditioning": Caption(
+            "Table 2b",
+            f"What a PruningNet of {models} is conditioned on, and whether that matters. Probe R²: "
+            f"how well a ridge regression tells widths {measures.FAR} or more edges away from a "
+            "layer's aggregated feature, with the trained and with the untrained aggregator. "
+            "Features and weights vary: over random widths, as a share of their size, median over "
+            "layers. Right − shuffled: accuracy (points, search split) with weights generated for "
+            "the candidate's own widths minus for another's, with its 95 % interval over "
+            "candidates. Minus constant: candidates' mean accuracy minus that with features that "
+            "never change.",
+            _TABLES,
+            ("analyse_pruningnet",),
         ),
         "table3_main": Caption(
             "Table 3",
             f"Final networks of {models} on {results.data}: test accuracy (top-1, %; "
             f"{spread(results)}), MACs of one image and parameters, and what the search cost. "
-            f"{_replicate(results)} Before: accuracy before the final training, on the search "
-            f"split; {ABSENT} for networks that are trained from scratch. Search (s): the search "
-            f"alone, on {_hardware(results)}. Images: how many the search passed through networks "
-            "to rate candidates.",
+            f"{_replicate(results)} IQM: interquartile mean over replicates. P(better): "
+            f"probability that a network of {ours} is better than one of the row's (Agarwal et "
+            f"al., 2021). Before: accuracy before the final training, on the search "
+            f"split; {ABSENT} for networks that are trained from scratch. Judged: candidates that "
+            f"the search judged. Search (s): the search alone, on {_hardware(results)}. Images: "
+            "how many the search passed through networks to rate candidates.",
             _TABLES,
             (f"train_base@{results.name}", "search", "finetune"),
         ),
         "table4_ablations": Caption(
             "Table 4",
-            f"Ablations with {models}. Upper part: how far a group's aggregated feature moves when "
-            "the width of another group changes, by the number of edges between the two and by "
-            "what the PruningNet is conditioned on. Brackets: "
-            f"{within(results, 'changed groups')} "
-            "Lower part: accuracy (top-1, %) of the best candidate on the search split "
-            f"and of the final network on the test set, {spread(results)}. Differences are {ours} "
-            "minus the variant, within each replicate. The search split compares methods only "
-            "where both rate candidates with the same weights.",
+            f"Ablations with {models}. Upper part: R² of a ridge regression that tells the width "
+            "of a group from a layer's aggregated feature, by the number of edges between the two "
+            "and by what the PruningNet is conditioned on; there the difference is trained minus "
+            f"untrained. Brackets: {within(results, 'layers')} "
+            "Lower part: accuracy (top-1, %) of the found candidate on the search split, area "
+            "under the search curve (best so far, mean over evaluations), and accuracy of the "
+            f"final network on the test set, {spread(results)}. There differences are {ours} minus "
+            "the variant, within each replicate. The search split compares methods only where both "
+            "rate candidates with the same weights.",
             _TABLES,
             ("analyse_pruningnet", "search", "finetune"),
         ),
@@ -152,9 +175,9 @@ def _of_figures(results: Results) -> dict[str, Caption]:
             "Figure 4",
             "Left: accuracy with generated weights against MACs for random candidates"
             f"{' of all replicates' * several}, after recalibration. Lines join the means of four "
-            "quarters by MACs, and the dashed line is half of the base network's accuracy. Right: "
-            f"the same accuracy against that of the same widths trained from scratch. "
-            f"{_taus(results)}",
+            "quarters by MACs, and the dashed line is half of the base network's accuracy. Right, "
+            "for each budget: the same accuracy against that of the same widths trained from "
+            f"scratch{_trainings(results)}; τ is within the budget. {_taus(results)}",
             _FIGURES,
             ("analyse_pruningnet",),
         ),
@@ -183,6 +206,18 @@ def _of_figures(results: Results) -> dict[str, Caption]:
             f"method and budget{f'; mean over {replicates}' * several}.",
             _FIGURES,
             ("search",),
+        ),
+        "figure8_conditioning": Caption(
+            "Figure 8",
+            "What aggregated features tell of the widths. Above: R² of a ridge regression from a "
+            "layer's aggregated feature to the kept ratio of a group, by the number of edges "
+            "between them (0: the layer is of the group, 1: it reads it or writes for it), with "
+            f"the trained and the untrained aggregator. Bars: {within(results, 'layers')} Below: "
+            "accuracy (search split) with weights generated for a candidate's own widths minus for "
+            f"another's. Bars: {within(results, 'candidates')} Grey: too small to matter "
+            f"(± {MATTERS} points).",
+            _FIGURES,
+            ("analyse_pruningnet",),
         ),
     }
 
@@ -287,6 +322,17 @@ def origin(network: Network) -> str:
     return f"weights {bases[0].weights.source}, {accuracy}"
 
 
+def _old(results: Results) -> str:
+    """Which networks were judged before all controls and validation came, as a sentence."""
+    old = [n.label for n in results.compared if representation.fixed_strength(n) is not None]
+    if not old:
+        return ""
+    return (
+        f"{joined(old)}: at most one control a layer, drawn at random, a fixed ridge strength, and "
+        "own outputs alone, as judged before. "
+    )
+
+
 def _hardware(results: Results) -> str:
     """The machines that the searches ran on."""
     machines = {
@@ -303,7 +349,7 @@ def _medians(results: Results) -> str:
     sentences = []
     for network in results.compared:
         inside, between = (
-            measures.median(network, ("trained", pair)).value for pair in measures.PAIRS
+            representation.median(network, ("trained", pair)).value for pair in representation.PAIRS
         )
         sentences.append(
             f"In trained {network.label} the median R² is {number(inside, 2)} within blocks and "
@@ -321,6 +367,13 @@ def _graph_size(results: Results) -> str:
     )
 
 
+def _trainings(results: Results) -> str:
+    """How many trainings an accuracy is the mean of."""
+    several = {one.trainings for one in results.generated.values()}
+    most = max(several, default=1)
+    return f" (mean of {counted(most, 'training')})" if most > 1 else ""
+
+
 def _taus(results: Results) -> str:
     found = []
     for model in results.models:
@@ -328,7 +381,7 @@ def _taus(results: Results) -> str:
         for conditioning in results.analysed:
             tau = interval(measures.rank_correlation(results, model, conditioning), 2)
             found.append(f"{tau} for {results.conditionings[conditioning].label}{of_model}")
-    return f"Kendall's τ is {joined(found)}."
+    return f"Over budgets Kendall's τ is {joined(found)}."
 
 
 def _highest(results: Results) -> str:

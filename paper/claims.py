@@ -1,22 +1,21 @@
-"""The five claims, each with its evidence in one sentence and a verdict, from the numbers alone.
+"""The five claims, each with its evidence in a few sentences and a verdict, from the numbers alone.
 
-A claim rests on one or more effects, each stated so that the claim says it is above zero. It
-holds if every interval lies above zero, does not hold if one lies below, and is undecided
-otherwise: an interval includes zero, or there is none, as between methods with one replicate.
+Which effects a claim rests on is said here; `paper.rule` makes a verdict of them.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from paper import measures
+from paper import measures, representation
 from paper.reader.contents import Row
 from paper.reader.results import Network, Results
-from paper.statistics import Estimate
-from paper.wording import counted, interval, joined
+from paper.rule import ABOVE, MATTERS, SAME, UNDECIDED, Effect, statuses, verdict
+from paper.statistics import Estimate, disattenuated
+from paper.wording import counted, interval, joined, number
 
-HOLDS = "holds"
-FAILS = "does not hold"
-UNDECIDED = "undecided"
+Judged = tuple[list[str], list[Effect]]
+"""Sentences, and the effects that they tell of."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class Claim:
 
 STATEMENTS = {
     "C1": "In a block with a shortcut the deeper layer is largely representable by the former one.",
-    "C2": "Aggregation over the graph carries information about the other layers.",
+    "C2": "Aggregation over the graph carries information about the other layers, and that helps.",
     "C3": "PruningNet gives reasonable weights for any size.",
     "C4": "Aggregated features are better search states than hand-crafted ones.",
     "C5": "The final networks are better than those of AMC, MetaPruning and simple baselines "
@@ -40,25 +39,16 @@ STATEMENTS = {
 }
 ARTEFACTS = {
     "C1": ("figure1_correlation_heatmaps", "figure2_r2_distributions", "table1_correlation"),
-    "C2": ("figure3_graph", "table4_ablations"),
+    "C2": ("figure3_graph", "figure8_conditioning", "table2_conditioning", "table4_ablations"),
     "C3": ("figure4_generated_accuracy", "table2_generated_weights"),
     "C4": ("figure5_search_curves", "table4_ablations"),
     "C5": ("table3_main", "figure6_accuracy_macs", "figure7_kept_ratio"),
 }
 
 
-def verdict(effects: list[Estimate]) -> str:
-    """Holds, does not hold or undecided, from effects that the claim says are above zero."""
-    if any(effect.high < 0 for effect in effects):
-        return FAILS
-    if effects and all(effect.low > 0 for effect in effects):
-        return HOLDS
-    return UNDECIDED
-
-
 def claims(results: Results) -> list[Claim]:
     """Evidence and verdict for C1 to C5; only C1 in a study without methods."""
-    judges: dict[str, Callable[[Results], tuple[list[str], list[Estimate]]]] = {
+    judges: dict[str, Callable[[Results], Judged]] = {
         "C1": _representable,
         "C2": _informed,
         "C3": _reasonable,
@@ -71,6 +61,9 @@ def claims(results: Results) -> list[Claim]:
         evidence = " ".join(sentences) or "This study does not test it: it lacks the comparison."
         found.append(Claim(name, STATEMENTS[name], evidence, verdict(effects), ARTEFACTS[name]))
     return found
+
+
+# C1
 
 
 def representable(results: Results) -> str:
@@ -87,32 +80,59 @@ def representable(results: Results) -> str:
     return " ".join(sentences)
 
 
-def _representable(results: Results) -> tuple[list[str], list[Estimate]]:
+def _representable(results: Results) -> Judged:
     compared = [_compared(network) for network in results.compared]
-    sentences = [sentence for sentence, _ in compared]
+    sentences = [sentence for found, _ in compared for sentence in found]
     return [*sentences, representable(results)], [one for _, found in compared for one in found]
 
 
-def _compared(network: Network) -> tuple[str, list[Estimate]]:
+def _compared(network: Network) -> Judged:
     """What the channels of a network say of C1."""
-    inside, elsewhere, untrained = (
-        ("trained", "in_block"),
-        ("trained", "other_block"),
-        ("untrained", "in_block"),
-    )
-    middle = measures.median(network, inside)
-    over_elsewhere = measures.median_difference(network, inside, elsewhere)
-    over_untrained = measures.median_difference(network, inside, untrained)
-    frame = measures.channels(network, inside)[0]
-    sentence = (
+    inside = representation.KINDS[0]
+    middle = representation.median(network, inside)
+    over_controls = representation.over_controls(network)
+    over_untrained = representation.over_untrained(network)
+    frame = representation.channels(network, inside)[0]
+    sentences = [
         f"In {network.label} the median R² of a channel, given the former layer of its block, is "
-        f"{interval(middle, 2)}; largely means above {measures.LARGELY}. Minus the median for "
-        f"layers of different blocks it is {interval(over_elsewhere, 2, sign=True)}, and minus "
-        f"that of the same layers untrained {interval(over_untrained, 2, sign=True)} "
+        f"{interval(middle, 2)}; largely means above {representation.LARGELY}. Minus the mean over "
+        f"its controls it is {interval(over_controls, 2, sign=True)}, and minus that of the same "
+        f"layers untrained {interval(over_untrained, 2, sign=True)} "
         f"({counted(len(frame), 'channel')} of {counted(frame['deeper'].nunique(), 'layer')}; "
-        f"{over(len(network.base), 'layers')})."
-    )
-    return sentence, [middle.above(measures.LARGELY), over_elsewhere, over_untrained]
+        f"{over(len(network.base), 'layers')}).",
+        *_controls(network),
+    ]
+    if "activated" in representation.outputs(network):
+        after, over_after = (
+            representation.median(network, inside, "activated"),
+            representation.over_controls(network, "activated"),
+        )
+        sentences.append(
+            f"After normalisation and activation the median is {interval(after, 2)}, and minus "
+            f"the controls {interval(over_after, 2, sign=True)}."
+        )
+    found = (middle.above(representation.LARGELY), over_controls, over_untrained)
+    return sentences, [Effect(one) for one in found]
+
+
+def _controls(network: Network) -> list[str]:
+    """How many controls there are, and what is old about how they were judged."""
+    of_layer = representation.controls(network)
+    having = [count for count in of_layer.values() if count]
+    some = f"{len(having)} of the {counted(len(of_layer), 'layer')}"
+    if (strength := representation.fixed_strength(network)) is not None:
+        return [
+            f"This network was judged before the rule was made: by at most one control a layer, "
+            f"drawn at random, with a fixed ridge strength ({strength:g}), and by the "
+            f"convolutions' own outputs alone. {some} have a control that is an earlier layer of "
+            "equal resolution in another block; the others' control was none, and is left out."
+        ]
+    if len(having) < len(of_layer):
+        return [
+            f"{some} have earlier layers of equal resolution in other blocks as controls; the "
+            "others have none."
+        ]
+    return []
 
 
 def over(replicates: int, units: str) -> str:
@@ -122,98 +142,131 @@ def over(replicates: int, units: str) -> str:
     return f"interval over the {units} of this one network"
 
 
-def _informed(results: Results) -> tuple[list[str], list[Estimate]]:
-    sentences, effects = [], []
+# C2
+
+
+def _informed(results: Results) -> Judged:
+    sentences: list[str] = []
+    effects: list[Effect] = []
     source = results.ours.source
-    for model in results.models if {source, "none"} <= set(results.analysed) else []:
-        moved = measures.movement(results, model, source, measures.FAR)
-        if moved is None or source == "none":
-            continue
-        more = measures.movement_difference(results, model, "none", measures.FAR)
-        effects.append(more)
+    for model in results.models if source in results.analysed else []:
+        told = measures.probe(results, model, source, "trained", measures.FAR)
+        if told is not None:
+            gain = measures.probe_gain(results, model, source, measures.FAR)
+            effects.append(Effect(gain))
+            sentences.append(
+                f"In {model} a linear probe tells the width of a group {measures.FAR} or more "
+                f"edges away from a layer's aggregated feature with R² {interval(told, 2)}. Minus "
+                f"that of the untrained aggregator it is {interval(gain, 2, sign=True)} "
+                f"({over(len(results.seeds), 'layers')})."
+            )
+        helps = measures.right_minus_shuffled(results, model, source)
+        effects.append(Effect(helps, MATTERS))
         sentences.append(
-            f"In {model} an aggregated feature moves by {_percent(moved)} when the width of a "
-            f"group {measures.FAR} or more edges away changes. Minus the movement without edges "
-            f"that is {_percent(more, sign=True)} "
-            f"({over(len(results.seeds), 'changed groups')})."
+            f"In {model} accuracy with weights generated for a candidate's own widths minus that "
+            f"with weights generated for another's, cropped alike: {_points(helps)} "
+            f"({over(len(results.seeds), 'candidates')})."
         )
-    for row in measures.edge_ablations(results):
-        found, effect = _final_differences(results, [row])
-        sentences += found
-        effects += effect
-    return sentences, effects
+    found = _final_contrasts(results, measures.conditioning_ablations(results))
+    return sentences + found[0], effects + found[1]
 
 
-def _reasonable(results: Results) -> tuple[list[str], list[Estimate]]:
-    sentences, effects = [], []
+# C3
+
+
+def _reasonable(results: Results) -> Judged:
+    sentences: list[str] = []
+    effects: list[Effect] = []
     source = results.ours.source
     if source not in results.analysed:
         return [], []
     for model in results.models:
-        quarters = measures.quarters(results, model, source, "top1_generated")
-        margins = measures.margins(results, model, source)
-        worst = min(
-            (place for place, quarter in enumerate(quarters) if quarter.n),
-            key=lambda place: quarters[place].value,
-        )
+        shares = measures.shares(results, model, source)
+        worst = min((share for share in shares if share.n), key=lambda share: share.value)
         tau = measures.rank_correlation(results, model, source)
-        effects += [margins[worst], tau]
+        reliability = measures.reliability(results, model)
+        known = not math.isnan(reliability)
+        judged = disattenuated(tau, reliability) if known else tau
+        effects += [Effect(worst.above(measures.REASONABLE)), Effect(judged)]
+        corrected = (
+            f"; corrected for the noise of trainings (reliability {number(reliability, 2)}) it is "
+            f"{interval(judged, 2)}"
+            if known
+            else "; how reliable a training is, is not known"
+        )
         sentences.append(
-            f"In {model} the accuracy with generated weights is {interval(quarters[worst], 1)} % "
-            "in the quarter of candidate sizes where it is lowest. Minus half of the base "
-            f"network's accuracy that is {interval(margins[worst], 1, sign=True)} points. "
-            f"Kendall's tau with the accuracy after training from scratch is {interval(tau, 2)} "
-            f"({_candidates(results, model)})."
+            f"In {model} the accuracy with generated weights is "
+            f"{interval(worst.scaled(100), 0)} % of the base network's in the quarter of candidate "
+            f"sizes where it is lowest; reasonable means above {100 * measures.REASONABLE:.0f} %. "
+            "Within budgets Kendall's tau with the accuracy after training from scratch is "
+            f"{interval(tau, 2)}{corrected} ({_candidates(results, model)})."
         )
     return sentences, effects
 
 
 def _candidates(results: Results, model: str) -> str:
     """How many candidates there are, and what the intervals are over."""
-    source, seed = results.ours.source, results.seeds[0]
-    judged = measures.candidates(results, model, source, seed)
-    trained = measures.trained(results, model, source, seed)
+    generated = results.generated[model, results.seeds[0]]
+    trained = generated.trained * len(results.budgets)
     return (
-        f"{counted(len(judged), 'candidate')}, {len(trained)} of them trained; "
+        f"{counted(generated.candidates, 'candidate')} of any size; {trained} within budgets, "
+        f"trained {counted(generated.trainings, 'time')} each; "
         f"{over(len(results.seeds), 'candidates')}"
     )
 
 
-def _better_states(results: Results) -> tuple[list[str], list[Estimate]]:
-    sentences, effects = [], []
+# C4
+
+
+def _better_states(results: Results) -> Judged:
+    sentences: list[str] = []
+    effects: list[Effect] = []
     for row in measures.state_ablations(results):
         for model in results.models:
-            found = measures.search_difference(results, model, row.name, results.budgets)
-            effects.append(found)
+            found = measures.area_difference(results, model, row.name, results.budgets)
+            effects.append(Effect(found, MATTERS))
             sentences.append(
-                f"In {model}, accuracy of the best candidate of {results.ours.label} on the search "
-                f"split minus that of {_name(row)}: {_points(found)} "
-                f"({_units(results, found)})."
+                f"In {model}, area under the search curve of {results.ours.label} minus that of "
+                f"{_name(row)}: {_points(found)} ({_units(results, found)})."
             )
-        final, effect = _final_differences(results, [row])
+        final, effect = _final_contrasts(results, [row])
         sentences += final
         effects += effect
     return sentences, effects
 
 
-def _better_networks(results: Results) -> tuple[list[str], list[Estimate]]:
-    return _final_differences(results, results.of_kind("baseline"))
+# C5
 
 
-def _final_differences(results: Results, rows: list[Row]) -> tuple[list[str], list[Estimate]]:
+def _better_networks(results: Results) -> Judged:
+    sentences, effects = _final_contrasts(results, results.of_kind("baseline"))
+    labels = [row.label for _ in results.models for row in results.of_kind("baseline")]
+    if any(not math.isnan(effect.estimate.low) for effect in effects):
+        told = zip(labels, statuses(effects), strict=True)
+        by_status: dict[str, list[str]] = {}
+        for label, status in told:
+            by_status.setdefault(status, []).append(label)
+        words = {ABOVE: "better than", SAME: "equivalent to"}
+        said = [
+            f"{words.get(status, 'worse than' if status == 'below' else 'open against')} "
+            f"{joined(list(dict.fromkeys(names)))}"
+            for status, names in by_status.items()
+        ]
+        sentences.append(f"{results.ours.label} is {joined(said)}.")
+    return sentences, effects
+
+
+def _final_contrasts(results: Results, rows: list[Row]) -> Judged:
     """Our final test accuracy minus that of each of `rows`, one sentence a model."""
     sentences: list[str] = []
-    effects: list[Estimate] = []
+    effects: list[Effect] = []
     for model in results.models if rows else []:
-        found = {
-            _name(row): measures.test_difference(results, model, row.name, results.budgets)
-            for row in rows
-        }
-        effects += found.values()
-        of_each = [f"of {label}: {_points(effect)}" for label, effect in found.items()]
+        found = measures.test_contrasts(results, model, [row.name for row in rows])
+        effects += [Effect(estimate, MATTERS) for estimate in found.values()]
+        of_each = [f"of {_name(row)}: {_points(found[row.name])}" for row in rows]
         sentences.append(
             f"In {model}, final test accuracy of {results.ours.label} minus that {joined(of_each)} "
-            f"({_units(results, effects[-1])})."
+            f"({_units(results, effects[-1].estimate)})."
         )
     return sentences, effects
 
@@ -224,10 +277,6 @@ def _name(row: Row) -> str:
 
 def _points(effect: Estimate) -> str:
     return f"{interval(effect, 2, sign=True)} points"
-
-
-def _percent(estimate: Estimate, sign: bool = False) -> str:
-    return f"{interval(estimate.scaled(100), 1, sign)} %"
 
 
 def _units(results: Results, effect: Estimate) -> str:

@@ -196,6 +196,7 @@ def _row(name: str, label: str, file: str, rows: dict[str, Row]) -> Row:
         searcher=file,
         kind=GIVEN,
         initial=None,
+        distilled=False,
         stage="",
         colour=colour,
         marker=marker,
@@ -233,6 +234,7 @@ def _networks(
             params=params,
             evaluations=evaluations,
             images_seen=line.number("images_seen", COUNT),
+            distinct=math.nan,
             seconds=line.number("search_seconds", SECONDS),
             widths=_widths(line, full),
             history=_end(evaluations, macs, top1),
@@ -257,7 +259,7 @@ def _networks(
 def _end(evaluations: float, macs: int, top1: float) -> pd.DataFrame:
     """A history of the last candidate alone; without rows where the file does not tell it."""
     unknown = math.isnan(evaluations + top1)
-    lines = [] if unknown else [(int(evaluations), macs, top1, top1)]
+    lines = [] if unknown else [(int(evaluations), macs, top1, top1, "")]
     return pd.DataFrame(lines, columns=list(HISTORY))
 
 

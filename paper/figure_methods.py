@@ -1,4 +1,4 @@
-"""Figures 4 to 7: what PruningNets generate, and what methods search, reach and keep."""
+"""Figures 5 to 7: what methods search, reach and keep."""
 
 from typing import Any
 
@@ -25,55 +25,6 @@ from paper.figure_style import (
 )
 from paper.reader.contents import Row
 from paper.reader.results import GIVEN, Results
-from paper.wording import number
-
-
-def generated_accuracy(results: Results) -> Figure:
-    """Figure 4: accuracy with generated weights against MACs, and against training."""
-    models = results.models
-    size = (PAGE, 0.6 + 2.4 * len(models))
-    figure, axes = plt.subplots(len(models), 2, figsize=size, squeeze=False)
-    for (left, right), model in zip(axes, models, strict=True):
-        for conditioning in results.analysed:
-            _candidates(left, right, results, model, conditioning)
-        half = np.mean([measures.yardstick(results, model, seed) for seed in results.seeds])
-        reference(left, float(half), "half of the base network", "right")
-        left.set(xlabel="MACs (% of the base network)", title=model)
-        left.set(ylabel="top-1 with generated weights (%)")
-        right.set(xlabel="top-1 after training from scratch (%)", title=model)
-        right.set(ylabel="top-1 with generated weights (%)")
-        bottom, top = right.get_ylim()
-        taken = 0.05 + 0.09 * len(results.analysed)  # by the legend, above the points
-        right.set_ylim(bottom, top + taken / (1 - taken) * (top - bottom))
-        right.legend(loc="upper left", handlelength=1)
-    lines = axes[0, 0].get_legend_handles_labels()
-    figure.legend(*lines, title="PruningNet", loc="outside upper center", ncols=3)
-    return figure
-
-
-def _candidates(left: Axes, right: Axes, results: Results, model: str, conditioning: str) -> None:
-    """One PruningNet's candidates as points; on the left a line joins the means of quarters."""
-    net = results.conditionings[conditioning]
-    point: Any = {"color": net.colour, "marker": net.marker, "legend": False, "linewidth": 0}
-    full = results.network(model).macs / 100
-    frames = [measures.candidates(results, model, conditioning, seed) for seed in results.seeds]
-    frame = pd.concat(frames, ignore_index=True)
-    accuracy = frame["top1_generated"]
-    sns.scatterplot(x=frame["macs"] / full, y=accuracy, s=10, alpha=0.45, ax=left, **point)
-    sizes = measures.quarters(results, model, conditioning, "macs")
-    means = measures.quarters(results, model, conditioning, "top1_generated")
-    sns.lineplot(
-        x=[size.value / full for size in sizes],
-        y=[mean.value for mean in means],
-        label=net.label,
-        legend=False,
-        ax=left,
-        **look(net),
-        **EDGE,
-    )
-    tau = measures.rank_correlation(results, model, conditioning)
-    label = f"{net.label}: τ = {number(tau.value, 2)}"
-    sns.scatterplot(x=frame["top1_trained"], y=accuracy, s=16, label=label, ax=right, **point)
 
 
 def search_curves(results: Results) -> Figure:

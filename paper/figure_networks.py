@@ -10,13 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from graphpruning.drawing import draw_graph
-from paper import measures
+from paper import representation
 from paper.captions import shown
 from paper.figure_style import BAND, EDGE, GREY, HEATMAP, PAGE, SMALL, colour_bar
 from paper.reader.contents import Heatmap
 from paper.reader.results import Network, Results
 
-_KINDS: dict[measures.Kind, dict[str, Any]] = {
+_KINDS: dict[representation.Kind, dict[str, Any]] = {
     # Dark for a trained network, bright for an untrained one.
     ("trained", "in_block"): {"color": "#0072B2", "marker": "o", "linestyle": "-"},
     ("trained", "other_block"): {"color": "#D55E00", "marker": "s", "linestyle": "--"},
@@ -34,7 +34,7 @@ def correlation_heatmaps(results: Results) -> Figure:
     figure, axes = plt.subplots(len(kinds), len(columns), squeeze=False, figsize=size)
     for line, kind in zip(axes, kinds, strict=True):
         for axis, (network, layer) in zip(line, columns, strict=True):
-            _heatmap(axis, _heatmaps(network)[*kind, layer])
+            _heatmap(axis, _heatmaps(network).get((*kind, layer)))
         line[0].set_ylabel(f"{_said(kind)}\n\n{line[0].get_ylabel()}")
     for axis, (network, _) in zip(axes[0], columns, strict=True):
         axis.set_title(network.label.replace(" (", "\n("))
@@ -49,15 +49,23 @@ def _heatmaps(network: Network) -> dict[tuple[str, str, str], Heatmap]:
 
 
 def _spread(network: Network, most: int) -> list[str]:
-    """At most so many of a network's deeper layers, from the first to the last."""
-    first = next(iter(_KINDS))
-    layers = [layer for *kind, layer in _heatmaps(network) if tuple(kind) == first]
+    """At most so many deeper layers, from the first to the last; such as have a control, if any."""
+    inside, control = list(_KINDS)[:2]
+    of_kind = {
+        kind: [layer for *found, layer in _heatmaps(network) if tuple(found) == kind]
+        for kind in (inside, control)
+    }
+    layers = of_kind[control] or of_kind[inside]
     places = np.linspace(0, len(layers) - 1, min(most, len(layers)))
     return [layers[place] for place in places.round().astype(int)]
 
 
-def _heatmap(axis: Axes, heatmap: Heatmap) -> None:
-    """Deeper channels are rows, those with the best match on top."""
+def _heatmap(axis: Axes, heatmap: Heatmap | None) -> None:
+    """Deeper channels are rows, those with the best match on top; None where there is no pair."""
+    if heatmap is None:
+        axis.set(xticks=[], yticks=[])
+        axis.text(0.5, 0.5, "no control", ha="center", va="center", transform=axis.transAxes)
+        return
     matrix = np.asarray(heatmap.matrix)
     best_first = np.argsort(-matrix.max(axis=1), kind="stable")
     no_ticks: Any = {"xticklabels": False, "yticklabels": False}
@@ -69,7 +77,7 @@ def _heatmap(axis: Axes, heatmap: Heatmap) -> None:
 def r2_distributions(results: Results) -> Figure:
     """Figure 2: per network, R² over all deeper channels with its band, and its median by layer."""
     networks = results.compared
-    frames = [pd.concat([one.channels for one in n.correlation.values()]) for n in networks]
+    frames = [pd.concat(representation.channels(n, next(iter(_KINDS)))) for n in networks]
     heights = [1.9 + 0.04 * frame["deeper"].str.len().max() for frame in frames]
     size = (PAGE, 0.4 + sum(heights))
     figure, axes = plt.subplots(
@@ -86,15 +94,15 @@ def r2_distributions(results: Results) -> Figure:
 def _shares(axis: Axes, network: Network, lowest: float) -> None:
     """The share of channels above each R², and the band of its interval."""
     thresholds = np.linspace(lowest, 1, 61)
-    for kind in measures.kinds(network):
-        found = [measures.share_over(network, kind, threshold) for threshold in thresholds]
+    for kind in representation.kinds(network):
+        found = [representation.share_over(network, kind, threshold) for threshold in thresholds]
         shares = [estimate.scaled(100) for estimate in found]
         style = {key: _KINDS[kind][key] for key in ("color", "linestyle")}
         values = [share.value for share in shares]
         sns.lineplot(x=thresholds, y=values, label=_said(kind), legend=False, ax=axis, **style)
         low, high = [share.low for share in shares], [share.high for share in shares]
         axis.fill_between(thresholds, low, high, color=style["color"], **BAND)
-    for threshold in measures.THRESHOLDS:
+    for threshold in representation.THRESHOLDS:
         axis.axvline(threshold, color=GREY, linestyle=":", linewidth=0.8)
     axis.set(xlim=(lowest, 1), ylim=(0, 100), title=network.label)
     axis.set(xlabel="R² of a deeper channel", ylabel="channels with a higher R² (%)")
@@ -103,8 +111,8 @@ def _shares(axis: Axes, network: Network, lowest: float) -> None:
 def _medians(axis: Axes, network: Network, names: list[str]) -> None:
     """The median R² of each deeper layer; where their names would touch, not all are written."""
     thin: Any = {"linewidth": 0.7, "markersize": 4.5, "errorbar": None, **EDGE}
-    for kind in measures.kinds(network):
-        parts = measures.channels(network, kind)
+    for kind in representation.kinds(network):
+        parts = representation.channels(network, kind)
         medians = pd.concat([part.groupby("deeper")["r2"].median() for part in parts])
         sns.pointplot(
             medians.reset_index(), x="deeper", y="r2", order=names, ax=axis, **_KINDS[kind], **thin
@@ -115,9 +123,9 @@ def _medians(axis: Axes, network: Network, names: list[str]) -> None:
     axis.set_xticks(range(0, len(names), every), names[::every], rotation=90, fontsize=SMALL)
 
 
-def _said(kind: measures.Kind) -> str:
+def _said(kind: representation.Kind) -> str:
     state, pair = kind
-    return f"{state}, {measures.PAIRS[pair]}"
+    return f"{state}, {representation.PAIRS[pair]}"
 
 
 def channel_graph(results: Results) -> Figure:

@@ -1,36 +1,45 @@
-"""The quantities that the tables, figures and claims share, computed from the results.
+"""The quantities of claims 2 to 5 that tables, figures and claims share, from the results.
 
-Each is computed within every replicate; `paper.statistics.replicated` then makes one estimate.
+Each is computed within every replicate; `paper.statistics` then makes one estimate of them.
 """
 
 import math
 from collections.abc import Callable, Iterable
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
 
-from paper.reader.contents import Row
-from paper.reader.results import Network, Results
+from graphpruning.common import collapse
+from paper.reader.contents import ANY, Row
+from paper.reader.results import Results
 from paper.statistics import (
     Clusters,
     Estimate,
+    contrasts,
+    difference_over_replicates,
+    improvement,
     kendall,
+    kendall_value,
     mean,
+    mean_kendall,
     means,
-    medians,
+    over_replicates,
     paired,
     replicated,
+    stepped_up,
 )
 
-Kind = tuple[str, str]
-"""Of which network (trained, untrained) and of which pairs (in_block, other_block) channels are."""
-PAIRS = {"in_block": "same block", "other_block": "different blocks"}
-THRESHOLDS = (0.5, 0.7, 0.9)
-"""R² above which a channel counts as represented, in Table 1."""
-LARGELY = 0.5
-"""C1: a channel is largely representable when R² is above this: most of its variance."""
 FAR = 2
-"""C2: from this distance on, a group neither is nor reads the one that changed."""
+"""C2: from this distance on, a layer neither is of a group nor reads it."""
+DISTANCES: dict[str, tuple[int, int | None]] = {
+    "0": (0, 0),
+    "1": (1, 1),
+    "2": (2, 2),
+    "3": (3, 3),
+    "4 or more": (4, None),
+}
+"""Edges from a layer to a width, nearest and farthest, in Table 4 and Figure 8."""
 REASONABLE = 0.5
 """C3: accuracy with generated weights is reasonable above this share of the base's.
 
@@ -38,92 +47,138 @@ MetaPruning's authors expect their PruningNet to reach about half.
 """
 QUARTERS = 4
 """Parts of the candidates by MACs, in Table 2 and Figure 4."""
+CONSTANT, NO_EDGES = "constant", "none"
+"""The conditionings that C2 compares with: features that never change, and no aggregation."""
 
 
-def channels(network: Network, kind: Kind) -> list[pd.DataFrame]:
-    """Deeper channels of one kind of pair, a table for each replicate."""
-    state, pair = kind
-    frames = [correlation.channels for correlation in network.correlation.values()]
-    return [frame[(frame["network"] == state) & (frame["pair"] == pair)] for frame in frames]
+# What aggregated features say
 
 
-def kinds(network: Network) -> list[Kind]:
-    """The kinds that a network's files have, in their order."""
-    frame = next(iter(network.correlation.values())).channels
-    different = frame[["network", "pair"]].drop_duplicates()
-    return list(different.itertuples(index=False, name=None))
-
-
-def share_over(network: Network, kind: Kind, threshold: float) -> Estimate:
-    """Share of deeper channels whose R² is above `threshold`."""
-    return replicated(
-        [
-            Clusters((frame["r2"] > threshold).astype(float), frame["deeper"]).estimate(means)
-            for frame in channels(network, kind)
-        ]
-    )
-
-
-def median(network: Network, kind: Kind, column: str = "r2") -> Estimate:
-    """Median of a column over deeper channels."""
-    return replicated([one.estimate(medians) for one in _by_layer(network, kind, column)])
-
-
-def median_difference(network: Network, kind: Kind, other: Kind) -> Estimate:
-    """Median R² of one kind minus that of another, of the same deeper layers."""
-    return replicated(
-        [
-            one.difference(control, medians)
-            for one, control in zip(
-                _by_layer(network, kind), _by_layer(network, other), strict=True
-            )
-        ]
-    )
-
-
-def _by_layer(network: Network, kind: Kind, column: str = "r2") -> list[Clusters]:
-    """A column of each replicate, whole deeper layers being the units of a resample."""
-    return [Clusters(frame[column], frame["deeper"]) for frame in channels(network, kind)]
-
-
-def movement(
-    results: Results, model: str, conditioning: str, nearest: int, farthest: int | None = None
+def probe(
+    results: Results,
+    model: str,
+    conditioning: str,
+    network: str,
+    nearest: int,
+    farthest: int | None = None,
 ) -> Estimate | None:
-    """Relative movement of groups `nearest` to `farthest` edges from the one that changed.
+    """R² with which a layer's feature tells widths `nearest` to `farthest` edges away.
 
-    None where the graph has no groups so far apart.
+    The mean over layers and widths; `network` is trained or untrained. None where the graph has
+    no widths so far from a layer.
     """
-    moved = _moved(results, model, conditioning, nearest, farthest)
-    there = [one.estimate(means) for one in moved if one.groups]
-    return replicated(there) if there else None
+    found = _probes(results, model, conditioning, network, nearest, farthest)
+    there = [one for one in found if one.groups]
+    return over_replicates(there, means) if there else None
 
 
-def movement_difference(
-    results: Results, model: str, other: str, nearest: int, farthest: int | None = None
+def probe_gain(
+    results: Results, model: str, conditioning: str, nearest: int, farthest: int | None = None
 ) -> Estimate:
-    """Movement under our conditioning minus that under another, of the same changed groups."""
-    ours = _moved(results, model, results.ours.source, nearest, farthest)
-    theirs = _moved(results, model, other, nearest, farthest)
-    return replicated([a.difference(b, means) for a, b in zip(ours, theirs, strict=True)])
+    """That of the trained aggregator minus that of the same one untrained, of the same layers."""
+    trained, untrained = (
+        _probes(results, model, conditioning, network, nearest, farthest)
+        for network in ("trained", "untrained")
+    )
+    return difference_over_replicates(trained, untrained, means)
 
 
-def _moved(
-    results: Results, model: str, conditioning: str, nearest: int, farthest: int | None
+def _probes(
+    results: Results,
+    model: str,
+    conditioning: str,
+    network: str,
+    nearest: int,
+    farthest: int | None,
 ) -> list[Clusters]:
-    """Movements of each replicate; the changed groups are the units of a resample."""
+    """Scores of each replicate, one for each width; layers are the units of a resample."""
     found = []
     for seed in results.seeds:
-        frame = results.generated[model, seed].influence
+        frame = results.generated[model, seed].probes
         far = frame["distance"].between(nearest, math.inf if farthest is None else farthest)
-        frame = frame[(frame["conditioning"] == conditioning) & far]
-        found.append(Clusters(frame["movement"], frame["changed"]))
+        frame = frame[(frame["conditioning"] == conditioning) & (frame["network"] == network) & far]
+        each = frame.loc[frame.index.repeat(frame["widths"])]
+        found.append(Clusters(each["r2"], each["layer"]))
     return found
 
 
-def candidates(results: Results, model: str, conditioning: str, seed: int) -> pd.DataFrame:
+def far_probe(results: Results, model: str, conditioning: str, network: str, seed: int) -> float:
+    """A replicate's probe R² of widths `FAR` or more edges away; NaN where there are none."""
+    frame = results.generated[model, seed].probes
+    frame = frame[
+        (frame["conditioning"] == conditioning)
+        & (frame["network"] == network)
+        & (frame["distance"] >= FAR)
+    ]
+    return float(np.average(frame["r2"], weights=frame["widths"])) if len(frame) else math.nan
+
+
+def variation(results: Results, model: str, conditioning: str, seed: int, column: str) -> float:
+    """How much of a replicate's trained features or weights changes with the widths, a share."""
+    frame = results.generated[model, seed].diagnostics
+    frame = frame[(frame["conditioning"] == conditioning) & (frame["network"] == "trained")]
+    return float(frame[column].iloc[0])
+
+
+def collapsed(results: Results, model: str, conditioning: str, seed: int) -> bool:
+    """Whether an aggregator died in training, so that its features say nothing of the widths.
+
+    As `graphpruning.common.collapse` says, for widths `FAR` or more edges away. Features that are
+    constant on purpose have nothing to lose.
+    """
+    if conditioning == CONSTANT:
+        return False
+    varied = variation(results, model, conditioning, seed, "feature_variation")
+    before = far_probe(results, model, conditioning, "untrained", seed)
+    after = far_probe(results, model, conditioning, "trained", seed)
+    return collapse.collapsed(varied, after, before)
+
+
+def all_collapsed(results: Results) -> list[tuple[str, str, int]]:
+    """Model, conditioning and seed of every aggregator that died."""
+    return [
+        (model, conditioning, seed)
+        for model in results.models
+        for conditioning in results.analysed
+        for seed in results.seeds
+        if collapsed(results, model, conditioning, seed)
+    ]
+
+
+# What PruningNets generate
+
+
+def candidates(
+    results: Results, model: str, conditioning: str, seed: int, budget: str = ANY
+) -> pd.DataFrame:
     """A replicate's candidates with weights generated under `conditioning`, smallest first."""
-    frame = results.generated[model, seed].candidates
-    return frame[frame["conditioning"] == conditioning].sort_values(["macs", "candidate"])
+    frame = results.generated[model, seed].rated
+    frame = frame[(frame["conditioning"] == conditioning) & (frame["budget"] == budget)]
+    return frame.sort_values(["macs", "candidate"])
+
+
+def right_minus_shuffled(results: Results, model: str, conditioning: str) -> Estimate:
+    """Accuracy with weights generated for a candidate's widths minus for another's (points)."""
+    return replicated(
+        [right_minus_shuffled_of(results, model, conditioning, seed) for seed in results.seeds]
+    )
+
+
+def right_minus_shuffled_of(results: Results, model: str, conditioning: str, seed: int) -> Estimate:
+    """The same of one replicate, its interval over candidates."""
+    frame = candidates(results, model, conditioning, seed)
+    return mean(frame["top1_generated"] - frame["top1_shuffled"])
+
+
+def minus_constant(results: Results, model: str, conditioning: str, seed: int) -> float:
+    """Candidates' mean accuracy minus that with constant features (points); NaN without these."""
+    if CONSTANT not in results.analysed:
+        return math.nan
+    own, other = (
+        candidates(results, model, name, seed)["top1_generated"].mean()
+        for name in (conditioning, CONSTANT)
+    )
+    return float(own - other)
 
 
 def quarters(results: Results, model: str, conditioning: str, column: str) -> list[Estimate]:
@@ -134,15 +189,15 @@ def quarters(results: Results, model: str, conditioning: str, column: str) -> li
     ]
 
 
-def margins(results: Results, model: str, conditioning: str) -> list[Estimate]:
-    """Accuracy with generated weights over the yardstick, in each quarter by MACs."""
+def shares(results: Results, model: str, conditioning: str) -> list[Estimate]:
+    """Accuracy with generated weights as a share of the base's, in each quarter by MACs."""
     found = []
     for parts in _quarters(results, model, conditioning):
-        over = [
-            mean(part["top1_generated"]).above(yardstick(results, model, seed))
+        of_base = [
+            mean(part["top1_generated"]).scaled(1 / base_search_top1(results, model, seed))
             for seed, part in zip(results.seeds, parts, strict=True)
         ]
-        found.append(replicated(over))
+        found.append(replicated(of_base))
     return found
 
 
@@ -154,21 +209,58 @@ def _quarters(results: Results, model: str, conditioning: str) -> Iterable[list[
         yield [frame.iloc[place[quarter]] for frame, place in zip(frames, places, strict=True)]
 
 
-def yardstick(results: Results, model: str, seed: int) -> float:
-    """Accuracy above which generated weights are reasonable (%); NaN without a search split."""
+def base_search_top1(results: Results, model: str, seed: int) -> float:
+    """The base network's accuracy on the search split (%); NaN without one."""
     top1 = results.base[model, seed].search_top1
-    return math.nan if top1 is None else REASONABLE * top1
+    return math.nan if top1 is None else top1
 
 
-def rank_correlation(results: Results, model: str, conditioning: str) -> Estimate:
-    """Kendall's tau between accuracy with generated weights and after training from scratch."""
-    frames = [trained(results, model, conditioning, seed) for seed in results.seeds]
+def trained(
+    results: Results, model: str, conditioning: str, seed: int, budget: str
+) -> pd.DataFrame:
+    """Candidates of a budget that were trained too; `top1_trained` is the mean of trainings."""
+    frame = candidates(results, model, conditioning, seed, budget)
+    top1 = results.generated[model, seed].scratch.groupby("candidate")["top1"].mean()
+    return frame.assign(top1_trained=frame["candidate"].map(top1)).dropna(subset="top1_trained")
+
+
+def tau_at(results: Results, model: str, conditioning: str, budget: str) -> Estimate:
+    """Kendall's tau of accuracy with generated weights and after training, within a budget."""
+    frames = [trained(results, model, conditioning, seed, budget) for seed in results.seeds]
     return replicated([kendall(f["top1_generated"], f["top1_trained"]) for f in frames])
 
 
-def trained(results: Results, model: str, conditioning: str, seed: int) -> pd.DataFrame:
-    """Those of a replicate's candidates that were also trained from scratch."""
-    return candidates(results, model, conditioning, seed).dropna(subset="top1_trained")
+def rank_correlation(results: Results, model: str, conditioning: str) -> Estimate:
+    """The same, averaged over budgets: sizes of different budgets are never compared."""
+    found = []
+    for seed in results.seeds:
+        frames = [trained(results, model, conditioning, seed, b) for b in results.budgets]
+        found.append(mean_kendall([(f["top1_generated"], f["top1_trained"]) for f in frames]))
+    return replicated(found)
+
+
+def reliability(results: Results, model: str) -> float:
+    """How far the mean accuracy of a candidate's trainings would agree with that of new ones.
+
+    The correlation that Greiner's relation r = sin(pi tau / 2) gives for the mean tau between two
+    trainings, over all pairs of trainings, budgets and replicates; stepped up to the mean of so
+    many trainings. NaN with one training, and where trainings do not agree at all.
+    """
+    taus = []
+    for seed in results.seeds:
+        generated = results.generated[model, seed]
+        of_budget = generated.rated.drop_duplicates("candidate").set_index("candidate")["budget"]
+        wide = generated.scratch.pivot(index="candidate", columns="training", values="top1")
+        for _, part in wide.groupby(of_budget.reindex(wide.index)):
+            taus += [kendall_value(part[one], part[two]) for one, two in combinations(part, 2)]
+    known = [tau for tau in taus if not math.isnan(tau)]
+    if not known:
+        return math.nan
+    one_training = math.sin(math.pi / 2 * float(np.mean(known)))
+    return stepped_up(one_training, generated.trainings) if one_training > 0 else math.nan
+
+
+# What methods find, and how accurate it becomes
 
 
 def base_top1(results: Results, model: str) -> Estimate:
@@ -186,12 +278,49 @@ def test_difference(results: Results, model: str, other: str, budgets: list[str]
     return _difference(results.test_top1, results.ours.name, model, other, budgets)
 
 
+def test_contrasts(results: Results, model: str, others: list[str]) -> dict[str, Estimate]:
+    """The same for all `others` at once, over all budgets, with one pooled error (`contrasts`)."""
+    ours, *rest = (
+        over_budgets(results.test_top1, model, name, results.budgets)
+        for name in (results.ours.name, *others)
+    )
+    return contrasts(ours, dict(zip(others, rest, strict=True)))
+
+
+def test_improvement(results: Results, model: str, other: str, budgets: list[str]) -> Estimate:
+    """Probability that a network of ours is better than one of the other's (`improvement`)."""
+    return improvement(
+        [
+            (
+                list(results.test_top1(model, results.ours.name, budget).values()),
+                list(results.test_top1(model, other, budget).values()),
+            )
+            for budget in budgets
+        ]
+    )
+
+
 def search_difference(results: Results, model: str, other: str, budgets: list[str]) -> Estimate:
-    """The same for the best candidate's accuracy on the search split.
+    """Our found candidate's accuracy on the search split minus the other's.
 
     It compares methods only where both rate candidates with the same weights.
     """
     return _difference(results.search_top1, results.ours.name, model, other, budgets)
+
+
+def area_difference(results: Results, model: str, other: str, budgets: list[str]) -> Estimate:
+    """The same for the area under the search curve."""
+
+    def areas(model: str, method: str, budget: str) -> dict[int, float]:
+        searches = results.search[model, method, budget].items()
+        return {seed: area(search.history) for seed, search in searches}
+
+    return _difference(areas, results.ours.name, model, other, budgets)
+
+
+def area(history: pd.DataFrame) -> float:
+    """Area under a search curve (%): the best so far, mean over evaluations; NaN without any."""
+    return float(history["best"].mean())
 
 
 def _difference(
@@ -201,12 +330,19 @@ def _difference(
     other: str,
     budgets: list[str],
 ) -> Estimate:
-    def over_budgets(method: str) -> dict[int, float]:
-        per_budget = [top1(model, method, budget) for budget in budgets]
-        seeds = set.intersection(*(set(one) for one in per_budget))
-        return {seed: float(np.mean([one[seed] for one in per_budget])) for seed in seeds}
+    return paired(*(over_budgets(top1, model, method, budgets) for method in (ours, other)))
 
-    return paired(over_budgets(ours), over_budgets(other))
+
+def over_budgets(
+    top1: Callable[[str, str, str], dict[int, float]],
+    model: str,
+    method: str,
+    budgets: list[str],
+) -> dict[int, float]:
+    """A method's accuracy, mean over budgets, of each seed that has them all."""
+    per_budget = [top1(model, method, budget) for budget in budgets]
+    seeds = set.intersection(*(set(one) for one in per_budget))
+    return {seed: float(np.mean([one[seed] for one in per_budget])) for seed in sorted(seeds)}
 
 
 def same_weights(results: Results, row: Row) -> bool:
@@ -224,6 +360,6 @@ def state_ablations(results: Results) -> list[Row]:
     ]
 
 
-def edge_ablations(results: Results) -> list[Row]:
-    """Ablations whose PruningNet aggregates nothing."""
-    return [row for row in results.of_kind("ablation") if row.source == "none"]
+def conditioning_ablations(results: Results) -> list[Row]:
+    """Ablations whose PruningNet aggregates nothing, or whose features never change."""
+    return [row for row in results.of_kind("ablation") if row.source in (NO_EDGES, CONSTANT)]

@@ -56,11 +56,7 @@ def table3(results: Results) -> str:
 
 PARTS: dict[str, dict[str, tuple[str, Callable[[Results], str]]]] = {
     "README.md": {"accuracies": ("desk", accuracies), "verdicts": ("desk", verdicts)},
-    "docs/results.md": {
-        "desk": ("desk", table3),
-        "cifar10": ("cifar10", table3),
-        "verdicts cifar10": ("cifar10", verdicts),
-    },
+    "docs/results.md": {"desk": ("desk", table3)},
 }
 """By page and mark: whose results are quoted, and how."""
 

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from graphpruning.common.errors import UserError
 from graphpruning.common.files import read_json, write_text
-from paper import claims, command
+from paper import claims, command, rule
 from paper.captions import Caption, budget_name, captions, origin
 from paper.claims import representable
 from paper.figure_style import DPI
@@ -22,6 +22,7 @@ from paper.pages import template
 from paper.reader.contents import Run
 from paper.reader.results import Results
 from paper.table_formats import Table, numeric
+from paper.table_generated import collapses
 from paper.table_main import differences
 from paper.tables import tables
 from paper.wording import counted, joined, number
@@ -100,13 +101,14 @@ def render(results: Results) -> str:
 
 
 def _summary(results: Results, judged: list[claims.Claim]) -> list[str]:
-    """What was run, on what, and what came of it, in two sentences."""
+    """What was run, on what, what came of it, and which aggregators died."""
     images = asdict(results.splits.images)
     verdicts = []
     for verdict, one, several in (
-        (claims.HOLDS, "holds", "hold"),
-        (claims.FAILS, "does not hold", "do not hold"),
-        (claims.UNDECIDED, "is undecided", "are undecided"),
+        (rule.HOLDS, "holds", "hold"),
+        (rule.EQUIVALENT, "is equivalent", "are equivalent"),
+        (rule.FAILS, "does not hold", "do not hold"),
+        (rule.UNDECIDED, "is undecided", "are undecided"),
     ):
         if count := sum(claim.verdict == verdict for claim in judged):
             verdicts.append(f"{count} {one if count == 1 else several}")
@@ -132,6 +134,7 @@ def _summary(results: Results, judged: list[claims.Claim]) -> list[str]:
         f"A replication {of}: {methods}, {counted(len(results.seeds), 'replicate')}; {data}.",
         f"Of the paper's {len(judged)} claims, in these runs {joined(verdicts)}."
         + f" {_ONE_REPLICATE}" * (len(results.seeds) == 1),
+        *collapses(results),
     ]
 
 
@@ -148,7 +151,11 @@ def _differences_caption(results: Results) -> str:
         shared = "one replicate, so no interval"
     return (
         f"Final test accuracy of {ours} minus that of each other method, in percentage points "
-        f"({shared}). Above zero is better for {ours}."
+        f"({shared}). Above zero is better for {ours}. Over all budgets, methods that a claim "
+        "compares at once (the baselines; without edges and with constant features) share one "
+        "pooled error; p is two-sided and corrected by Holm over the baselines, and what it says "
+        "follows the rule of paper/claims.md. P(better): probability that a network of "
+        f"{ours} is better than one of the other method, mean over budgets (Agarwal et al., 2021)."
     )
 
 

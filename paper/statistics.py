@@ -1,4 +1,4 @@
-"""Means, shares and rank correlations, each with its 95 % interval.
+"""Means, differences and rank correlations, each with its 95 % interval.
 
 Over replicates the interval is Student's t. Within one replicate, over its layers, groups or
 candidates, it is the percentile bootstrap, and holds for the networks of this replicate alone.
@@ -7,12 +7,12 @@ Both are deterministic: the bootstrap draws from a generator of fixed seed.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import stdtrit
+from scipy.special import stdtr, stdtrit
 
 Values = NDArray[np.float64]
 Draws = NDArray[np.intp]
@@ -24,20 +24,58 @@ RESAMPLES = 2000
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value and its 95 % interval from `n` units; NaN bounds where one unit gives none."""
+    """A value and its 95 % interval from `n` units; NaN bounds where one unit gives none.
+
+    `df` are the degrees of freedom of a t-interval; of a bootstrap's they are infinite.
+    """
 
     value: float
     low: float
     high: float
     n: int
+    df: float = math.inf
 
     def scaled(self, factor: float) -> "Estimate":
         """The same in another unit."""
-        return Estimate(self.value * factor, self.low * factor, self.high * factor, self.n)
+        return replace(
+            self, value=self.value * factor, low=self.low * factor, high=self.high * factor
+        )
 
     def above(self, threshold: float) -> "Estimate":
         """The same as an effect over a fixed threshold."""
-        return Estimate(self.value - threshold, self.low - threshold, self.high - threshold, self.n)
+        return replace(
+            self,
+            value=self.value - threshold,
+            low=self.low - threshold,
+            high=self.high - threshold,
+        )
+
+    @property
+    def error(self) -> float:
+        """Standard error: half of the interval over its t-quantile; NaN without an interval."""
+        return (self.high - self.low) / 2 / _quantile(self.df, LEVEL)
+
+    def at(self, level: float) -> tuple[float, float]:
+        """The symmetric interval of another level."""
+        half = _quantile(self.df, level) * self.error
+        return self.value - half, self.value + half
+
+    @property
+    def p_below(self) -> float:
+        """P-value of the one-sided t-test that the effect is below zero; NaN without an interval.
+
+        Of a bootstrap's interval as if it were a normal distribution's.
+        """
+        if math.isnan(self.low):
+            return math.nan
+        if not self.error:
+            return 0.0 if self.value < 0 else 1.0
+        return float(stdtr(self.df, self.value / self.error))
+
+
+def _quantile(df: float, level: float) -> float:
+    """Of Student's t, for a two-sided interval of that level."""
+    return float(stdtrit(min(df, 1e10), 0.5 + level / 2))
 
 
 def mean(values: ArrayLike) -> Estimate:
@@ -46,9 +84,13 @@ def mean(values: ArrayLike) -> Estimate:
     n = array.size
     if n < 2:
         return Estimate(float(array.mean()) if n else math.nan, math.nan, math.nan, n)
-    centre = float(array.mean())
-    half = float(stdtrit(n - 1, 0.5 + LEVEL / 2) * array.std(ddof=1) / math.sqrt(n))
-    return Estimate(centre, centre - half, centre + half, n)
+    centre, error = float(array.mean()), float(array.std(ddof=1) / math.sqrt(n))
+    return _student(centre, error, n, n - 1)
+
+
+def _student(value: float, error: float, n: int, df: int) -> Estimate:
+    half = _quantile(df, LEVEL) * error
+    return Estimate(value, value - half, value + half, n, df)
 
 
 def replicated(found: Sequence[Estimate]) -> Estimate:
@@ -62,6 +104,37 @@ def replicated(found: Sequence[Estimate]) -> Estimate:
 def paired(ours: Mapping[int, float], other: Mapping[int, float]) -> Estimate:
     """Mean of ours minus other over the seeds that both have, with its t-interval."""
     return mean([ours[seed] - other[seed] for seed in sorted(ours.keys() & other.keys())])
+
+
+def contrasts(
+    ours: Mapping[int, float], others: Mapping[str, Mapping[int, float]]
+) -> dict[str, Estimate]:
+    """Mean of ours minus each other over the seeds that all have, with one pooled error.
+
+    The analysis of variance of seeds x methods without interaction: the error's mean square MS is
+    what neither the seed nor the method explains, with (n - 1) (m - 1) degrees of freedom for n
+    seeds and m methods, and a difference has the standard error √(2 MS / n). Of two methods this
+    is the paired t-test. With few seeds, several methods tell much more of the noise than one.
+    """
+    seeds = sorted(set(ours).intersection(*others.values()))
+    table = np.array([[one[seed] for one in (ours, *others.values())] for seed in seeds])
+    n, m = len(seeds), 1 + len(others)
+    if not n:
+        return dict.fromkeys(others, Estimate(math.nan, math.nan, math.nan, 0))
+    methods = table.mean(axis=0)
+    found = methods[0] - methods[1:]
+    if n < 2:
+        return {
+            name: Estimate(float(value), math.nan, math.nan, n)
+            for name, value in zip(others, found, strict=True)
+        }
+    rest = table - methods - table.mean(axis=1, keepdims=True) + table.mean()
+    df = (n - 1) * (m - 1)
+    error = math.sqrt(2 * float((rest**2).sum()) / df / n)
+    return {
+        name: _student(float(value), error, n, df)
+        for name, value in zip(others, found, strict=True)
+    }
 
 
 def bootstrap(n: int, statistic: Callable[[Draws], Values], seed: int = 0) -> Estimate:
@@ -121,6 +194,11 @@ class Clusters:
         groups = list(self.groups.values())
         return bootstrap(len(groups), lambda draws: statistic(groups, draws))
 
+    def value(self, statistic: Statistic) -> float:
+        """`statistic` of all values, without an interval."""
+        groups = list(self.groups.values())
+        return float(statistic(groups, np.arange(len(groups))[None])[0])
+
     def difference(self, other: "Clusters", statistic: Statistic) -> Estimate:
         """`statistic` of these minus that of `other`; both see the same units in a resample."""
         names = dict.fromkeys([*self.groups, *other.groups])
@@ -135,11 +213,54 @@ class Clusters:
         return bootstrap(len(names), differences)
 
 
+def over_replicates(found: Sequence[Clusters], statistic: Statistic) -> Estimate:
+    """`replicated` of a statistic; units are resampled only where there is one replicate."""
+    if len(found) == 1:
+        return found[0].estimate(statistic)
+    return mean([one.value(statistic) for one in found])
+
+
+def difference_over_replicates(
+    found: Sequence[Clusters], others: Sequence[Clusters], statistic: Statistic
+) -> Estimate:
+    """The same for the difference between two."""
+    if len(found) == 1:
+        return found[0].difference(others[0], statistic)
+    both = zip(found, others, strict=True)
+    return mean([one.value(statistic) - other.value(statistic) for one, other in both])
+
+
 def kendall(x: ArrayLike, y: ArrayLike) -> Estimate:
     """Kendall's tau-b of x and y [n] (ties counted), its interval by resampling the pairs.
 
     NaN where x or y is constant.
     """
+    return bootstrap(np.size(x), _taus(x, y))
+
+
+def kendall_value(x: ArrayLike, y: ArrayLike) -> float:
+    """The same without its interval."""
+    return float(_taus(x, y)(np.arange(np.size(x))[None])[0])
+
+
+def mean_kendall(pairs: Sequence[tuple[ArrayLike, ArrayLike]]) -> Estimate:
+    """Mean of Kendall's tau-b over groups of x, y [n], pairs being resampled within each group.
+
+    `n` counts all pairs. NaN where one of the groups has none.
+    """
+    sizes = [np.size(x) for x, _ in pairs]
+    value = float(np.mean([kendall_value(x, y) for x, y in pairs]))
+    if min(sizes) < 2 or math.isnan(value):
+        return Estimate(value, math.nan, math.nan, sum(sizes))
+    rng = np.random.default_rng(0)
+    taus = [_taus(x, y)(rng.integers(np.size(x), size=(RESAMPLES, np.size(x)))) for x, y in pairs]
+    tail = (1 - LEVEL) / 2
+    low, high = np.nanquantile(np.mean(taus, axis=0), [tail, 1 - tail])
+    return Estimate(value, float(low), float(high), sum(sizes))
+
+
+def _taus(x: ArrayLike, y: ArrayLike) -> Callable[[Draws], Values]:
+    """Tau-b of resamples [resamples, n] of x and y [n]."""
     a, b = (np.sign(np.subtract.outer(v, v), dtype=float) for v in (np.asarray(x), np.asarray(y)))
 
     def taus(draws: Draws) -> Values:
@@ -152,4 +273,69 @@ def kendall(x: ArrayLike, y: ArrayLike) -> Estimate:
             quotient: Values = concordance / np.sqrt(untied_x * untied_y)
         return quotient
 
-    return bootstrap(len(a), taus)
+    return taus
+
+
+def stepped_up(reliability: float, count: int) -> float:
+    """Spearman and Brown: reliability of the mean of `count` measurements, from that of one."""
+    return count * reliability / (1 + (count - 1) * reliability)
+
+
+def disattenuated(tau: Estimate, reliability: float) -> Estimate:
+    """What Kendall's tau would be if the second of its variables were measured without noise.
+
+    Greiner's relation makes a correlation of it, r = sin(pi tau / 2); this is divided by the root
+    of the reliability (Spearman) and made a tau again, at most 1 and at least -1. The interval's
+    ends go the same way: the reliability counts as known.
+    """
+
+    def corrected(value: float) -> float:
+        r = math.sin(math.pi / 2 * min(1.0, max(-1.0, value))) / math.sqrt(reliability)
+        return 2 / math.pi * math.asin(min(1.0, max(-1.0, r)))
+
+    return replace(
+        tau,
+        value=corrected(tau.value),
+        low=corrected(tau.low) if not math.isnan(tau.low) else math.nan,
+        high=corrected(tau.high) if not math.isnan(tau.high) else math.nan,
+    )
+
+
+def interquartile_mean(values: ArrayLike) -> Estimate:
+    """Mean of the middle half of `values` [n], with a percentile bootstrap interval.
+
+    A quarter of the values, rounded down, is left out at each end: rliable's IQM (Agarwal et al.,
+    2021), `scipy.stats.trim_mean` with 0.25. NaN for fewer than two values.
+    """
+    array = np.asarray(values, dtype=float)
+    n = array.size
+    if n < 2:
+        return Estimate(math.nan, math.nan, math.nan, n)
+    cut = n // 4
+
+    def middles(draws: Draws) -> Values:
+        middle: Values = np.sort(array[draws], axis=1)[:, cut : n - cut].mean(axis=1)
+        return middle
+
+    return bootstrap(n, middles)
+
+
+def improvement(tasks: Sequence[tuple[Sequence[float], Sequence[float]]]) -> Estimate:
+    """Probability that a run of the first is better than one of the second, mean over tasks.
+
+    A task has the scores of both [runs]; all pairs of runs count, a tie half: rliable's
+    probability of improvement (Agarwal et al., 2021), with a bootstrap over runs within each task.
+    `n` counts the first's runs of a task. NaN where a task has fewer than two runs of either.
+    """
+    n = min(len(ours) for ours, _ in tasks)
+    if min(n, *(len(other) for _, other in tasks)) < 2:
+        return Estimate(math.nan, math.nan, math.nan, n)
+    wins = [(np.sign(np.subtract.outer(ours, other)) + 1) / 2 for ours, other in tasks]
+    rng = np.random.default_rng(0)
+    resampled = []
+    for won in wins:
+        rows, columns = (rng.integers(size, size=(RESAMPLES, size)) for size in won.shape)
+        resampled.append(won[rows[:, :, None], columns[:, None]].mean(axis=(1, 2)))
+    tail = (1 - LEVEL) / 2
+    low, high = np.quantile(np.mean(resampled, axis=0), [tail, 1 - tail])
+    return Estimate(float(np.mean([won.mean() for won in wins])), float(low), float(high), n)

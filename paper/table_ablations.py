@@ -1,32 +1,23 @@
-"""Table 4: what aggregation sees, and what an ablation costs in accuracy."""
+"""Table 4: what features tell of widths, and what an ablation costs in accuracy."""
 
 from paper import measures
 from paper.captions import ONE_REPLICATE, budget_name
 from paper.reader.contents import Row
 from paper.reader.results import GIVEN, Results
 from paper.statistics import Estimate, mean
-from paper.table_formats import Cells, Table, made, spread
+from paper.table_formats import NOWHERE, Cells, Table, made, spread
 from paper.table_main import given
 from paper.wording import interval
 
-DISTANCES: dict[str, tuple[int, int | None]] = {
-    "1": (1, 1),
-    "2": (2, 2),
-    "3": (3, 3),
-    "4": (4, 4),
-    "5 or more": (5, None),
-}
-NOWHERE = Estimate(float("nan"), float("nan"), float("nan"), 0)
-
 
 def ablations(results: Results) -> Table:
-    """Table 4: what aggregation sees (C2), and what an ablation costs in accuracy (C2, C4).
+    """Table 4: what features tell of widths (C2), and what an ablation costs (C2, C4).
 
     A method that was given beside the study's stands below its ablations.
     """
     rows = []
     for model in results.models:
-        rows += _influence(results, model)
+        rows += _probes(results, model)
         for row in [results.ours, *results.of_kind("ablation"), *results.of_kind(GIVEN)]:
             for budget in results.budgets:
                 rows += _accuracies(results, model, row, budget)
@@ -34,28 +25,22 @@ def ablations(results: Results) -> Table:
     return made("table4_ablations", rows, *notes)
 
 
-def _influence(results: Results, model: str) -> list[tuple[Cells, Cells]]:
-    """Movement by distance; the difference is our conditioning's minus the row's."""
-    ours = results.ours.source
+def _probes(results: Results, model: str) -> list[tuple[Cells, Cells]]:
+    """R² of a probe by distance; the difference is trained minus untrained."""
     rows = []
-    for distance, (nearest, farthest) in DISTANCES.items():
+    for distance, (nearest, farthest) in measures.DISTANCES.items():
         for conditioning in results.analysed:
-            moved = measures.movement(results, model, conditioning, nearest, farthest)
-            if moved is None:
+            told = measures.probe(results, model, conditioning, "trained", nearest, farthest)
+            if told is None:
                 continue
-            difference = NOWHERE
-            if ours in results.analysed and conditioning != ours:
-                difference = measures.movement_difference(
-                    results, model, conditioning, nearest, farthest
-                )
             rows.append(
                 _ablation(
                     model,
-                    ("influence", conditioning, results.conditionings[conditioning].label),
+                    ("probe", conditioning, results.conditionings[conditioning].label),
                     (f"distance {distance}", f"{distance} edge{'s' * (distance != '1')} away"),
-                    ("movement", "movement (%)"),
-                    moved,
-                    difference,
+                    ("probe_r2", "probe R²"),
+                    told,
+                    measures.probe_gain(results, model, conditioning, nearest, farthest),
                 )
             )
     return rows
@@ -68,11 +53,14 @@ def _accuracies(results: Results, model: str, row: Row, budget: str) -> list[tup
     variant = ("accuracy", row.name, row.label)
     found = mean(list(results.search_top1(model, row.name, budget).values()))
     final = measures.test_top1(results, model, row.name, budget)
-    search_difference = final_difference = NOWHERE
+    searches = results.search[model, row.name, budget].values()
+    area = mean([measures.area(search.history) for search in searches])
+    search_difference = area_difference = final_difference = NOWHERE
     if not own:
         final_difference = measures.test_difference(results, model, row.name, [budget])
         if measures.same_weights(results, row):
             search_difference = measures.search_difference(results, model, row.name, [budget])
+            area_difference = measures.area_difference(results, model, row.name, [budget])
     return [
         _ablation(
             model,
@@ -82,6 +70,7 @@ def _accuracies(results: Results, model: str, row: Row, budget: str) -> list[tup
             found,
             search_difference,
         ),
+        _ablation(model, variant, where, ("area", "area under search"), area, area_difference),
         _ablation(model, variant, where, ("top1_test", "test top-1"), final, final_difference),
     ]
 
@@ -106,14 +95,13 @@ def _ablation(
         **spread("difference", difference, 4),
         "n": str(estimate.n),
     }
-    scale, digits = (100, 1) if part == "influence" else (1, 2)
     shown = {
         "Model": model,
         "Variant": label,
         "At": where[1],
         "Quantity": quantity[1],
-        "Mean": interval(estimate.scaled(scale), digits),
-        "Difference": interval(difference.scaled(scale), digits, sign=True),
+        "Mean": interval(estimate, 2),
+        "Difference": interval(difference, 2, sign=True),
         "n": str(estimate.n),
     }
     return csv, shown

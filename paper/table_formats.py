@@ -4,6 +4,7 @@ The CSV holds plain numbers with fixed decimals, an empty cell where there is no
 hold the same numbers rounded.
 """
 
+import math
 from dataclasses import dataclass
 
 import pandas as pd
@@ -13,6 +14,8 @@ from paper.statistics import Estimate
 from paper.wording import fixed
 
 Cells = dict[str, str]
+NOWHERE = Estimate(math.nan, math.nan, math.nan, 0)
+"""Where a table has no number."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ _FOOTNOTESIZE = 112
 
 def numeric(cells: "pd.Series[str]") -> bool:
     """Whether a shown column holds numbers and em dashes, so that it aligns right."""
-    return bool(cells.str.fullmatch(r"[+−]?[\d.,]+( \[[^\]]*\]| ± [\d.,]+)?|—").all())
+    return bool(cells.str.fullmatch(r"[+−<]?[\d.,]+( \[[^\]]*\]| ± [\d.,]+)?|—").all())
 
 
 _LATEX = {

@@ -1,5 +1,6 @@
 """Table 3: the final networks of every method, what their search cost, and paired differences."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,8 +9,9 @@ from paper import measures
 from paper.captions import ONE_REPLICATE, budget_amount, budget_name
 from paper.reader.contents import Run
 from paper.reader.results import GIVEN, Results
-from paper.statistics import Estimate
-from paper.table_formats import Cells, Table, made, spread
+from paper.rule import ABOVE, BELOW, MATTERS, OPEN, SAME, Effect, holm, statuses
+from paper.statistics import Estimate, interquartile_mean
+from paper.table_formats import NOWHERE, Cells, Table, made, spread
 from paper.wording import ABSENT, fixed, interval, joined, number
 
 
@@ -41,7 +43,11 @@ def _base(results: Results, model: str) -> tuple[Cells, Cells]:
         measures.base_top1(results, model),
         size=(float(base.macs), float(base.params)),
         before=float("nan"),
-        searched=(0.0, 0.0, 0.0),
+        searched=(0.0, 0.0, 0.0, 0.0),
+        robust=(
+            interquartile_mean([results.base[model, seed].test_top1 for seed in results.seeds]),
+            NOWHERE,
+        ),
     )
 
 
@@ -59,10 +65,22 @@ def _method(results: Results, model: str, method: str, budget: str) -> tuple[Cel
         before=_mean([float("nan") if top1 is None else top1 for top1 in before]),
         searched=(
             _mean([one.evaluations for one in searches]),
+            _mean([one.distinct for one in searches]),
             _mean([one.seconds for one in searches]),
             _mean([one.images_seen for one in searches]),
         ),
+        robust=(
+            interquartile_mean([one.test_top1 for one in finals]),
+            _improvement(results, model, method, [budget]),
+        ),
     )
+
+
+def _improvement(results: Results, model: str, method: str, budgets: list[str]) -> Estimate:
+    """Probability that ours is better than the method, which is not compared with itself."""
+    if method == results.ours.name:
+        return NOWHERE
+    return measures.test_improvement(results, model, method, budgets)
 
 
 def _row(
@@ -73,15 +91,17 @@ def _row(
     top1: Estimate,
     size: tuple[float, float],
     before: float,
-    searched: tuple[float, float, float],
+    searched: tuple[float, float, float, float],
+    robust: tuple[Estimate, Estimate],
 ) -> tuple[Cells, Cells]:
     """Pairs of `method` and `budget` are the name for machines and the name for people.
 
-    `size` is MACs and parameters; `searched` is evaluations, seconds and images.
+    `size` is MACs and parameters; `searched` is evaluations, different candidates among them,
+    seconds and images; `robust` is the interquartile mean and the probability that ours is better.
     """
     full = results.network(model).macs
     macs, params = size
-    evaluations, seconds, images = searched
+    evaluations, distinct, seconds, images = searched
     csv = {
         "model": model,
         "method": method[0],
@@ -94,7 +114,10 @@ def _row(
         "top1_low": fixed(top1.low, 3),
         "top1_high": fixed(top1.high, 3),
         "seeds": str(top1.n),
+        **spread("iqm", robust[0], 3),
+        **spread("improvement", robust[1], 3),
         "evaluations": fixed(evaluations, 0),
+        "distinct": fixed(distinct, 1),
         "search_seconds": fixed(seconds, 1),
         "images_seen": fixed(images, 0),
     }
@@ -104,11 +127,11 @@ def _row(
         "Budget": budget[1],
         "Before (%)": number(before, 2),
         "Top-1 (%)": interval(top1, 2),
-        "Seeds": str(top1.n),
+        "IQM (%)": number(robust[0].value, 2),
+        "P(better)": number(robust[1].value, 2),
         "MACs (M)": number(macs / 1e6, 2),
-        "MACs (%)": number(100 * macs / full, 1),
         "Params (k)": number(params / 1e3, 1),
-        "Evaluations": number(evaluations, 0),
+        "Judged": number(evaluations, 0),
         "Search (s)": number(seconds, 1),
         "Images": number(images, 0),
     }
@@ -152,10 +175,31 @@ def given(results: Results) -> list[str]:
 
 
 def differences(results: Results) -> Table:
-    """Ours minus each other method in final test accuracy, within each replicate, per budget."""
+    """Ours minus each other method in final test accuracy, within each replicate.
+
+    Over all budgets, methods that a claim compares at once share one pooled error; the baselines,
+    which C5 compares, have Holm's p-values as well.
+    """
     rows = []
     ours = results.ours
+    baselines = [row.name for row in results.of_kind("baseline")]
+    compared = {
+        (model, name): estimate
+        for model in results.models
+        for name, estimate in (
+            measures.test_contrasts(results, model, baselines) if baselines else {}
+        ).items()
+    }
+    # As in C5: corrected over the baselines of all models.
+    p_values = holm([two_sided(estimate) for estimate in compared.values()])
+    effects = [Effect(estimate, MATTERS) for estimate in compared.values()]
+    corrected = dict(zip(compared, p_values, strict=True))
+    says = dict(zip(compared, statuses(effects), strict=True))
     for model in results.models:
+        pooled = {name: estimate for (of, name), estimate in compared.items() if of == model}
+        ablations = [row.name for row in measures.conditioning_ablations(results)]
+        if ablations:
+            pooled |= measures.test_contrasts(results, model, ablations)
         for row in results.rows.values():
             if row.name == ours.name:
                 continue
@@ -165,8 +209,31 @@ def differences(results: Results) -> Table:
                 found = measures.test_difference(results, model, row.name, [budget])
                 csv |= spread(f"difference_{budget}", found, 3)
                 shown[budget_name(results, budget)] = interval(found, 2, sign=True)
-            overall = measures.test_difference(results, model, row.name, results.budgets)
-            csv |= spread("difference", overall, 3) | {"seeds": str(overall.n)}
-            shown |= {"All budgets": interval(overall, 2, sign=True), "Seeds": str(overall.n)}
+            alone = measures.test_difference(results, model, row.name, results.budgets)
+            overall = pooled.get(row.name, alone)
+            better = _improvement(results, model, row.name, results.budgets)
+            p = corrected.get((model, row.name), math.nan)
+            csv |= spread("difference", overall, 3) | spread("improvement", better, 3)
+            csv |= {"p_holm": fixed(p, 4), "seeds": str(overall.n)}
+            shown |= {
+                "All budgets": interval(overall, 2, sign=True),
+                "P(better)": number(better.value, 2),
+                "p (Holm)": number(p, 3) if not p < 0.001 else "<0.001",
+                "Says": _SAYS.get(says.get((model, row.name), ""), ABSENT),
+                "Seeds": str(overall.n),
+            }
             rows.append((csv, shown))
     return made("paired_differences", rows)
+
+
+_SAYS = {ABOVE: "better", SAME: "equivalent", BELOW: "worse", OPEN: "open"}
+
+
+def two_sided(estimate: Estimate) -> float:
+    """P-value of the two-sided test that there is a difference; NaN without an interval.
+
+    1 where neither value nor error is other than 0: all networks are the same.
+    """
+    if estimate.value == estimate.low == estimate.high == 0:
+        return 1.0
+    return 2 * min(estimate.p_below, 1 - estimate.p_below)

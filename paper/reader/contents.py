@@ -65,8 +65,9 @@ class MethodFile(Look):
     source: LabelText
     state: LabelText
     searcher: LabelText
-    kind: Annotated[str, OneOf(("ours", "baseline", "ablation")).field]
-    initial: Literal["generated"] | None
+    kind: Annotated[str, OneOf(("ours", "baseline", "ablation", "beyond")).field]
+    initial: Literal["scratch", "inherited", "generated"] | None
+    distilled: bool
     stage: PlainName
 
 
@@ -74,8 +75,9 @@ class MethodFile(Look):
 class Row(MethodFile):
     """A method: where a candidate's weights come from, what its search sees, who searches.
 
-    `source` is a PruningNet's conditioning (graph, block, ...) or base; `kind` is ours, baseline
-    or ablation; `initial` is what its final training begins with, None where the study says so;
+    `source` is a PruningNet's conditioning (graph, block, ...) or base; `kind` is ours, baseline,
+    ablation, or beyond what the paper has; `initial` is what its final training begins with, None
+    where the study says so; `distilled` says whether that training learns from the base as well;
     `stage` is the DVC stage of its search.
     """
 
@@ -267,14 +269,23 @@ class Heatmap:
 
 @dataclass(frozen=True)
 class CorrelationFile:
-    """How many pairs of layers were compared: none in a network without shortcuts."""
+    """How many pairs of layers were compared: none in a network without shortcuts.
+
+    `controls` are the pairs of layers of different blocks. `ridge` are the strengths that
+    validation chose from; one alone was fixed.
+    """
 
     pairs: Count
+    controls: Count
+    ridge: Annotated[list[Magnitude], Field(min_length=1)]
 
 
 @dataclass(frozen=True)
 class Correlation(CorrelationFile):
-    """Per deeper channel the best match and R² of one pair of layers (columns `CHANNELS`)."""
+    """Per deeper channel the best match and R² given the former layer and its controls.
+
+    The columns are `CHANNELS`.
+    """
 
     channels: pd.DataFrame
     heatmaps: list[Heatmap]
@@ -300,25 +311,43 @@ class PruningNet(PruningNetFile):
     run: Run
 
 
+ANY = "any"
+"""In place of a budget: a candidate drawn from the whole space."""
+
+
 @dataclass(frozen=True)
 class GeneratedFile:
-    """How many candidates were judged."""
+    """How many random widths were judged: `candidates` of the whole space, `within` each budget.
+
+    `trained` of each budget's were trained from scratch, `trainings` times each.
+    """
 
     candidates: Positive
+    within: Count
+    trained: Count
+    trainings: Positive
 
 
 @dataclass(frozen=True)
-class Generated:
-    """Candidates with generated weights (`CANDIDATES`), and movements (`INFLUENCE`)."""
+class Generated(GeneratedFile):
+    """Candidates with generated weights, and what aggregated features say.
 
-    candidates: pd.DataFrame
-    influence: pd.DataFrame
+    `rated` has the columns `CANDIDATES`, `scratch` `TRAINED`, `probes` `PROBES` and `diagnostics`
+    `DIAGNOSTICS`.
+    """
+
+    rated: pd.DataFrame
+    scratch: pd.DataFrame
+    probes: pd.DataFrame
+    diagnostics: pd.DataFrame
     run: Run
 
 
 @dataclass(frozen=True)
 class SearchFile:
     """The widths that a search found, and what finding them took.
+
+    `distinct` are the different candidates among its evaluations.
 
     For user-supplied results NaN and no widths stand for what their file does not have.
     """
@@ -331,6 +360,7 @@ class SearchFile:
     params: Positive
     evaluations: Annotated[float, Field(ge=1, le=COUNT.high, multiple_of=1)]
     images_seen: Annotated[float, Field(ge=0, le=COUNT.high, multiple_of=1)]
+    distinct: Annotated[float, Field(ge=1, le=COUNT.high, multiple_of=1)]
     widths: dict[LabelText, Positive]
 
 

@@ -133,7 +133,7 @@ class Results:
         return {seed: one.test_top1 for seed, one in self.final[model, method, budget].items()}
 
     def search_top1(self, model: str, method: str, budget: str) -> dict[int, float]:
-        """Accuracy of the best candidate on the search split, by seed."""
+        """Accuracy of the found candidate on the search split, by seed."""
         return {seed: one.top1_search for seed, one in self.search[model, method, budget].items()}
 
     @property
@@ -191,7 +191,9 @@ def _read(path: Path, expected: str = "") -> Results:
         for c in said.conditionings
     }
     generated = {
-        (m, s): files("analyse_pruningnet", m, seed=s).generated(m, base[m, s], said.analysed)
+        (m, s): files("analyse_pruningnet", m, seed=s).generated(
+            m, base[m, s], said.analysed, said.budgets
+        )
         for m, s in replicates
         if said.analysed
     }

@@ -19,7 +19,7 @@ from paper.reader.contents import (
     Run,
     Search,
 )
-from paper.reader.reading import Columns, Files, clipped
+from paper.reader.reading import Columns, Files, clipped, is_written_number
 
 Key = tuple[str, str, str]
 """Model, method, budget."""
@@ -124,30 +124,37 @@ class StageFiles(Files):
         folder = self.folder("correlation", model)
         width = base.graph.widths
         heatmaps = self._heatmaps(f"{folder}/heatmaps.json", width)
-        pairs = self.json(f"{folder}/metrics.json", contents.CorrelationFile).pairs
+        found = self.json(f"{folder}/metrics.json", contents.CorrelationFile)
         name = f"{folder}/channels.csv"
-        channels = self.csv(name, columns.CHANNELS, empty=pairs == 0)
-        found = channels.groupby(["network", "pair", "former", "deeper"], as_index=False).size()
-        if len(found) != 2 * pairs or any(found["size"] != found["deeper"].map(width)):
-            raise self.damaged(name, f"not every channel of {pairs} pairs in two networks")
-        if any(channels.duplicated(["network", "pair", "former", "deeper", "channel"])) or any(
+        channels = self.csv(name, columns.CHANNELS, empty=found.pairs == 0)
+        pairs = channels.groupby(["network", "former", "deeper"], as_index=False)
+        sizes = pairs["controls"].agg(["size", "first", "nunique"])
+        if len(sizes) != 2 * found.pairs or any(sizes["size"] != sizes["deeper"].map(width)):
+            raise self.damaged(name, f"not every channel of {found.pairs} pairs in two networks")
+        if any(channels.duplicated(["network", "former", "deeper", "channel"])) or any(
             channels["channel"] >= channels["deeper"].map(width)
         ):
             raise self.damaged(name, "a channel stands there twice, or is none of its layer")
-        of_network = [
-            set(
-                found.loc[found["network"] == network, ["pair", "former", "deeper"]].itertuples(
-                    index=False, name=None
-                )
-            )
+        trained, untrained = (
+            set(sizes.loc[sizes["network"] == network, kept].itertuples(index=False, name=None))
             for network in columns.NETWORKS
-        ]
-        if of_network[0] != of_network[1] or not set(found["former"]) <= set(width):
+            for kept in [["former", "deeper", "first"]]
+        )
+        if trained != untrained or not set(sizes["former"]) <= set(width):
             raise self.damaged(name, "not the same pairs of layers in both networks")
-        trained = (columns.NETWORKS[0], columns.PAIRS[0])
-        if pairs and not any((h.network, h.pair) == trained for h in heatmaps):
+        if sum(controls for *_, controls in trained) != found.controls or any(
+            sizes["nunique"] != 1
+        ):
+            raise self.damaged(name, f"not {found.controls} controls in each network")
+        for column in ("control_match", "control_r2"):
+            if any(channels[column].isna() != (channels["controls"] == 0)):
+                raise self.damaged(name, f"{column} is not there where there are controls alone")
+        first = (columns.NETWORKS[0], columns.PAIRS[0])
+        if found.pairs and not any((h.network, h.pair) == first for h in heatmaps):
             raise self.damaged(f"{folder}/heatmaps.json", "no pair of a block in the trained one")
-        return Correlation(pairs, channels, heatmaps, self.run(folder))
+        return Correlation(
+            **vars(found), channels=channels, heatmaps=heatmaps, run=self.run(folder)
+        )
 
     def _heatmaps(self, name: str, width: Mapping[str, int]) -> list[contents.Heatmap]:
         heatmaps = self.json(name, list[contents.Heatmap])
@@ -165,27 +172,89 @@ class StageFiles(Files):
         curve = self.curve(f"{folder}/curve.csv", columns.TRAINING, net.epochs)
         return PruningNet(**vars(net), curve=curve, run=self.run(folder))
 
-    def generated(self, model: str, base: Base, conditionings: list[str]) -> Generated:
-        """Candidates with generated weights, and how far features move."""
+    def generated(
+        self, model: str, base: Base, conditionings: list[str], budgets: list[str]
+    ) -> Generated:
+        """Candidates with generated weights, and what features say of widths."""
         folder = self.folder("generated", model)
-        count = self.json(f"{folder}/metrics.json", contents.GeneratedFile).candidates
-        groups = base.graph.prunable
-        candidates = self.csv(f"{folder}/candidates.csv", columns.CANDIDATES)
-        influence = self.csv(f"{folder}/influence.csv", columns.INFLUENCE)
-        pairs = len(groups) * (len(groups) - 1)
-        for name, frame, expected, unit in (
-            ("candidates", candidates, count, ["candidate"]),
-            ("influence", influence, pairs, ["changed", "observed"]),
+        found = self.json(f"{folder}/metrics.json", contents.GeneratedFile)
+        rated = self.csv(f"{folder}/candidates.csv", columns.CANDIDATES)
+        self._check_rated(f"{folder}/candidates.csv", found, rated, conditionings, budgets)
+        scratch = self.csv(f"{folder}/trained.csv", columns.TRAINED, empty=found.trained == 0)
+        self._check_scratch(f"{folder}/trained.csv", found, scratch, rated, budgets)
+        probes = self.csv(f"{folder}/probes.csv", columns.PROBES)
+        places = ["layer", "distance"]
+        self._check_both(f"{folder}/probes.csv", probes, conditionings, places)
+        if not set(probes["layer"]) <= set(base.graph.widths):
+            raise self.damaged(f"{folder}/probes.csv", "a layer that the graph does not have")
+        diagnostics = self.csv(f"{folder}/diagnostics.csv", columns.DIAGNOSTICS)
+        self._check_both(f"{folder}/diagnostics.csv", diagnostics, conditionings, [])
+        return Generated(
+            **vars(found),
+            rated=rated,
+            scratch=scratch,
+            probes=probes,
+            diagnostics=diagnostics,
+            run=self.run(folder),
+        )
+
+    def _check_rated(
+        self,
+        name: str,
+        found: contents.GeneratedFile,
+        rated: pd.DataFrame,
+        conditionings: list[str],
+        budgets: list[str],
+    ) -> None:
+        """Check that every conditioning rates the same candidates, as many as were asked for."""
+        expected = {contents.ANY: found.candidates} | dict.fromkeys(budgets, found.within)
+        expected = {budget: count for budget, count in expected.items() if count}
+        asked = {(c, budget): count for c in conditionings for budget, count in expected.items()}
+        there = rated.groupby(["conditioning", "budget"]).size().to_dict()
+        if there != asked:
+            raise self.damaged(name, f"rows {clipped(there)}, not {clipped(asked)}")
+        if any(rated.duplicated(["conditioning", "candidate"])):
+            raise self.damaged(name, "the same candidate twice")
+        different = rated[["candidate", "budget", "macs"]].drop_duplicates()
+        if set(different["candidate"]) != set(range(sum(expected.values()))) or any(
+            different["candidate"].duplicated()
         ):
-            found = frame["conditioning"].value_counts().to_dict()
-            if found != dict.fromkeys(conditionings, expected):
-                why = f"rows {clipped(found)}, not {expected} of each conditioning"
-                raise self.damaged(f"{folder}/{name}.csv", why)
-            if any(frame.duplicated(["conditioning", *unit])):
-                raise self.damaged(f"{folder}/{name}.csv", f"the same {' and '.join(unit)} twice")
-        if not set(influence["changed"]) | set(influence["observed"]) <= set(groups):
-            raise self.damaged(f"{folder}/influence.csv", "a group that the graph does not have")
-        return Generated(candidates, influence, self.run(folder))
+            raise self.damaged(name, "not the same candidates under every conditioning")
+        if any(rated["top1_shuffled"].isna() == (rated["budget"] == contents.ANY)):
+            raise self.damaged(name, "top1_shuffled is not there where the budget is any alone")
+
+    def _check_scratch(
+        self,
+        name: str,
+        found: contents.GeneratedFile,
+        scratch: pd.DataFrame,
+        rated: pd.DataFrame,
+        budgets: list[str],
+    ) -> None:
+        """Check that so many candidates of each budget were trained, so many times each."""
+        of_budget = rated.drop_duplicates("candidate").set_index("candidate")["budget"]
+        if any(scratch.duplicated(["candidate", "training"])):
+            raise self.damaged(name, "the same training twice")
+        if any(scratch["training"] >= found.trainings) or not set(scratch["candidate"]) <= set(
+            of_budget.index
+        ):
+            raise self.damaged(name, "a training or a candidate that there is not")
+        there = scratch["candidate"].map(of_budget).value_counts().to_dict()
+        each = found.trained * found.trainings
+        if there != (dict.fromkeys(budgets, each) if each else {}):
+            raise self.damaged(name, f"rows {clipped(there)}, not {each} of each budget")
+
+    def _check_both(
+        self, name: str, frame: pd.DataFrame, conditionings: list[str], unit: list[str]
+    ) -> None:
+        """Check that trained and untrained have the same units under every conditioning, once."""
+        if set(frame["conditioning"]) != set(conditionings):
+            raise self.damaged(name, f"conditionings are not {', '.join(conditionings)}")
+        if any(frame.duplicated(["conditioning", "network", *unit])):
+            raise self.damaged(name, f"the same {' and '.join(unit or ['conditioning'])} twice")
+        both = frame.groupby(["conditioning", *unit]).size()
+        if any(both != len(columns.NETWORKS)):
+            raise self.damaged(name, "not the same rows of the trained and the untrained network")
 
     def search(self, key: Key, base: Base) -> Search:
         """What a method's search found."""
@@ -200,10 +269,26 @@ class StageFiles(Files):
         if len(history) != found.evaluations:
             raise self.damaged(f"{folder}/history.csv", f"not {found.evaluations:.0f} evaluations")
         self.numbered(f"{folder}/history.csv", "evaluation", history["evaluation"])
+        self._check_history(f"{folder}/history.csv", history, found, base)
         run = self.run(folder)
         if run.search_seconds is None:
             raise self.damaged(f"{folder}/run.json", "no 'search_seconds'")
         return Search(**vars(found), seconds=run.search_seconds, history=history, run=run)
+
+    def _check_history(
+        self, name: str, history: pd.DataFrame, found: contents.SearchFile, base: Base
+    ) -> None:
+        """Check the candidates' widths, such as `8-16-24`, and how many of them differ."""
+        full = base.graph.prunable.values()
+        for widths in history["widths"].unique():
+            kept = widths.split("-")
+            if len(kept) != len(full) or not all(
+                is_written_number(width, whole=True) and 0 < int(width) <= most
+                for width, most in zip(kept, full, strict=True)
+            ):
+                raise self.damaged(name, f"widths {clipped(widths)} are none of the graph's")
+        if history["widths"].nunique() != found.distinct:
+            raise self.damaged(name, f"not {found.distinct:.0f} different candidates")
 
     def same_budget(self, key: Key, search: Search, first: Search) -> None:
         """Check that a replicate searched within the budget that the first replicate had."""

@@ -16,7 +16,7 @@ from experiments.common.stage import Context
 from experiments.common.study_file import read_study_file
 from experiments.correlation import CHANNELS, SHOWN, _shown, _thinned
 from graphpruning.common.errors import UserError
-from graphpruning.correlation import Pair, Representation
+from graphpruning.correlation import Fit, Pair, Representation
 from graphpruning.network.zoo import build
 from paper import tables
 
@@ -108,12 +108,12 @@ def test_the_base_is_the_file_that_was_named(made: Path) -> None:
 
 def test_its_layers_are_compared(made: Path) -> None:
     folder = made / RESULTS / "correlation/resnet8/0"
-    assert metrics(made, "correlation", "resnet8")["pairs"] == 6
+    assert metrics(made, "correlation", "resnet8")["pairs"] == 3
     with open(folder / "channels.csv", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 2 * 2 * (8 + 16 + 32)
+    assert len(rows) == 2 * (8 + 16 + 32)
     assert {row["network"] for row in rows} == {"trained", "untrained"}
-    assert len(json.loads((folder / "heatmaps.json").read_text())) == 2 * 6
+    assert len(json.loads((folder / "heatmaps.json").read_text())) == 2 * (3 + 1)
 
 
 def test_a_network_without_shortcuts_has_no_pairs(made: Path) -> None:
@@ -121,7 +121,8 @@ def test_a_network_without_shortcuts_has_no_pairs(made: Path) -> None:
     found = metrics(made, "correlation", "mobilenet_v1")
     assert found["pairs"] == 0 and found["median_r2"] == {}
     assert (folder / "channels.csv").read_text() == (
-        "network,pair,former,deeper,channel,best_match,r2\n"
+        "network,former,deeper,channel,controls,best_match,control_match,r2,control_r2,"
+        "r2_activated,control_r2_activated\n"
     )
     assert json.loads((folder / "heatmaps.json").read_text()) == []
 
@@ -184,10 +185,9 @@ def test_what_does_not_fit_is_named_in_one_line(changes: dict[str, Any], says: s
     assert len(str(refusal.value).splitlines()) == 1
 
 
-def judged(deeper: int, former: int, name: str = "deeper") -> Representation:
+def judged(deeper: int, former: int) -> Fit:
     matrix = torch.rand(deeper, former, generator=torch.Generator().manual_seed(deeper))
-    pair = Pair("in_block", "former", name)
-    return Representation(pair, matrix, matrix.amax(dim=1), matrix[:, 0])
+    return Fit(matrix, matrix.amax(dim=1), matrix[:, 0])
 
 
 def test_heat_maps_of_wide_layers_are_thinned() -> None:
@@ -202,7 +202,10 @@ def test_heat_maps_of_wide_layers_are_thinned() -> None:
 
 
 def test_few_layers_are_shown() -> None:
-    layers = [judged(width, 4, f"layer{width}") for width in range(2, 12)]
+    layers = [
+        Representation(Pair("in_block", "former", f"layer{width}"), {"own": judged(width, 4)})
+        for width in range(2, 12)
+    ]
     shown = _shown(layers)
     assert len(shown) == SHOWN and {"layer2", "layer11"} <= shown
     assert _shown([]) == set()

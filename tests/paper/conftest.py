@@ -13,14 +13,16 @@ import pytest
 from paper import figures, report, tables
 
 METHODS = {
-    "graphpruning": ("GraphPruning", "graph", "aggregated", "ddpg", "ours", 1.0),
+    "graphpruning": ("GraphPruning", "graph", "aggregated", "agent", "ours", 1.0),
     "metapruning": ("MetaPruning", "block", "nothing", "evolution", "baseline", 0.2),
     "amc": ("AMC", "base", "hand-crafted", "ddpg", "baseline", 0.5),
     "random": ("Random search", "graph", "nothing", "random", "baseline", 0.0),
     "uniform": ("Uniform width", "graph", "nothing", "uniform", "baseline", -0.6),
-    "no-edges": ("without edges", "none", "aggregated", "ddpg", "ablation", 0.3),
-    "hand-crafted": ("hand-crafted states", "graph", "hand-crafted", "ddpg", "ablation", 0.9),
-    "generated": ("from generated weights", "graph", "aggregated", "ddpg", "ablation", 1.2),
+    "no-edges": ("without edges", "none", "aggregated", "agent", "ablation", 0.3),
+    "constant": ("constant features", "constant", "hand-crafted", "agent", "ablation", 0.1),
+    "hand-crafted": ("hand-crafted states", "graph", "hand-crafted", "agent", "ablation", 0.9),
+    "generated": ("from generated weights", "graph", "aggregated", "agent", "ablation", 1.2),
+    "plus": ("GraphPruning plus", "graph", "aggregated", "agent", "beyond", 1.4),
 }
 """Label, source, state, searcher, kind, and the accuracy (points) that the fixture gives it."""
 
@@ -28,10 +30,14 @@ CONDITIONINGS = {
     "graph": ("graph", "#0072B2", "o", "-"),
     "block": ("block", "#D55E00", "s", "--"),
     "none": ("no edges", "#009E73", "^", [0, [5, 1]]),
+    "constant": ("constant", "#CC79A7", "D", [0, [1, 1]]),
 }
 """Label, colour, marker and line."""
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = "os^DvPX"
+COLOURS = (
+    *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"),
+    *("#882255", "#999933", "#332288"),
+)
+MARKERS = "os^DvPX<>p"
 EVALUATIONS = 60
 
 
@@ -52,6 +58,7 @@ class Study:
         blocks: int = 3,
         candidates: int = 24,
         shortcuts: bool = True,
+        trainings: int = 2,
     ) -> None:
         self.path = path
         self.name = path.name
@@ -60,6 +67,8 @@ class Study:
         self.blocks = blocks
         self.candidates = candidates
         self.shortcuts = shortcuts
+        self.trainings = trainings
+        self.alive = 1.0
         self.labels: dict[str, dict[str, int]] = {}
         self.levels = {name: row[5] for name, row in METHODS.items()}
         conditionings = {
@@ -92,6 +101,7 @@ class Study:
             "searcher": searcher,
             "kind": kind,
             "initial": "generated" if method == "generated" else None,
+            "distilled": kind == "beyond",
             "stage": f"search_{source}",
             "colour": COLOURS[place % len(COLOURS)],
             "marker": MARKERS[place % len(MARKERS)],
@@ -244,36 +254,53 @@ class Study:
         layers = [layer for layer in self.layers() if ".conv" in layer["name"]]
         pairs = list(zip(layers[::2], layers[1::2], strict=True)) if self.shortcuts else []
         channels, heatmaps = [], []
-        for network, pair, level in (
-            ("trained", "in_block", 0.75),
-            ("trained", "other_block", 0.45),
-            ("untrained", "in_block", 0.6),
-            ("untrained", "other_block", 0.3),
-        ):
-            for index, (former, deeper) in enumerate(pairs):
-                if pair == "other_block":
-                    former = pairs[index - 1][0]
-                matrix = np.abs(self.rng.normal(0, 0.15, (deeper["out"], former["out"])))
-                best = self.rng.integers(former["out"], size=deeper["out"])
-                matrix[np.arange(deeper["out"]), best] += level * self.rng.random(deeper["out"])
-                matrix = matrix.clip(0, 1).round(4)
-                r2 = level + self.rng.normal(0, 0.05) + self.rng.normal(0, 0.15, deeper["out"])
-                names = (network, pair, former["name"], deeper["name"])
-                channels += [
-                    (*names, channel, matrix[channel].max(), min(0.99, round(r2[channel], 5)))
-                    for channel in range(deeper["out"])
+        stages = [deeper["name"].split(".")[0] for _, deeper in pairs]
+        counts = [stages[:index].count(stage) for index, stage in enumerate(stages)]
+        for network, level in (("trained", 0.75), ("untrained", 0.6)):
+            for index, ((former, deeper), controls) in enumerate(zip(pairs, counts, strict=True)):
+                names = {"network": network, "deeper": deeper["name"]}
+                read = {"in_block": former["name"]}
+                if controls:  # the first of a stage has none
+                    read["other_block"] = pairs[index - 1][0]["name"]
+                matrices = {pair: self.matrix(deeper["out"], level) for pair in read}
+                heatmaps += [
+                    names | {"pair": pair, "former": read[pair], "matrix": matrix.tolist()}
+                    for pair, matrix in matrices.items()
                 ]
-                keys = ("network", "pair", "former", "deeper")
-                heatmaps.append(dict(zip(keys, names, strict=True), matrix=matrix.tolist()))
-        header = "network,pair,former,deeper,channel,best_match,r2"
+                about = level + self.rng.normal(0, 0.05)
+                for channel in range(deeper["out"]):
+                    match, control_match = [
+                        matrices[pair][channel].max() if pair in matrices else ""
+                        for pair in ("in_block", "other_block")
+                    ]
+                    r2, control, after, control_after = [
+                        round(min(0.99, about - less + self.rng.normal(0, 0.15)), 5)
+                        for less in (0, 0.3, 0.1, 0.4)
+                    ]
+                    row = [network, former["name"], deeper["name"], channel, controls]
+                    row += [match, control_match, r2, control if controls else ""]
+                    channels.append([*row, after, control_after if controls else ""])
+        header = (
+            "network,former,deeper,channel,controls,best_match,control_match,r2,control_r2,"
+            "r2_activated,control_r2_activated"
+        )
         self.csv(f"{folder}/channels.csv", header, channels)
         self.json(f"{folder}/heatmaps.json", heatmaps)
-        self.json(f"{folder}/metrics.json", {"pairs": 2 * len(pairs), "images": 512})
+        about_it = {"pairs": len(pairs), "controls": sum(counts), "ridge": [0.001, 0.1]}
+        self.json(f"{folder}/metrics.json", {**about_it, "images": 512})
         self.run(folder, f"correlation@{self.name}-{model}-{seed}", 1024, 4.2)
+
+    def matrix(self, channels: int, level: float) -> Any:
+        """Absolute correlations of as many channels, in which every deeper one has a match."""
+        found = np.abs(self.rng.normal(0, 0.15, (channels, channels)))
+        best = self.rng.integers(channels, size=channels)
+        found[np.arange(channels), best] += level * self.rng.random(channels)
+        return found.clip(0, 1).round(4)
 
     def pruningnet(self, model: str, conditioning: str, seed: int) -> None:
         folder = f"pruningnet/{model}/{conditioning}/{seed}"
-        level = {"graph": 70.0, "block": 66.0, "none": 68.0}[conditioning] + seed
+        level = {"graph": 70.0, "block": 66.0, "none": 68.0, "constant": 65.0}[conditioning]
+        level += seed
         self.json(
             f"{folder}/metrics.json",
             {
@@ -294,32 +321,53 @@ class Study:
         self.run(folder, stage, 165_000, 90.0)
 
     def generated(self, model: str, seed: int) -> None:
+        """Candidates of any size, and half as many within each budget, half of these trained."""
         folder = f"generated/{model}/{seed}"
-        rows = []
-        for candidate in range(self.candidates):
+        within = max(2, self.candidates // 2)
+        trained = max(2, within // 2)
+        budgets = self.study["budgets"]
+        asked = [("any", place) for place in range(self.candidates)]
+        asked += [(budget, place) for budget in budgets for place in range(within)]
+        rows, scratch = [], []
+        for candidate, (budget, place) in enumerate(asked):
             ratio = self.rng.uniform(0.12, 0.85)
-            trained = 84 + 8 * ratio + self.rng.normal(0, 0.7)
-            for conditioning, level in zip(CONDITIONINGS, (48, 43, 46), strict=True):
-                generated = level + 25 * ratio + self.rng.normal(0, 3)
-                known = round(trained, 2) if candidate < self.candidates / 2 else ""
-                macs = int(self.macs * ratio)
-                rows.append((candidate, macs, conditioning, round(generated, 2), known))
-        header = "candidate,macs,conditioning,top1_generated,top1_trained"
+            if budget != "any":
+                ratio = self.limit(model, budget) / self.macs * self.rng.uniform(0.98, 1)
+            macs, worth = max(1, int(self.macs * ratio)), self.rng.normal(0, 2)
+            ratio = min(1.0, ratio)
+            for conditioning, level in zip(CONDITIONINGS, (48, 43, 46, 42), strict=True):
+                top1 = round(level + 25 * ratio + worth + self.rng.normal(0, 0.4), 2)
+                worse = {"graph": 1.5, "block": 0.6}.get(conditioning, 0.0)
+                shuffled = round(top1 - worse * self.rng.uniform(0, 2), 2)
+                cell = shuffled if budget == "any" else ""
+                rows.append((candidate, budget, macs, conditioning, top1, cell))
+            if budget != "any" and place < trained:
+                for training in range(self.trainings):
+                    top1 = 84 + 8 * ratio + worth / 2 + self.rng.normal(0, 0.3)
+                    scratch.append((candidate, training, round(top1, 2)))
+        header = "candidate,budget,macs,conditioning,top1_generated,top1_shuffled"
         self.csv(f"{folder}/candidates.csv", header, rows)
-        prunable = [group["id"] for group in self.groups() if group["prunable"]]
-        moves = []
-        for conditioning in CONDITIONINGS:
-            for i, changed in enumerate(prunable):
-                for j, observed in enumerate(prunable):
-                    distance = abs(i - j)
-                    reach = {"graph": 3, "block": 1, "none": 1}[conditioning]
-                    level = 0.3 / distance if 0 < distance <= reach else 0.0
-                    moved = abs(level * (1 + self.rng.normal(0, 0.2)))
-                    if distance:
-                        moves.append((conditioning, changed, observed, distance, moved))
-        header = "conditioning,changed,observed,distance,movement"
-        self.csv(f"{folder}/influence.csv", header, moves)
-        self.json(f"{folder}/metrics.json", {"candidates": self.candidates})
+        self.csv(f"{folder}/trained.csv", "candidate,training,top1", scratch)
+        probes = [
+            (conditioning, network, layer["name"], distance, 1 + distance, round(told, 5))
+            for conditioning, reach in zip(CONDITIONINGS, (3, 1, 0, -1), strict=True)
+            for network, less in (("trained", 0.1), ("untrained", 0.3))
+            for layer in self.layers()
+            for distance in range(6)
+            for level in [1 - less - distance / 5 if distance <= reach else 0]
+            for told in [min(1.0, level + self.rng.normal(0, 0.03))]
+        ]
+        header = "conditioning,network,layer,distance,widths,r2"
+        self.csv(f"{folder}/probes.csv", header, probes)
+        diagnostics = [
+            (conditioning, network, self.alive * variation, self.alive * variation / 4)
+            for conditioning, variation in zip(CONDITIONINGS, (0.2, 0.3, 0.15, 0), strict=True)
+            for network in ("trained", "untrained")
+        ]
+        header = "conditioning,network,feature_variation,weight_variation"
+        self.csv(f"{folder}/diagnostics.csv", header, diagnostics)
+        counts = {"candidates": self.candidates, "within": within, "trained": trained}
+        self.json(f"{folder}/metrics.json", {**counts, "trainings": self.trainings})
         self.run(folder, f"analyse_pruningnet@{self.name}-{model}-{seed}", 600_000, 120.0)
 
     def limit(self, model: str, budget: str) -> int:
@@ -348,7 +396,13 @@ class Study:
         }
         head = {"method": method, "budget": budget}
         size = {"macs": macs, "params": int(self.params * share)}
-        cost = {"evaluations": evaluations, "images_seen": 2000 * evaluations}
+        full = [group["width"] for group in self.groups() if group["prunable"]]
+        judged = ["-".join(str(self.rng.integers(1, 1 + w)) for w in full) for _ in top1]
+        cost = {
+            "evaluations": evaluations,
+            "distinct": len(set(judged)),
+            "images_seen": 2000 * evaluations,
+        }
         self.json(
             f"search/{key}/metrics.json",
             {
@@ -360,8 +414,8 @@ class Study:
                 "widths": widths,
             },
         )
-        history = [(i + 1, macs, top1[i], best[i]) for i in range(evaluations)]
-        self.csv(f"search/{key}/history.csv", "evaluation,macs,top1,best", history)
+        history = [(i + 1, macs, top1[i], best[i], judged[i]) for i in range(evaluations)]
+        self.csv(f"search/{key}/history.csv", "evaluation,macs,top1,best,widths", history)
         seconds = round(self.rng.uniform(20, 30), 2)
         self.run(f"search/{key}", f"{row['stage']}@{item}", 120_000, 31.0, search_seconds=seconds)
         accuracy = round(85 + 4 * share**0.5 + level + self.rng.normal(0, 0.15), 2)

@@ -76,10 +76,11 @@ def test_they_stand_below_the_ablations_and_where_their_search_ended(
 ) -> None:
     compared = compare.with_given(study, written(tmp_path, lines(study, **known)))
     rows = [row for row in ablations(compared).csv.to_dict("records") if row["variant"] == "mine"]
-    assert [row["at"] for row in rows] == [f"budget {b}" for b in BUDGETS for _ in range(2)]
-    searched, final = rows[:2]
+    assert [row["at"] for row in rows] == [f"budget {b}" for b in BUDGETS for _ in range(3)]
+    searched, area, final = rows[:3]
     assert searched["mean"] == ("61.5000" if "top1_search" in known else "")
-    assert searched["difference"] == ""  # it rates candidates in its own way
+    assert area["mean"] == searched["mean"]  # its last candidate is all that is known
+    assert searched["difference"] == area["difference"] == ""  # it rates candidates in its own way
     assert final["difference"] == "-1.0000"
     points = [
         tuple(map(float, line.get_xydata()[0]))
@@ -104,8 +105,8 @@ def test_everything_is_written_beside_the_study(
     for link in Page(text).links:
         is_record = "records/" in link  # the fixture keeps only some of their files
         assert link.startswith("#") or is_record or (folder / unquote(link)).is_file(), link
-    assert len(list((folder / "figures").iterdir())) == 14
-    assert len(list((folder / "tables").iterdir())) == 15
+    assert len(list((folder / "figures").iterdir())) == 16
+    assert len(list((folder / "tables").iterdir())) == 18
     assert all(path.read_bytes() == content for path, content in before.items())
 
 

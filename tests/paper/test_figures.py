@@ -49,7 +49,7 @@ def wide(path):
 def test_every_figure_is_vector_and_bitmap(made):
     files = {path.name for path in (made / "figures").iterdir()}
     assert files == {f"{name}{ending}" for name in FIGURES for ending in (".pdf", ".png")}
-    assert len(FIGURES) == 7
+    assert len(FIGURES) == 8
 
 
 @pytest.mark.parametrize("name", FIGURES)

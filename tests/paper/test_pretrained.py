@@ -10,8 +10,9 @@ import pytest
 from graphpruning.common.errors import UserError
 from paper import figures, report, tables
 from paper.captions import budget_amount, budget_name, captions
-from paper.claims import HOLDS, UNDECIDED, claims, representable
+from paper.claims import claims, representable
 from paper.reader.results import read
+from paper.rule import HOLDS, UNDECIDED
 from paper.table_formats import to_markdown
 from paper.table_main import main_results
 from paper.table_networks import correlation
@@ -29,8 +30,8 @@ def make(folder):
 def test_table1_has_both_networks_with_both_controls(made):
     table = pd.read_csv(made / "tables/table1_correlation.csv")
     assert [*table.groupby(["study", "model"], sort=False).size().items()] == [
-        (("made", "resnet20"), 4),
-        (("pretrained", "mobilenet_v2"), 4),
+        (("made", "resnet20"), 8),
+        (("pretrained", "mobilenet_v2"), 8),
     ]
     text = (made / "tables/table1_correlation.md").read_text()
     assert (
@@ -60,6 +61,45 @@ def test_a_sentence_says_for_each_network_whether_c1_holds(made, tmp_path):
     first = claims(found)[0]
     assert (first.id, first.verdict) == ("C1", UNDECIDED)
     assert "In mobilenet_v2 (pretrained) the median R²" in first.evidence
+
+
+def judged_before(pretrained):
+    """The files of a network that was judged when there was one control, without validation."""
+    folder = pretrained / "correlation/mobilenet_v2/0"
+    frame = pd.read_csv(folder / "channels.csv")
+    frame["controls"] = frame["controls"].clip(upper=1)
+    frame[["r2_activated", "control_r2_activated"]] = ""
+    frame.to_csv(folder / "channels.csv", index=False)
+    about = json.loads((folder / "metrics.json").read_text())
+    about |= {"controls": 6, "ridge": [0.001]}
+    (folder / "metrics.json").write_text(json.dumps(about))
+
+
+def test_what_is_old_about_a_network_is_said(made, tmp_path):
+    folder = copied_study(made, tmp_path)
+    assert "judged before" not in captions(read(folder))["table1_correlation"].text
+    judged_before(folder.with_name("pretrained"))
+    found = read(folder)
+    says = captions(found)["table1_correlation"].text
+    assert (
+        "mobilenet_v2 (pretrained): at most one control a layer, drawn at random, a fixed" in says
+    )
+    evidence = claims(found)[0].evidence
+    assert "drawn at random, with a fixed ridge strength (0.001)" in evidence
+    assert "6 of the 9 layers have a control that is an earlier layer" in evidence
+    assert evidence.count("After normalisation and activation") == 1
+    table = correlation(found).csv
+    old = table[table["study"] == "pretrained"]
+    assert len(old) == 4 and set(old["output"]) == {"own"}
+
+
+def test_layers_without_an_earlier_one_of_their_size_have_no_control(made):
+    evidence = claims(read(made))[0].evidence
+    says = "6 of the 9 layers have earlier layers of equal resolution in other blocks as controls"
+    assert evidence.count(says) == 2
+    table = correlation(read(made)).csv.set_index(["study", "network", "pair", "output"])["layers"]
+    assert table["made", "trained", "in_block", "own"] == "9"
+    assert table["made", "trained", "other_block", "own"] == "6"
 
 
 def test_without_the_pretrained_results_one_line_names_them(made, tmp_path, capsys):

@@ -19,7 +19,7 @@ import pytest
 from graphpruning import drawing
 from graphpruning.common.errors import UserError
 from graphpruning.common.names import is_plain, require_plain
-from paper import captions, compare, measures, tables, verdicts
+from paper import captions, compare, representation, tables, verdicts
 from paper.pages import template
 from paper.reader import columns, contents
 from paper.reader.results import Results, read
@@ -188,6 +188,8 @@ WRONG: list[tuple[str, tuple[Any, ...], Any]] = [
     ("study.json", ("rows",), {}),
     ("study.json", ("rows", "amc"), []),
     ("study.json", ("rows", "amc", "kind"), "given"),
+    ("study.json", ("rows", "amc", "distilled"), "no"),
+    ("study.json", ("rows", "amc", "distilled"), KeyError),
     ("study.json", ("rows", "amc", "source"), "elsewhere"),
     ("study.json", ("rows", "amc", "stage"), "../search_base"),
     ("study.json", ("rows", "amc", "initial"), "study"),
@@ -234,6 +236,7 @@ WRONG: list[tuple[str, tuple[Any, ...], Any]] = [
     (f"{BASE}/run.json", ("record",), "../../../etc"),
     (f"{BASE}/run.json", ("resumed",), 0),
     ("correlation/resnet20/0/metrics.json", ("pairs",), -6),
+    ("correlation/resnet20/0/metrics.json", ("ridge",), []),
     ("correlation/resnet20/0/heatmaps.json", (0, "matrix"), []),
     ("correlation/resnet20/0/heatmaps.json", (0, "matrix"), 1),
     ("correlation/resnet20/0/heatmaps.json", (0, "matrix", 0), [0.5]),
@@ -244,6 +247,8 @@ WRONG: list[tuple[str, tuple[Any, ...], Any]] = [
     ("correlation/resnet20/0/heatmaps.json", (0,), "heatmap"),
     ("pruningnet/resnet20/graph/0/metrics.json", ("search_top1_full",), 1e308),
     ("generated/resnet20/0/metrics.json", ("candidates",), 0),
+    ("generated/resnet20/0/metrics.json", ("trainings",), 0),
+    ("generated/resnet20/0/metrics.json", ("trainings",), KeyError),
     (f"{SEARCH}/metrics.json", ("budget_macs",), 0),
     (f"{SEARCH}/metrics.json", ("budget_macs",), 10**15),
     (f"{SEARCH}/metrics.json", ("macs",), 10**14),
@@ -251,6 +256,7 @@ WRONG: list[tuple[str, tuple[Any, ...], Any]] = [
     (f"{SEARCH}/metrics.json", ("evaluations",), 0),
     (f"{SEARCH}/metrics.json", ("evaluations",), 59.5),
     (f"{SEARCH}/metrics.json", ("images_seen",), -1),
+    (f"{SEARCH}/metrics.json", ("distinct",), KeyError),
     (f"{SEARCH}/metrics.json", ("top1_search",), True),
     (f"{SEARCH}/metrics.json", ("widths",), {}),
     (f"{SEARCH}/metrics.json", ("widths",), []),
@@ -286,6 +292,28 @@ def test_a_wrong_entry_is_refused(
     assert Path(name).name in line
 
 
+@pytest.mark.parametrize(
+    ("folder", "key", "value", "table"),
+    [
+        ("correlation/resnet20/0", "controls", 5, "channels.csv"),
+        ("generated/resnet20/0", "within", 3, "candidates.csv"),
+        ("generated/resnet20/0", "trained", 1, "trained.csv"),
+        (SEARCH, "distinct", 3, "history.csv"),
+    ],
+)
+def test_a_count_that_its_table_does_not_have_is_refused(
+    copied: Path,
+    capsys: pytest.CaptureFixture[str],
+    folder: str,
+    key: str,
+    value: int,
+    table: str,
+) -> None:
+    changed(copied / folder / "metrics.json", (key,), value)
+    line = refusal(tables.main, [str(copied)], copied.parent, capsys)
+    assert line.startswith(f"{copied / folder / table} is truncated or damaged (")
+
+
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "9" * 5000])
 @pytest.mark.parametrize(
     ("name", "key"),
@@ -311,7 +339,9 @@ CELLS = [
     ("correlation/resnet20/0/channels.csv", "best_match", "-0.1"),
     ("correlation/resnet20/0/channels.csv", "r2", "nan"),
     ("correlation/resnet20/0/channels.csv", "r2", "1.5"),
-    ("correlation/resnet20/0/channels.csv", "pair", "no_block"),
+    ("correlation/resnet20/0/channels.csv", "controls", "1"),
+    ("correlation/resnet20/0/channels.csv", "control_r2", "0.5"),
+    ("correlation/resnet20/0/channels.csv", "control_match", "0.5"),
     ("correlation/resnet20/0/channels.csv", "network", "strained"),
     ("correlation/resnet20/0/channels.csv", "deeper", "nowhere"),
     ("correlation/resnet20/0/channels.csv", "channel", "1"),
@@ -321,15 +351,31 @@ CELLS = [
     (f"{BASE}/curve.csv", "lr", "-1"),
     (f"{BASE}/curve.csv", "epoch", "3"),
     ("generated/resnet20/0/candidates.csv", "macs", "-5"),
-    ("generated/resnet20/0/candidates.csv", "top1_trained", "150"),
+    ("generated/resnet20/0/candidates.csv", "top1_shuffled", "150"),
+    ("generated/resnet20/0/candidates.csv", "top1_shuffled", ""),
+    ("generated/resnet20/0/candidates.csv", "budget", "0.5"),
+    ("generated/resnet20/0/candidates.csv", "budget", "large"),
+    ("generated/resnet20/0/trained.csv", "candidate", "0"),
+    ("generated/resnet20/0/trained.csv", "candidate", "999"),
+    ("generated/resnet20/0/trained.csv", "training", "1"),
+    ("generated/resnet20/0/trained.csv", "training", "2"),
+    ("generated/resnet20/0/trained.csv", "top1", "150"),
     ("generated/resnet20/0/candidates.csv", "candidate", "1"),
     ("generated/resnet20/0/candidates.csv", "conditioning", "trees"),
-    ("generated/resnet20/0/influence.csv", "movement", "1e999"),
-    ("generated/resnet20/0/influence.csv", "distance", "0"),
-    ("generated/resnet20/0/influence.csv", "changed", "nowhere"),
+    ("generated/resnet20/0/probes.csv", "r2", "1e999"),
+    ("generated/resnet20/0/probes.csv", "distance", "1"),
+    ("generated/resnet20/0/probes.csv", "widths", "0"),
+    ("generated/resnet20/0/probes.csv", "layer", "nowhere"),
+    ("generated/resnet20/0/probes.csv", "network", "strained"),
+    ("generated/resnet20/0/diagnostics.csv", "conditioning", "trees"),
+    ("generated/resnet20/0/diagnostics.csv", "network", "untrained"),
+    ("generated/resnet20/0/diagnostics.csv", "feature_variation", "-1"),
     (f"{SEARCH}/history.csv", "evaluation", "2"),
     (f"{SEARCH}/history.csv", "macs", LONG),
     (f"{SEARCH}/history.csv", "best", "1_0"),
+    (f"{SEARCH}/history.csv", "widths", "1-2"),
+    (f"{SEARCH}/history.csv", "widths", "99-8-8-16-16-32-32"),
+    (f"{SEARCH}/history.csv", "widths", ""),
     (f"{FINAL}/curve.csv", "train_top1", ""),
     (f"{FINAL}/curve.csv", "train_top1", "8,1"),
     (f"{FINAL}/curve.csv", "train_top1", '"'),
@@ -380,7 +426,7 @@ def test_the_programs_end_with_status_2(copied: Path, tmp_path: Path) -> None:
 
 
 def test_names_are_those_that_the_reader_knows() -> None:
-    assert set(columns.PAIRS) == set(measures.PAIRS)
+    assert set(columns.PAIRS) == set(representation.PAIRS)
     assert set(contents.LAYER_KINDS) == set(drawing.KINDS)
 
 

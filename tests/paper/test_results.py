@@ -22,7 +22,9 @@ PROMISED = {
     "correlation/resnet20/2/heatmaps.json": "correlation@made-resnet20-2",
     "pruningnet/resnet20/block/1/metrics.json": "train_pruningnet@made-resnet20-block-1",
     "generated/resnet20/0/candidates.csv": "analyse_pruningnet@made-resnet20-0",
-    "generated/resnet20/2/influence.csv": "analyse_pruningnet@made-resnet20-2",
+    "generated/resnet20/1/trained.csv": "analyse_pruningnet@made-resnet20-1",
+    "generated/resnet20/2/probes.csv": "analyse_pruningnet@made-resnet20-2",
+    "generated/resnet20/2/diagnostics.csv": "analyse_pruningnet@made-resnet20-2",
     "search/resnet20/amc/0.5/0/metrics.json": "search_base@made-resnet20-amc-0.5-0",
     "search/resnet20/random/0.25/1/history.csv": "search_graph@made-resnet20-random-0.25-1",
     "search/resnet20/metapruning/0.5/2/run.json": "search_block@made-resnet20-metapruning-0.5-2",
@@ -74,7 +76,9 @@ def test_truncated_file(copied, capsys, name, stage):
         "base/resnet20/1/curve.csv",
         "correlation/resnet20/0/channels.csv",
         "generated/resnet20/1/candidates.csv",
-        "generated/resnet20/0/influence.csv",
+        "generated/resnet20/0/trained.csv",
+        "generated/resnet20/0/probes.csv",
+        "generated/resnet20/0/diagnostics.csv",
         "pruningnet/resnet20/graph/2/curve.csv",
         "search/resnet20/amc/0.5/1/history.csv",
         "final/resnet20/amc/0.5/0/curve.csv",
@@ -97,8 +101,8 @@ def test_a_cell_that_is_no_number(copied):
 
 
 def test_other_columns(copied):
-    path = copied / "generated/resnet20/1/influence.csv"
-    path.write_text(path.read_text().replace("movement", "moved", 1))
+    path = copied / "generated/resnet20/1/probes.csv"
+    path.write_text(path.read_text().replace("distance", "edges", 1))
     with pytest.raises(UserError, match="columns"):
         read(copied)
 

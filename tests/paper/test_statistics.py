@@ -11,12 +11,21 @@ from paper.statistics import (
     Clusters,
     Estimate,
     bootstrap,
+    contrasts,
+    difference_over_replicates,
+    disattenuated,
+    improvement,
+    interquartile_mean,
     kendall,
+    kendall_value,
     mean,
+    mean_kendall,
     means,
     medians,
+    over_replicates,
     paired,
     replicated,
+    stepped_up,
 )
 
 
@@ -47,6 +56,22 @@ def test_replicates_count_once_each_and_one_alone_keeps_its_own_interval():
     assert replicated([alone]) == alone
     found = replicated([alone, Estimate(2.0, -9.0, 9.0, 20), Estimate(3.0, 2.9, 3.1, 5)])
     assert found == mean([1.0, 2.0, 3.0]) and found.n == 3
+
+
+def test_several_replicates_are_their_values_and_one_alone_is_resampled():
+    rng = np.random.default_rng(0)
+    one, two, other = (
+        Clusters(pd.Series(rng.random(20)), pd.Series(list("abcd") * 5)) for _ in range(3)
+    )
+    for statistic in (means, medians):
+        assert over_replicates([one], statistic) == one.estimate(statistic)
+        found = over_replicates([one, two], statistic)
+        assert found == replicated([one.estimate(statistic), two.estimate(statistic)])
+        alone = difference_over_replicates([one], [other], statistic)
+        assert alone == one.difference(other, statistic)
+        found = difference_over_replicates([one, two], [other, other], statistic)
+        apart = [each.difference(other, statistic) for each in (one, two)]
+        assert found.value == pytest.approx(replicated(apart).value)
 
 
 def test_mean_and_median_of_all_channels_by_hand():
@@ -101,3 +126,91 @@ def test_kendall_of_one_order_is_certain_and_of_a_constant_undefined():
     found = kendall(np.arange(8), np.arange(8) ** 2)
     assert (found.value, found.low, found.high) == (1, 1, 1)
     assert math.isnan(kendall([1, 1, 1], [1, 2, 3]).value)
+
+
+def test_p_values_and_other_intervals_are_scipys():
+    sample = [0.3, -0.2, 0.9, 0.4]
+    found = mean(sample)
+    test = stats.ttest_1samp(sample, 0, alternative="less")
+    assert found.p_below == pytest.approx(test.pvalue)
+    interval = stats.ttest_1samp(sample, 0).confidence_interval(0.9)
+    assert found.at(0.9) == pytest.approx((interval.low, interval.high))
+    assert math.isnan(mean([1.0]).p_below)
+    assert (mean([-1.0, -1.0]).p_below, mean([1.0, 1.0]).p_below) == (0, 1)
+
+
+def test_contrasts_with_one_method_are_the_paired_t_test():
+    ours, other = {0: 1.0, 1: 2.5, 2: 2.0, 9: 7.0}, {0: 0.5, 1: 1.0, 2: 1.9}
+    found = contrasts(ours, {"other": other})["other"]
+    expected = paired(ours, other)
+    assert (found.n, found.df) == (expected.n, expected.df) == (3, 2)
+    assert [found.value, found.low, found.high] == pytest.approx(
+        [expected.value, expected.low, expected.high]
+    )
+
+
+def test_contrasts_by_hand():
+    """Two seeds, three methods: what seed and method leave is 0.1 everywhere, up or down."""
+    table = {"a": {0: 3.1, 1: 3.9}, "b": {0: 1.9, 1: 3.1}, "c": {0: 2.0, 1: 3.0}}
+    found = contrasts(table["a"], {"b": table["b"], "c": table["c"]})
+    assert [found[name].value for name in "bc"] == pytest.approx([1.0, 1.0])
+    # Residuals: a 0.1, -0.1; b -0.1, 0.1; c 0, 0. MS = 0.04 / 2; t(0.975, 2) = 4.302653.
+    half = 4.302653 * math.sqrt(2 * 0.02 / 2)
+    assert [found["b"].low, found["b"].high] == pytest.approx([1 - half, 1 + half], abs=1e-6)
+    assert found["c"].df == 2
+
+
+def test_mean_kendall_never_compares_between_groups():
+    up, down = ([1, 2, 3, 4], [1, 2, 3, 4]), ([11, 12, 13, 14], [14, 13, 12, 11])
+    assert mean_kendall([up, up]).value == 1
+    found = mean_kendall([up, down])
+    assert (found.value, found.low, found.high, found.n) == (0, 0, 0, 8)
+    assert math.isnan(mean_kendall([up, ([], [])]).value)
+    assert kendall_value(*down) == -1
+
+
+def test_a_tau_is_corrected_for_noise_as_a_simulation_says():
+    """Ranks against three noisy measurements: corrected, tau is that against the truth."""
+    rng = np.random.default_rng(0)
+    truth = rng.normal(size=1500)
+    rating = truth + rng.normal(0, 0.7, 1500)
+    noisy = truth + rng.normal(0, 1, (3, 1500))
+    between = np.mean([kendall_value(noisy[i], noisy[j]) for i, j in ((0, 1), (0, 2), (1, 2))])
+    one = math.sin(math.pi / 2 * between)
+    assert one == pytest.approx(0.5, abs=0.04)  # the variance of the truth among both
+    reliability = stepped_up(one, 3)
+    assert reliability == pytest.approx(0.75, abs=0.03)
+    raw = Estimate(kendall_value(rating, noisy.mean(axis=0)), math.nan, math.nan, 1500)
+    expected = kendall_value(rating, truth)
+    assert raw.value < expected - 0.05
+    assert disattenuated(raw, reliability).value == pytest.approx(expected, abs=0.02)
+
+
+def test_a_corrected_tau_keeps_its_sign_and_stays_a_tau():
+    found = disattenuated(Estimate(0.9, -0.1, 1.2, 5), 0.5)
+    assert found.value == found.high == 1 and -0.2 < found.low < -0.1
+    assert disattenuated(Estimate(0.3, 0.1, 0.5, 5), 1.0).value == pytest.approx(0.3)
+    assert math.isnan(disattenuated(Estimate(0.3, math.nan, math.nan, 1), 0.5).low)
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, 7, 8, 13])
+def test_the_interquartile_mean_is_scipys_as_in_rliable(n):
+    sample = np.random.default_rng(n).normal(size=n)
+    found = interquartile_mean(sample)
+    assert found.value == pytest.approx(stats.trim_mean(sample, 0.25))
+    assert sample.min() <= found.low <= found.value <= found.high <= sample.max()
+
+
+def test_the_probability_of_improvement_by_hand():
+    """Of four pairs two are won, one is tied: 2.5 of 4; in the other task all are lost."""
+    task = ([1.0, 3.0], [1.0, 2.0])
+    assert improvement([task]).value == 0.625
+    assert improvement([task, ([0.0, 0.0], [1.0, 1.0])]).value == 0.3125
+    assert improvement([task]).low < 0.625 < improvement([task]).high
+    u = stats.mannwhitneyu([3, 1, 4, 1, 5], [2, 7, 1, 8]).statistic
+    assert improvement([([3, 1, 4, 1, 5], [2, 7, 1, 8])]).value == pytest.approx(u / 20)
+
+
+def test_one_replicate_has_neither_of_them():
+    assert math.isnan(interquartile_mean([90.0]).value)
+    assert math.isnan(improvement([([90.0], [91.0])]).value)

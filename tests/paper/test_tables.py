@@ -9,8 +9,10 @@ import subprocess
 import pandas as pd
 import pytest
 
-from paper.measures import movement
+from paper import figures, report
+from paper.measures import all_collapsed, probe, reliability
 from paper.reader.results import read
+from paper.table_main import differences
 from paper.table_published import imagenet
 from paper.tables import main
 from tests.paper.conftest import Study, copied_study
@@ -18,6 +20,7 @@ from tests.paper.conftest import Study, copied_study
 NAMES = (
     "table1_correlation",
     "table2_generated_weights",
+    "table2_conditioning",
     "table3_main",
     "table4_ablations",
     "table5_imagenet",
@@ -37,7 +40,8 @@ def test_columns_of_the_main_table(made):
     header = (made / "tables/table3_main.csv").read_text().splitlines()[0]
     assert header == (
         "model,method,budget,macs,macs_ratio,params,search_top1_before,top1_mean,top1_low,"
-        "top1_high,seeds,evaluations,search_seconds,images_seen"
+        "top1_high,seeds,iqm,iqm_low,iqm_high,improvement,improvement_low,improvement_high,"
+        "evaluations,distinct,search_seconds,images_seen"
     )
 
 
@@ -89,10 +93,18 @@ def test_the_base_networks_are_a_row_over_replicates(made):
 
 
 def test_r2_is_summed_up_within_each_replicate_by_hand(made):
-    table = frame(made, "table1_correlation").set_index(["study", "network", "pair"]).loc["made"]
+    table = frame(made, "table1_correlation")
+    table = table.set_index(["study", "network", "pair", "output"]).loc["made"]
     of_seeds = [pd.read_csv(made / f"correlation/resnet20/{s}/channels.csv") for s in range(3)]
-    for (network, pair), row in table.iterrows():
-        parts = [f[(f["network"] == network) & (f["pair"] == pair)]["r2"] for f in of_seeds]
+    column = {
+        ("in_block", "own"): "r2",
+        ("other_block", "own"): "control_r2",
+        ("in_block", "activated"): "r2_activated",
+        ("other_block", "activated"): "control_r2_activated",
+    }
+    assert len(table) == 8
+    for (network, pair, output), row in table.iterrows():
+        parts = [f[f["network"] == network][column[pair, output]].dropna() for f in of_seeds]
         for threshold in (0.5, 0.7, 0.9):
             shares = [(part > threshold).mean() for part in parts]
             assert row[f"share_over_{threshold}"] == pytest.approx(sum(shares) / 3, abs=5e-5)
@@ -100,7 +112,8 @@ def test_r2_is_summed_up_within_each_replicate_by_hand(made):
         mean, half = sum(middle) / 3, half_of_three(middle)
         assert row["r2_median"] == pytest.approx(mean, abs=5e-5)
         assert row["r2_median_low"] == pytest.approx(mean - half, abs=1e-4)
-        assert (row["seeds"], row["layers"], row["channels"]) == (3, 9, len(parts[0]))
+        layers = 9 if pair == "in_block" else 6  # the first block at a resolution has no control
+        assert (row["seeds"], row["layers"], row["channels"]) == (3, layers, len(parts[0]))
 
 
 def test_one_replicate_has_intervals_of_its_own_networks_and_says_so(tmp_path):
@@ -113,8 +126,9 @@ def test_one_replicate_has_intervals_of_its_own_networks_and_says_so(tmp_path):
     assert (frame(folder, "table2_generated_weights")["tau_low"].notna()).all()
     final = frame(folder, "table3_main")
     assert set(final["seeds"]) == {1} and final["top1_low"].isna().all()
+    assert final[["iqm", "improvement"]].isna().all(axis=None)
     moved = frame(folder, "table4_ablations").set_index("part")
-    assert moved.loc["influence", "mean_low"].notna().all()
+    assert moved.loc["probe", "mean_low"].notna().all()
     assert moved.loc["accuracy", ["mean_low", "difference_low"]].isna().all(axis=None)
     for name in ("table1_correlation", "table2_generated_weights", "table4_ablations"):
         assert "only" in (folder / f"tables/{name}.md").read_text().partition("\n")[0]
@@ -123,24 +137,41 @@ def test_one_replicate_has_intervals_of_its_own_networks_and_says_so(tmp_path):
         assert (folder / f"tables/{name}.md").read_text().count(note) == 1
 
 
-def test_tau_and_its_number_of_candidates(made):
+def test_tau_is_that_within_budgets_and_its_number_of_candidates(made):
     from scipy import stats
 
     table = frame(made, "table2_generated_weights").set_index("conditioning")
-    of_seeds = [
-        pd.read_csv(made / f"generated/resnet20/{seed}/candidates.csv").dropna()
-        for seed in range(3)
-    ]
-    for conditioning, row in table.iterrows():
-        parts = [frame[frame["conditioning"] == conditioning] for frame in of_seeds]
-        taus = [
-            stats.kendalltau(part["top1_generated"], part["top1_trained"]).statistic
-            for part in parts
-        ]
-        mean, half = sum(taus) / 3, half_of_three(taus)
+    taus = {name: [] for name in table.index}
+    for seed in range(3):
+        folder = made / f"generated/resnet20/{seed}"
+        top1 = pd.read_csv(folder / "trained.csv").groupby("candidate")["top1"].mean()
+        rated = pd.read_csv(folder / "candidates.csv")
+        rated = rated.assign(trained=rated["candidate"].map(top1)).dropna(subset="trained")
+        for name in table.index:
+            of_budgets = [
+                stats.kendalltau(part["top1_generated"], part["trained"]).statistic
+                for _, part in rated[rated["conditioning"] == name].groupby("budget")
+            ]
+            assert len(of_budgets) == 2
+            taus[name].append(sum(of_budgets) / 2)
+    for name, row in table.iterrows():
+        mean, half = sum(taus[name]) / 3, half_of_three(taus[name])
         assert row["tau"] == pytest.approx(mean, abs=5e-5)
         assert row["tau_high"] == pytest.approx(mean + half, abs=1e-4)
-        assert row["tau_candidates"] == len(parts[0]) == 12
+        assert row["tau_candidates"] == 12
+        assert row["reliability"] == pytest.approx(reliability(read(made), "resnet20"), abs=5e-5)
+        assert row["tau_corrected"] > row["tau"] > 0
+
+
+def test_without_repeated_trainings_tau_stands_alone(tmp_path):
+    folder = Study(
+        tmp_path / "once", methods=("graphpruning",), seeds=(0,), trainings=1, candidates=8
+    ).write()
+    assert main([str(folder)]) == 0
+    table = frame(folder, "table2_generated_weights")
+    assert table["tau"].notna().all() and table["tau_corrected"].isna().all()
+    note = "resnet20 was trained once at any widths, so its tau is not corrected."
+    assert note in (folder / "tables/table2_generated_weights.md").read_text()
 
 
 def test_ablations_are_paired_with_ours(made):
@@ -153,11 +184,117 @@ def test_ablations_are_paired_with_ours(made):
     assert row["difference"] == pytest.approx(difference, abs=5e-5)
     # Another PruningNet's accuracies on the search split are not compared with ours.
     assert pd.isna(table.loc[("no-edges", "budget 0.5", "top1_search"), "difference"])
-    assert table.loc[("none", "distance 2", "movement"), "mean"] == 0
-    influence = found.generated["resnet20", 1].influence
-    two = influence[(influence["conditioning"] == "graph") & (influence["distance"] == 2)]
-    moved = movement(found, "resnet20", "graph", 2, 2)
-    assert moved is not None and moved.n == 3 and two["movement"].mean() != moved.value
+    area = [
+        pd.read_csv(path)["best"].mean()
+        for name in ("graphpruning", "hand-crafted")
+        for path in sorted(made.glob(f"search/resnet20/{name}/0.5/*/history.csv"))
+    ]
+    row = table.loc[("hand-crafted", "budget 0.5", "area")]
+    assert row["mean"] == pytest.approx(sum(area[3:]) / 3, abs=5e-5)
+    assert row["difference"] == pytest.approx((sum(area[:3]) - sum(area[3:])) / 3, abs=5e-5)
+
+
+def weighted(frame, conditioning, network, distance):
+    """Mean R² over widths of a probe."""
+    rows = frame[
+        (frame["conditioning"] == conditioning)
+        & (frame["network"] == network)
+        & (frame["distance"] == distance)
+    ]
+    return (rows["r2"] * rows["widths"]).sum() / rows["widths"].sum()
+
+
+def test_probes_of_the_ablations_are_means_over_widths(made):
+    table = frame(made, "table4_ablations").set_index(["variant", "at", "quantity"])
+    probes = [pd.read_csv(made / f"generated/resnet20/{seed}/probes.csv") for seed in range(3)]
+    trained, untrained = (
+        sum(weighted(one, "graph", network, 2) for one in probes) / 3
+        for network in ("trained", "untrained")
+    )
+    row = table.loc[("graph", "distance 2", "probe_r2")]
+    assert row["mean"] == pytest.approx(trained, abs=5e-5)
+    assert row["difference"] == pytest.approx(trained - untrained, abs=5e-5)
+    found = probe(read(made), "resnet20", "graph", "trained", 2, 2)
+    assert found is not None and found.n == 3
+    assert probe(read(made), "resnet20", "graph", "trained", 7) is None
+
+
+def test_columns_and_values_of_the_table_of_conditionings(made):
+    table = frame(made, "table2_conditioning")
+    assert ",".join(table.columns) == (
+        "model,conditioning,seed,probe_r2,probe_r2_untrained,feature_variation,weight_variation,"
+        "right_minus_shuffled,low,high,top1_minus_constant"
+    )
+    assert len(table) == 4 * 3
+    rated = pd.read_csv(made / "generated/resnet20/1/candidates.csv")
+    rated = rated[rated["budget"] == "any"].set_index("conditioning")
+    right, shuffled = (rated.loc["graph", f"top1_{name}"] for name in ("generated", "shuffled"))
+    row = table.set_index(["conditioning", "seed"]).loc[("graph", 1)]
+    assert row["right_minus_shuffled"] == pytest.approx((right - shuffled).mean(), abs=5e-5)
+    assert row["low"] < row["right_minus_shuffled"] < row["high"]
+    constant = rated.loc["constant", "top1_generated"].mean()
+    assert row["top1_minus_constant"] == pytest.approx(right.mean() - constant, abs=5e-5)
+    assert (row["feature_variation"], row["weight_variation"]) == (0.2, 0.05)
+
+
+def test_a_collapsed_aggregator_is_one_plain_line(made, tmp_path):
+    line = "Collapsed in training, so that features hardly tell the widths any more: graph of "
+    text = (made / "tables/table2_conditioning.md").read_text()
+    assert "Collapsed" not in text and "Collapsed" not in (made / "report.html").read_text()
+    study = Study(tmp_path / "dead", methods=("graphpruning", "amc"), seeds=(0,))
+    study.alive = 0.04
+    folder = study.write()
+    for program in (main, figures.main, report.main):
+        assert program([str(folder)]) == 0
+    text = (folder / "tables/table2_conditioning.md").read_text()
+    assert text.count(line) == 1 and "seed 0 (features vary by 0.8 %; probe R² " in text
+    assert "constant of" not in text  # it is constant on purpose
+    assert (folder / "report.html").read_text().count(line) == 2  # in the head, below the table
+
+
+def test_an_aggregator_that_forgets_what_it_knew_untrained_has_collapsed(made, tmp_path):
+    copied = copied_study(made, tmp_path)
+    path = copied / "generated/resnet20/1/probes.csv"
+    probes = pd.read_csv(path)
+    far = (probes["conditioning"] == "graph") & (probes["distance"] >= 2)
+    for network, told in (("untrained", 0.2), ("trained", 0.11)):
+        probes.loc[far & (probes["network"] == network), "r2"] = told
+    probes.to_csv(path, index=False)
+    assert all_collapsed(read(copied)) == []
+    probes.loc[far & (probes["network"] == "trained"), "r2"] = 0.09
+    probes.to_csv(path, index=False)
+    assert all_collapsed(read(copied)) == [("resnet20", "graph", 1)]
+
+
+def test_robust_columns_of_the_main_table_by_hand(made):
+    from scipy import stats
+
+    table = frame(made, "table3_main").set_index(["method", "budget"])
+    ours, amc = (
+        [one["test_top1"] for one in replicates(made, f"final/resnet20/{name}/0.5")]
+        for name in ("graphpruning", "amc")
+    )
+    row = table.loc[("amc", 0.5)]
+    assert row["iqm"] == pytest.approx(stats.trim_mean(amc, 0.25), abs=5e-4)
+    wins = [(a > b) + (a == b) / 2 for a in ours for b in amc]
+    assert row["improvement"] == pytest.approx(sum(wins) / 9, abs=5e-4)
+    assert pd.isna(table.loc[("graphpruning", 0.5), "improvement"])  # against itself
+
+
+def test_differences_of_baselines_are_pooled_and_corrected(made):
+    found = differences(read(made))
+    rows = {row["method"]: row for row in found.csv.to_dict("records")}
+    shown = found.shown.set_index("GraphPruning minus")["Says"]
+    assert shown["AMC"] == "better" and shown["without edges"] == "—"
+    assert 0 < float(rows["amc"]["p_holm"]) < 0.05 and rows["no-edges"]["p_holm"] == ""
+    halves = {
+        name: float(row["difference_high"]) - float(row["difference_low"])
+        for name, row in rows.items()
+    }
+    baselines = ("metapruning", "amc", "random", "uniform")
+    assert max(halves[name] for name in baselines) == pytest.approx(
+        min(halves[name] for name in baselines), abs=0.002
+    )
 
 
 def test_published_numbers_stay_as_printed_and_none_is_the_authors(made):

@@ -1,0 +1,79 @@
+"""The rule by which a claim's effects become one verdict; written down before the evidence.
+
+An effect is a number that the claim says is above zero, with its 95 % interval. Each one is
+
+- *equivalent* to zero if it is a difference in accuracy and both of two one-sided tests (TOST)
+  reject at 5 % that it is as large as `MATTERS`: its 90 % interval lies within ± 0.2 points;
+- else *above* zero if its 95 % interval lies above zero (a one-sided test at 2.5 %);
+- else *below* zero if its one-sided test rejects at 2.5 % after Holm's correction over all effects
+  of the claim, of all models;
+- else *open*; so is every effect without an interval.
+
+A claim with one or more effects **does not hold** if one of them is below; else it is
+**undecided** if one is open; else it is **equivalent** if one is equivalent; else all are above,
+and it **holds**. Holding and equivalence need every effect, so they need no correction; one effect
+below is enough for the contrary, so that needs Holm's.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from paper.statistics import Estimate
+
+HOLDS, EQUIVALENT, FAILS, UNDECIDED = "holds", "equivalent", "does not hold", "undecided"
+ABOVE, SAME, BELOW, OPEN = "above", "equivalent", "below", "open"
+MATTERS = 0.2
+"""The smallest difference in accuracy that matters, in percentage points."""
+ONE_SIDED = 0.025
+"""Level of the tests that an effect is above or below zero: that of a 95 % interval."""
+TOST_LEVEL = 0.9
+"""Of the interval that two one-sided tests at 5 % amount to."""
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What a claim says is above zero; `margin` is what is too small to matter, None for any."""
+
+    estimate: Estimate
+    margin: float | None = None
+
+
+def verdict(effects: Sequence[Effect]) -> str:
+    """Holds, equivalent, does not hold or undecided; undecided without any effect."""
+    found = statuses(effects)
+    for status, said in ((BELOW, FAILS), (OPEN, UNDECIDED), (SAME, EQUIVALENT)):
+        if status in found:
+            return said
+    return HOLDS if found else UNDECIDED
+
+
+def statuses(effects: Sequence[Effect]) -> list[str]:
+    """What each of a claim's effects is: equivalent, above, below or open."""
+    corrected = holm([effect.estimate.p_below for effect in effects])
+    return [_status(effect, p) for effect, p in zip(effects, corrected, strict=True)]
+
+
+def _status(effect: Effect, p_below: float) -> str:
+    found = effect.estimate
+    if math.isnan(found.low):
+        return OPEN
+    if effect.margin is not None:
+        low, high = found.at(TOST_LEVEL)
+        if -effect.margin < low and high < effect.margin:
+            return SAME
+    if found.low > 0:
+        return ABOVE
+    return BELOW if p_below < ONE_SIDED else OPEN
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's corrected p-values, in the same order; NaN stays, and counts as a test too."""
+    order = sorted(range(len(p_values)), key=lambda i: (math.isnan(p_values[i]), p_values[i]))
+    corrected = [math.nan] * len(p_values)
+    least = 0.0
+    for place, i in enumerate(order):
+        if not math.isnan(p_values[i]):
+            least = max(least, min(1.0, (len(p_values) - place) * p_values[i]))
+            corrected[i] = least
+    return corrected
