@@ -26,6 +26,7 @@ from graphpruning.common.errors import UserError
 from graphpruning.common.names import nearest
 from graphpruning.common.text import aligned
 from graphpruning.network.widths import SearchSpace
+from graphpruning.pruningnet.conditionings import CONDITIONINGS
 from graphpruning.training.datasets import FOLDERS
 from graphpruning.training.fabric import make_fabric
 from graphpruning.training.images import ImageSet
@@ -108,19 +109,32 @@ def _rows(study: Study, model: str, images: ImageSet, test: int) -> Iterator[Row
     judged = 3 * seeds * study.correlation.images
     yield Row("correlation", model, 0, 0, 0, judged, full * judged)
 
-    settings, nets = recipe(study, "pruningnet", model), len(study.pruningnet.conditionings)
-    seen = seeds * nets * settings.steps(train) * settings.batch_size
-    times = seeds * nets * (3 * math.ceil(settings.epochs) + 1)  # three widths after each epoch
-    macs = mean * (TRAINING * seen + times * candidate)
-    yield Row("train_pruningnet", model, seeds * nets, seen, times, times * candidate, macs)
+    settings = recipe(study, "pruningnet", model)
+    trained = [CONDITIONINGS[name] for name in study.pruningnet.conditionings]
+    nets, of_one = seeds * len(trained), seeds * settings.steps(train) * settings.batch_size
+    times = nets * (3 * math.ceil(settings.epochs) + 1)  # three widths after each epoch
+    passes = [  # of a training step, all nets together
+        (mean, len(trained)),
+        (full, sum(row.full_passes for row in trained)),
+        (space.macs(space.smallest), sum(row.sandwich for row in trained)),
+    ]
+    seen = of_one * sum(count for _, count in passes)
+    macs = TRAINING * of_one * sum(each * count for each, count in passes)
+    macs += mean * times * candidate
+    yield Row("train_pruningnet", model, nets, seen, times, times * candidate, macs)
 
     analysis, settings = study.analysis, recipe(study, "analysis", model)
-    chosen = seeds * analysis.trained
+    per_budget = seeds * analysis.trained * analysis.trainings
     of_one = settings.steps(train) * settings.batch_size
-    seen, times = chosen * of_one, seeds * len(analysis.conditionings) * analysis.candidates
-    judged = times * candidate + chosen * data.search_images
-    macs = mean * (TRAINING * seen + judged)
-    yield Row("analyse_pruningnet", model, chosen, seen, times + chosen, judged, macs)
+    count, nets = len(budgets) * per_budget, seeds * len(analysis.conditionings)
+    anywhere, within = nets * 2 * analysis.candidates, nets * analysis.within  # 2: shuffled too
+    judged = len(budgets) * within + anywhere
+    looked_at = count * data.search_images
+    macs = mean * anywhere * candidate
+    macs += sum(budgets) * within * candidate
+    macs += sum(budgets) * per_budget * (TRAINING * of_one + data.search_images)
+    seen = judged * candidate + looked_at
+    yield Row("analyse_pruningnet", model, count, count * of_one, judged + count, seen, macs)
 
     rows = [methods.method(name) for name in study.methods]
     times = seeds * sum(methods.evaluations_of(row, study.search.evaluations) for row in rows)
@@ -136,6 +150,8 @@ def _rows(study: Study, model: str, images: ImageSet, test: int) -> Iterator[Row
     per_budget = len(rows) * seeds
     count = len(budgets) * per_budget
     macs = sum(budgets) * (per_budget * (TRAINING * of_one + test) + looked_at)
+    taught = len(budgets) * seeds * sum(row.distilled for row in rows)
+    macs += full * taught * of_one  # by the base, which runs forward alone
     judged = len(budgets) * looked_at + count * test
     yield Row("finetune", model, count, count * of_one, count, judged, macs)
 

@@ -73,7 +73,7 @@ def test_tables_take_the_named_study_or_that_of_the_parameters(project: Path) ->
     ready_environment(
         project, 'if [ "$2" = experiments.common.study_file ]; then echo desk; else echo "$@"; fi'
     )
-    for arguments, study in (["tables"], "desk"), (["tables", "STUDY=cifar10"], "cifar10"):
+    for arguments, study in (["tables"], "desk"), (["tables", "STUDY=pretrained"], "pretrained"):
         expected = [f"-m paper.{part} results/{study}" for part in ("tables", "figures", "report")]
         expected += ["-m paper.verdicts", "-m paper.readme"]
         assert make(project, *arguments).stdout.splitlines() == expected

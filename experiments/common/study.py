@@ -20,6 +20,7 @@ from graphpruning.judging import Reconstruction
 from graphpruning.methods import Initial, SearchSettings
 from graphpruning.network.widths import SpaceSettings
 from graphpruning.pruningnet.conditionings import CONDITIONINGS
+from graphpruning.training.distillation import Distillation
 from graphpruning.training.preprocessing import Preprocessing
 from graphpruning.training.recipe import Recipe
 
@@ -27,6 +28,7 @@ Part = Literal["base", "pruningnet", "analysis", "final"]
 Precision = Literal["auto", "32-true", "bf16-mixed"]
 LARGEST_SEED = 2**63 - 1
 MOST_THREADS = 1024
+MOST_ACTIONS = 10**4
 MANY = 10**9
 """More than anybody means: a typing error, which would otherwise end in a lack of memory."""
 SEARCHES = ("graph", "block", "none", "base", "own")
@@ -97,12 +99,17 @@ class PruningNetTraining:
 
 @dataclass(frozen=True)
 class AnalysisSettings:
-    """Random candidates that the PruningNets of `conditionings` judge; the first `trained` of them
-    are trained from scratch too, by `recipe`."""
+    """What the PruningNets of `conditionings` are asked.
+
+    They judge `candidates` random widths of the whole space and `within` of each budget. The first
+    `trained` of each budget are trained from scratch too, `trainings` times each, by `recipe`.
+    """
 
     conditionings: tuple[str, ...]
     candidates: int
+    within: int
     trained: int
+    trainings: int
     recipe: Recipe
 
 
@@ -121,10 +128,14 @@ class SearchSection(SearchSettings):
 
 @dataclass(frozen=True)
 class FinalTraining:
-    """Training of the found networks, and what it begins with where the method does not say."""
+    """Training of the found networks, and what it begins with where the method does not say.
+
+    `distillation` is of the methods whose networks learn from the base too.
+    """
 
     initial: Initial
     recipe: Recipe
+    distillation: Distillation = field(default_factory=Distillation)
 
 
 @checked_dataclass(frozen=True, config=STRICT)
@@ -237,7 +248,7 @@ def _check_methods(study: Study, where: str) -> None:
 def _check_ranges(study: Study, where: str) -> None:
     """Every number lies where it means something; parts fit into their whole."""
     data, search, analysis = study.data, study.search, study.analysis
-    agent, evolution = search.agent, search.evolution
+    agent, ddpg, evolution = search.agent, search.ddpg, search.evolution
     smallest_population = max(1, evolution.parents, evolution.mutations + evolution.crossovers)
     calibration = data.calibration_images
     check_within(
@@ -246,11 +257,18 @@ def _check_ranges(study: Study, where: str) -> None:
             "threads": (study.threads, 1, MOST_THREADS),
             **ranges_of(data, study.correlation),
             **{f"seeds[{n}]": (seed, 0, LARGEST_SEED) for n, seed in enumerate(study.seeds)},
-            "analysis: candidates": (analysis.candidates, 1, MANY),
-            "analysis: trained": (analysis.trained, 1, analysis.candidates),
+            "analysis: candidates": (analysis.candidates, 2, MANY),
+            "analysis: within": (analysis.within, 1, MANY),
+            "analysis: trained": (analysis.trained, 1, analysis.within),
+            "analysis: trainings": (analysis.trainings, 1, MANY),
             "search: evaluations": (search.evaluations, 2, MANY),
             "search: agent: warmup_episodes": (agent.warmup_episodes, 1, search.evaluations - 1),
-            "search: agent: noise_decay": (agent.noise_decay, 0, 1),
+            "search: agent: prior": (agent.prior, 1e-6, MANY),
+            "search: agent: scale": (agent.scale, 0, MANY),
+            "search: agent: trust": (agent.trust, 0, 1),
+            "search: agent: grid": (agent.grid, 2, MOST_ACTIONS),
+            "search: ddpg: warmup_episodes": (ddpg.warmup_episodes, 1, search.evaluations - 1),
+            "search: ddpg: noise_decay": (ddpg.noise_decay, 0, 1),
             "search: evolution: population": (evolution.population, smallest_population, MANY),
             "search: evolution: parents": (evolution.parents, 1, MANY),
             "search: evolution: mutations": (evolution.mutations, 0, MANY),
@@ -258,6 +276,8 @@ def _check_ranges(study: Study, where: str) -> None:
             "search: evolution: mutation_probability": (evolution.mutation_probability, 0, 1),
             "reconstruction: images": (study.reconstruction.images, 1, calibration),
             "reconstruction: points": (study.reconstruction.points, 1, MANY),
+            "final: distillation: weight": (study.final.distillation.weight, 0, 1),
+            "final: distillation: temperature": (study.final.distillation.temperature, 0.01, MANY),
         },
     )
 

@@ -34,9 +34,11 @@ SMALLER = {
     "correlation.images": CLASSES,
     "pruningnet.recipe": SMALL,
     "analysis.candidates": 3,
+    "analysis.within": 2,
     "analysis.trained": 1,
     "search.evaluations": 4,
     "search.agent.warmup_episodes": 2,
+    "search.ddpg.warmup_episodes": 2,
     "search.evolution": {
         "population": 2,
         "parents": 1,

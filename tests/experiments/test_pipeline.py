@@ -143,12 +143,31 @@ def test_an_ablation_is_judged_by_its_own_pruningnet_and_may_begin_with_its_weig
         assert {**found["generated"], "method": ""} == {**found["graphpruning"], "method": ""}
         # What the final training begins with is what the search has judged.
         assert final["generated"]["search_top1_before"] == found["generated"]["top1_search"]
-        assert (smoke / f"models/smoke/resnet8/{seed}/gat.safetensors").exists()
+        assert (smoke / f"models/smoke/resnet8/{seed}/graphpruning-plus.safetensors").exists()
 
 
 SEED_0 = r"/0(?=/|\.safetensors)"
 RANDOM = ("base", "correlation", "pruningnet", "generated", "search", "final")
 """Folders of results in which something is drawn, be it only widths."""
+
+
+def test_the_aggregator_of_every_replicate_lives(smoke: Path) -> None:
+    """After training its features follow the widths, and tell those of layers far away."""
+    for seed in ("0", "1"):
+        folder = smoke / RESULTS / "generated/resnet8" / seed
+        varied = {
+            (row["conditioning"], row["network"]): float(row["feature_variation"])
+            for row in csv.DictReader((folder / "diagnostics.csv").open())
+        }
+        assert varied["graph", "trained"] > 0.1
+        assert varied["constant", "trained"] == 0
+        far = [
+            float(row["r2"])
+            for row in csv.DictReader((folder / "probes.csv").open())
+            if row["conditioning"] == "graph" and row["network"] == "trained"
+            if int(row["distance"]) >= 2
+        ]
+        assert sum(far) / len(far) > 0.5
 
 
 @pytest.mark.parametrize("kind", RANDOM)
@@ -163,7 +182,7 @@ def test_replicates_differ_in_all_that_is_random(smoke: Path, kind: str) -> None
 def test_replicates_have_weights_of_their_own(smoke: Path) -> None:
     held = sorted((smoke / "models/smoke").rglob("*.safetensors"))
     ones = [path for path in held if re.search(SEED_0, str(path.relative_to(smoke)))]
-    assert len(ones) == 1 + 3 + 5 + 5  # the base, PruningNets, and each method's two networks
+    assert len(ones) == 1 + 4 + 6 + 6  # the base, PruningNets, and each method's two networks
     assert len(held) == 2 * len(ones)
     for one in ones:
         two = smoke / re.sub(SEED_0, "/1", str(one.relative_to(smoke)))

@@ -50,37 +50,40 @@ def test_a_small_study_costs_what_a_hand_computes() -> None:
             seeds * FULL * (3 * 6 * train + 7 * search + test),
         ),
         Row("correlation", "resnet8", 0, 0, 0, seeds * 3 * 60, seeds * FULL * 3 * 60),
-        # three PruningNets, judged at three widths after each of six epochs, and once more
+        # four PruningNets, judged at three widths after each of six epochs, and once more; one
+        # runs each image three times
         Row(
             "train_pruningnet",
             "resnet8",
-            seeds * 3,
-            seeds * 3 * 6 * train,
-            seeds * 3 * 19,
-            seeds * 3 * 19 * candidate,
-            seeds * FULL * (3 * 3 * 6 * train + 3 * 19 * candidate),
+            seeds * 4,
+            seeds * 6 * 6 * train,
+            seeds * 4 * 19,
+            seeds * 4 * 19 * candidate,
+            seeds * FULL * (3 * 6 * 6 * train + 4 * 19 * candidate),
         ),
-        # four candidates by two PruningNets, two of them trained
+        # by three PruningNets: four candidates, shuffled too, and three of the budget's; two of
+        # these trained twice
         Row(
             "analyse_pruningnet",
             "resnet8",
-            seeds * 2,
-            seeds * 2 * train,
-            seeds * (8 + 2),
-            seeds * (8 * candidate + 2 * search),
-            seeds * FULL * (3 * 2 * train + 8 * candidate + 2 * search),
+            seeds * 4,
+            seeds * 4 * train,
+            seeds * (24 + 9 + 4),
+            seeds * (33 * candidate + 4 * search),
+            seeds * FULL * 24 * candidate
+            + seeds * half * (9 * candidate + 4 * (3 * train + search)),
         ),
-        # five methods with six evaluations
-        Row("search", "resnet8", 0, 0, 60, 60 * candidate, half * 60 * candidate),
-        # all begin with weights that are judged before
+        # six methods with six evaluations
+        Row("search", "resnet8", 0, 0, 72, 72 * candidate, half * 72 * candidate),
+        # all begin with weights that are judged before; one has a teacher
         Row(
             "finetune",
             "resnet8",
-            10,
-            10 * train,
-            10,
-            10 * search + 10 * test,
-            half * 10 * (3 * train + test + search),
+            12,
+            12 * train,
+            12,
+            12 * search + 12 * test,
+            half * 12 * (3 * train + test + search) + seeds * FULL * train,
         ),
     ]
 
@@ -94,8 +97,9 @@ def test_a_model_has_its_own_budgets_recipes_and_weights() -> None:
         "weights": "base.safetensors",
     }
     study = smoke(networks={"resnet8": own}, budgets=["small"])
-    assert row(study, "finetune").trained_images == 10 * 3 * 500
-    assert row(study, "finetune").macs == 200_000 * (10 * (3 * 3 * 500 + 200 + 100))
+    assert row(study, "finetune").trained_images == 12 * 3 * 500
+    taught = 2 * FULL * 3 * 500
+    assert row(study, "finetune").macs == 200_000 * (12 * (3 * 3 * 500 + 200 + 100)) + taught
     base = row(study, "train_base")
     assert (base.networks, base.trained_images, base.evaluated_images) == (0, 0, 2 * (100 + 200))
 
@@ -112,7 +116,7 @@ def test_what_begins_with_weights_is_judged_before_its_training() -> None:
     before = row(scratch, "finetune").evaluated_images
     for initial in ("inherited", "generated"):
         found = row(smoke(final={**final, "initial": initial}), "finetune").evaluated_images
-        assert found == before + (5 - 1) * 2 * 100  # one method always begins with weights
+        assert found == before + (6 - 2) * 2 * 100  # two methods always begin with weights
 
 
 def test_image_folders_are_listed(tmp_path: Path) -> None:
@@ -138,8 +142,11 @@ def test_a_pruningnet_costs_the_mean_of_its_widths() -> None:
     space = plan._space(study, "resnet8", plan._images(study, train=True))
     every = product(*space.levels.values())
     exact = [space.macs(dict(zip(space.groups, vector, strict=True))) for vector in every]
-    cost = row(study, "train_pruningnet").macs / row(smoke(), "train_pruningnet").macs
-    assert cost == pytest.approx(sum(exact) / len(exact) / FULL, rel=0.02)
+    alike = FULL + 5 * sum(exact) / len(exact)  # of six passes one is at full widths
+    alike += space.macs(space.smallest) - sum(exact) / len(exact)  # and one at the smallest
+    train, judged = 3 * 2 * 6 * 500, 2 * 4 * 19 * 150
+    expected = train * alike + judged * sum(exact) / len(exact)
+    assert row(study, "train_pruningnet").macs == pytest.approx(expected, rel=0.02)
 
 
 def test_hours_are_bound_by_arithmetic_or_by_images() -> None:

@@ -83,7 +83,7 @@ def test_an_item_that_the_study_does_not_list(
 ) -> None:
     study = parse(raw)
     right = {"model": "resnet20", "method": "amc", "budget": "0.5", "seed": "1"}
-    check_items({**right, "conditioning": "gat"}, study)
+    check_items({**right, "conditioning": "constant"}, study)
     with pytest.raises(UserError, match=f"{item}={value} is not in params.yaml: {says}"):
         check_items({**right, item: value}, study)
 

@@ -136,8 +136,15 @@ def test_the_default_study_is_desk() -> None:
         ("base.recipe.epochs", float("nan"), "epochs: nan is no finite number"),
         ("search.evolution.mutation_probability", float("nan"), "nan is no finite number"),
         ("search.evolution.mutation_probability", 7, "7.0 does not lie between 0 and 1"),
-        ("search.evolution.parents", 9, "population: 8 does not lie between 9 and"),
-        ("search.agent.noise_decay", 1.5, "noise_decay: 1.5 does not lie between 0 and 1"),
+        ("search.evolution.parents", 13, "population: 12 does not lie between 13 and"),
+        ("search.ddpg.noise_decay", 1.5, "noise_decay: 1.5 does not lie between 0 and 1"),
+        ("search.ddpg.warmup_episodes", 40, "ddpg: warmup_episodes: 40 does not lie between 1 and"),
+        ("search.agent.warmup_episodes", 0, "agent: warmup_episodes: 0 does not lie between 1 and"),
+        ("search.agent.trust", 2, "agent: trust: 2.0 does not lie between 0 and 1"),
+        ("search.agent.prior", 0, "agent: prior: 0.0 does not lie between 1e-06 and"),
+        ("search.agent.scale", -1, "agent: scale: -1.0 does not lie between 0 and"),
+        ("search.agent.grid", 1, "agent: grid: 1 does not lie between 2 and"),
+        ("search.agent.noise_decay", 0.9, "search: agent: unknown key 'noise_decay'"),
         ("space.smallest", 0, "params.yaml: space: smallest is 0.0, must be above 0"),
         ("space.ratios", [0.5], "params.yaml: space: either divisor or ratios must be given"),
         ("space.divisor", 0, "params.yaml: space: divisor is 0, must be at least 1"),
@@ -148,6 +155,9 @@ def test_the_default_study_is_desk() -> None:
         ("title", "two\nlines", "title: 'two\\nlines' is no line of text"),
         ("networks.resnet20.budgets", {10**400: 0.5}, "is no finite number"),
         ("reconstruction.points", 0, "points: 0 does not lie between 1 and"),
+        ("final.distillation", {"weight": 1.5}, "distillation: weight: 1.5 does not lie between 0"),
+        ("final.distillation", {"temperature": 0}, "temperature: 0.0 does not lie between 0.01"),
+        ("final.distillation", {"wait": 1}, "distillation: unknown key 'wait'; did you mean 'wei"),
     ],
 )
 def test_what_does_not_fit_is_named_in_one_line(path: str, value: Any, says: str) -> None:
@@ -272,7 +282,9 @@ def test_budgets() -> None:
 
 def test_a_method_of_its_own_source_needs_the_pruningnet_of_its_name() -> None:
     listed = yaml.safe_load(DESK.read_text())["methods"]
-    raw = changed({"methods": [*listed, "gat"], "searches.own": ["gat"]})
+    raw = changed(
+        {"methods": [*listed, "gat"], "searches.own": ["constant", "graphpruning-plus", "gat"]}
+    )
     with pytest.raises(UserError, match="own: gat needs the PruningNet 'gat': add it"):
         parse(raw)
 
