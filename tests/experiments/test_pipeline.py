@@ -73,13 +73,14 @@ def test_every_table_and_figure_is_made(smoke: Path) -> None:
     names = (
         "table1_correlation",
         "table2_generated_weights",
+        "table2_conditioning",
         "table3_main",
         "table4_ablations",
         "table5_imagenet",
     )
     assert tables >= {f"{name}.{kind}" for name in names for kind in ("csv", "md", "tex")}
     figures = [path.name for path in (smoke / RESULTS / "figures").iterdir()]
-    for number in range(1, 8):
+    for number in range(1, 9):
         kinds = {Path(name).suffix for name in figures if name.startswith(f"figure{number}_")}
         assert kinds >= {".pdf", ".png"}
     assert "<html" in (smoke / RESULTS / "report.html").read_text()
@@ -101,7 +102,14 @@ def test_table3_has_a_row_for_every_method_and_budget(smoke: Path) -> None:
         "top1_low",
         "top1_high",
         "seeds",
+        "iqm",
+        "iqm_low",
+        "iqm_high",
+        "improvement",
+        "improvement_low",
+        "improvement_high",
         "evaluations",
+        "distinct",
         "search_seconds",
         "images_seen",
     ]
@@ -270,7 +278,7 @@ def test_records_name_neither_the_host_nor_its_folders(smoke: Path) -> None:
         for p in (smoke / RESULTS).rglob("run.json")
         if "records" not in p.parts
     ]
-    assert len(sidecars) == 1 + 2 * (1 + 1 + 3 + 1 + 5 + 5)
+    assert len(sidecars) == 1 + 2 * (1 + 1 + 4 + 1 + 6 + 6)
     known = yaml.safe_load((smoke / "dvc.lock").read_text())["stages"]
     assert {sidecar["stage"] for sidecar in sidecars} <= set(known)
     for sidecar in sidecars:
