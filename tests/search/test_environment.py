@@ -12,22 +12,32 @@ from graphpruning.network.zoo import build
 from graphpruning.search.environment import PruningEnv
 from graphpruning.search.states import HandCraftedState
 from graphpruning.search.walled import WalledEnv
-from tests.search.test_walled import play
 
 
 def environment(space, budget, evaluate=lambda widths: 50.0, kind=PruningEnv):
     return kind(space, budget, HandCraftedState(space, budget), evaluate)
 
 
-def test_gymnasium_accepts_it(space, half):
-    check_env(environment(space, half), skip_render_check=True)
+def play(env, ratios):
+    env.reset()
+    return [env.step(np.array([ratio], dtype=np.float32)) for ratio in ratios]
 
 
-def test_unreachable_budget_is_refused(space):
+both = pytest.mark.parametrize("kind", [PruningEnv, WalledEnv])
+
+
+@both
+def test_gymnasium_accepts_it(space, half, kind):
+    check_env(environment(space, half, kind=kind), skip_render_check=True)
+
+
+@both
+def test_unreachable_budget_is_refused(space, kind):
     with pytest.raises(UserError, match="cannot be reached"):
-        environment(space, space.macs(space.smallest) - 1)
+        environment(space, space.macs(space.smallest) - 1, kind=kind)
 
 
+@both
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(
     blocks=st.lists(
@@ -38,20 +48,23 @@ def test_unreachable_budget_is_refused(space):
     share=st.floats(0.25, 1),
     ratios=st.lists(st.floats(0, 1, width=32), min_size=9, max_size=9),
 )
-def test_every_candidate_uses_98_to_100_percent_of_the_budget(random_space, blocks, share, ratios):
+def test_every_candidate_uses_98_to_100_percent_of_the_budget(
+    random_space, kind, blocks, share, ratios
+):
     space = random_space(blocks)
     least, most = space.macs(space.smallest), space.macs(space.full)
     budget = int(least + share * (most - least))
     judged = []
-    env = environment(space, budget, lambda widths: judged.append(dict(widths)) or 50.0)
+    env = environment(space, budget, lambda widths: judged.append(dict(widths)) or 50.0, kind)
     info = play(env, ratios[: env.steps])[-1][-1]
     assert judged == [info["widths"]]
     assert info["macs"] == space.macs(info["widths"])
     assert 0.98 * budget <= info["macs"] <= budget
 
 
-def test_reward_comes_with_the_last_step_alone(space, half):
-    steps = play(environment(space, half, lambda widths: 62.5), [0.5] * 6)
+@both
+def test_reward_comes_with_the_last_step_alone(space, half, kind):
+    steps = play(environment(space, half, lambda widths: 62.5, kind), [0.5] * 6)
     assert [reward for _, reward, *_ in steps] == [0, 0, 0, 0, 0, 0.625]
     assert [terminated for *_, terminated, _, _ in steps] == [False] * 5 + [True]
 
