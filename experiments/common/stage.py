@@ -24,6 +24,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
+from experiments.common.commit import Commit, commit_of
 from experiments.common.lazy import absent
 from experiments.common.processes import spread_out
 from experiments.common.study import Study, budget_name, parse
@@ -256,10 +257,11 @@ class _Records(FileStorageObserver):
 def timed(work: Callable[[Context], None], context: Context, command: str, folder: str) -> None:
     """Do the work of a stage, and write what it took, and the command, beside its small files."""
     started = datetime.now(UTC)
+    commit = commit_of(Path.cwd())  # before the work, during which somebody may commit
     clock = time.perf_counter()
     work(context)
     seconds = time.perf_counter() - clock
-    sidecar = _sidecar(context, command, started, seconds)
+    sidecar = _sidecar(context, command, started, seconds, commit)
     write_json(context.folder(folder) / "run.json", sidecar)
 
 
@@ -294,8 +296,10 @@ def check_items(items: dict[str, str], study: Study) -> None:
             )
 
 
-def _sidecar(context: Context, command: str, started: datetime, seconds: float) -> dict[str, Any]:
-    """Times, machine and versions: beside the metrics, never in them."""
+def _sidecar(
+    context: Context, command: str, started: datetime, seconds: float, commit: Commit
+) -> dict[str, Any]:
+    """Times, commit, machine and versions: beside the metrics, never in them."""
     return {
         "stage": context.name,
         "record": f"records/{context.name}",
@@ -303,6 +307,7 @@ def _sidecar(context: Context, command: str, started: datetime, seconds: float) 
         "seconds": round(seconds, 2),
         "started": started.isoformat(timespec="seconds").replace("+00:00", "Z"),
         "resumed": context.resumed,
+        **commit._asdict(),
         "hardware": hardware(),
         "precision": context.precision,
         "versions": {"python": platform.python_version(), **{v: version(v) for v in VERSIONS}},

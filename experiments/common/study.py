@@ -287,15 +287,22 @@ Range = tuple[float | None, float, float]
 
 
 def ranges_of(data: DataSettings, correlation: CorrelationSettings) -> dict[str, Range]:
-    """The ranges of two sections that every study has."""
+    """The ranges of two sections that studies with a correlation analysis have."""
+    return {
+        **ranges_of_data(data),
+        "correlation: images": (correlation.images, 1, data.calibration_images),
+        "correlation: positions": (correlation.positions, 1, MANY),
+    }
+
+
+def ranges_of_data(data: DataSettings) -> dict[str, Range]:
+    """The ranges of a section that every study has."""
     return {
         "data: search_images": (data.search_images, 0, MANY),
         "data: calibration_images": (data.calibration_images, 1, MANY),
         "data: recalibration_images": (data.recalibration_images, 1, data.calibration_images),
         "data: seed": (data.seed, 0, LARGEST_SEED),
         "data: workers": (data.workers, 0, MOST_THREADS),
-        "correlation: images": (correlation.images, 1, data.calibration_images),
-        "correlation: positions": (correlation.positions, 1, MANY),
     }
 
 

@@ -124,7 +124,11 @@ class Hardware:
 
 @dataclass(frozen=True)
 class RunFile:
-    """A stage's sidecar: what ran, where, with which versions, at what cost."""
+    """A stage's sidecar: what ran, where, with which versions, at what cost.
+
+    `commit` is the repository's when the stage began, and `clean` says whether its code was as
+    committed; older results name neither.
+    """
 
     stage: LineText
     record: LineText
@@ -136,6 +140,8 @@ class RunFile:
     precision: LineText
     versions: dict[LineText, LineText]
     images_seen: Count
+    commit: LineText | None = None
+    clean: bool | None = None
     search_seconds: Seconds | None = None  # of a search alone, without its start-up
 
 

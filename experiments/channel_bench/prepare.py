@@ -1,0 +1,53 @@
+"""List the images and split those of training; study.json says what there is to read."""
+
+from experiments.channel_bench.study import STUDY_FILE, parse
+from experiments.common.stage import Context, Stage
+from experiments.prepare import named, write_splits
+from graphpruning.common.files import write_json
+from graphpruning.pruningnet.conditionings import CONDITIONINGS
+from graphpruning.training.fabric import make_fabric
+
+
+def prepare(context: Context) -> None:
+    """Write the manifest, splits/ and study.json."""
+    study = context.study
+    make_fabric(study.precision)  # decides on "auto" before stages run side by side
+    write_splits(context)
+    write_json(
+        context.results / "study.json",
+        {
+            **named(context),
+            "budgets": list(study.budgets),
+            "seeds": list(study.seeds),
+            "source": study.search.source,
+            "conditionings": {
+                name: {
+                    key: getattr(CONDITIONINGS[name], key)
+                    for key in ("label", "colour", "marker", "line")
+                }
+                for name in study.pruningnet.conditionings
+            },
+        },
+    )
+
+
+STAGE = Stage(
+    prepare,
+    folder="splits",
+    sections=(
+        "title",
+        "models",
+        "networks",
+        "data",
+        "precision",
+        "pruningnet",
+        "search",
+        "budgets",
+        "seeds",
+    ),
+    study_file=STUDY_FILE,
+    parse=parse,
+)
+
+if __name__ == "__main__":
+    STAGE.main()
