@@ -110,6 +110,43 @@ class ChannelBench:
         return 1 + int((within > self.truth[self.index(widths)]).sum())
 
 
+class Judged(list[int]):
+    """Networks by number, in order, and the place of the one that a searcher estimates best."""
+
+    estimated: int | None = None
+
+
+class Answers:
+    """A journal in memory: a search's questions are looked up in `rewards` [networks]."""
+
+    def __init__(self, table: ChannelBench, rewards: NDArray[np.float64], evaluations: int) -> None:
+        self.table, self.rewards, self.evaluations = table, rewards, evaluations
+        self.history = Judged()
+
+    def __call__(self, widths: Widths) -> float:
+        """Return the reward of `widths` in percent; ValueError where there is none."""
+        number = self.table.index(widths)
+        if np.isnan(self.rewards[number]):
+            raise ValueError(f"there is no reward of {self.table.vectors[number]}")
+        self.history.append(number)
+        return float(self.rewards[number])
+
+    def best_so_far(self) -> NDArray[np.int64]:
+        """The number of the network with the best reward after each evaluation [evaluations]."""
+        judged = np.array(self.history)
+        best = np.maximum.accumulate(self.rewards[judged])
+        places = [int(np.argmax(self.rewards[judged] == value)) for value in best]
+        numbers: NDArray[np.int64] = judged[places]
+        return numbers
+
+    @property
+    def found(self) -> int:
+        """The number of the network that the search ends with: estimated best, else the best."""
+        if self.history.estimated is not None:
+            return self.history[self.history.estimated]
+        return int(self.best_so_far()[-1])
+
+
 def fetch(path: Path) -> None:
     """Download the table called like `path` from the authors' repository.
 

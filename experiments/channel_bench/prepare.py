@@ -1,6 +1,6 @@
 """List the images and split those of training; study.json says what there is to read."""
 
-from experiments.channel_bench.study import STUDY_FILE, parse
+from experiments.channel_bench.study import STUDY_FILE, of, parse
 from experiments.common.stage import Context, Stage
 from experiments.prepare import named, write_splits
 from graphpruning.common.files import write_json
@@ -10,7 +10,7 @@ from graphpruning.training.fabric import make_fabric
 
 def prepare(context: Context) -> None:
     """Write the manifest, splits/ and study.json."""
-    study = context.study
+    study = of(context)
     make_fabric(study.precision)  # decides on "auto" before stages run side by side
     write_splits(context)
     write_json(

@@ -1,10 +1,11 @@
 """What the stages of this small pipeline read: channel_bench/params.yaml, strictly."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pydantic.dataclasses import dataclass
 
+from experiments.common.stage import Context
 from experiments.common.study import (
     LARGEST_SEED,
     MANY,
@@ -62,6 +63,11 @@ class ChannelBenchStudy:
     search: SearchPlan
     budgets: tuple[float, ...]
     seeds: tuple[int, ...]
+
+
+def of(context: Context) -> ChannelBenchStudy:
+    """The context's study, which is one of these."""
+    return cast(ChannelBenchStudy, context.study)
 
 
 def parse(raw: Any, where: str = str(STUDY_FILE)) -> ChannelBenchStudy:
