@@ -36,6 +36,17 @@ SEARCHERS = {
     "agent (aggregated)": METHODS["graphpruning"],
     "predictor": METHODS["predictor"],
 }
+LABELS = {
+    "random": "random",
+    "uniform": "uniform width",
+    "evolution": "evolution (MetaPruning's)",
+    "ddpg": "DDPG (AMC's)",
+    "frozen": "agent that never learns",
+    "agent (hand-crafted)": "agent, hand-crafted states",
+    "agent (aggregated)": "agent, aggregated states",
+    "predictor": "predictor",
+}
+"""What tables and figures call them; colour and marker are the rows'."""
 REWARDS = ("generated", "trained")
 """What a search is told of a candidate: its accuracy with generated weights, or that of one of its
 three trainings, which is drawn anew for each network in each play."""
@@ -44,7 +55,7 @@ Values = NDArray[np.float64]
 
 
 def score(context: Context) -> None:
-    """Write agreement.csv, searches.csv, curves.csv and marks.csv."""
+    """Write agreement.csv, searches.csv, curves.csv, marks.csv, and how searchers look."""
     model = context.items["model"]
     network = next(name for name, built in NETWORKS.items() if built == model)
     folder = root_folder(of(context).tables)
@@ -62,6 +73,15 @@ def score(context: Context) -> None:
             "network": network,
             "evaluations": of(context).search.evaluations,
             "plays": of(context).search.plays,
+            "searchers": {
+                name: {
+                    "label": LABELS[name],
+                    "colour": row.colour,
+                    "marker": row.marker,
+                    "line": "-",
+                }
+                for name, row in SEARCHERS.items()
+            },
         },
     )
 

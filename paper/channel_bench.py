@@ -1,0 +1,247 @@
+"""Tables 7 and 8 and Figure 10, of Channel-Bench-Macro: `python -m paper.channel_bench`.
+
+They are made from results/channel-bench, where only derived numbers stand: the truth itself is the
+authors', and is not committed.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib import pyplot as plt
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from graphpruning.common.files import write_text
+from paper import command
+from paper.captions import Caption
+from paper.figure_style import BAND, EDGE, GREY, PAGE, STYLE, look, save
+from paper.reader.channel_bench import (
+    ANY,
+    MACS,
+    REWARDS,
+    STUDY,
+    TRAINED,
+    ChannelBenchResults,
+    read,
+)
+from paper.statistics import Estimate, mean, paired
+from paper.table_formats import Cells, Table, made, spread, to_csv, to_latex, to_markdown
+from paper.wording import fixed, interval, number
+
+RESULTS = Path("results") / STUDY
+SCRIPT = "paper/channel_bench.py"
+RANDOM = "random"
+TRUTH = "the mean of its three trainings in Channel-Bench-Macro's tables"
+DATA = (
+    "PruningNets saw a re-encoded CIFAR-10 (JPEG); the truth is of the original images, and an "
+    "accuracy there is the best of a training's epochs on the test set."
+)
+
+
+def agreement(results: ChannelBenchResults) -> Table:
+    """Table 7: how far accuracies with generated weights order networks as the truth does."""
+    kinds = [ANY, *results.budgets]
+    labels = {name: f"PruningNet, {look.label}" for name, look in results.conditionings.items()}
+    labels |= {MACS: "MACs alone", TRAINED: "one training of three"}
+    rows: list[tuple[Cells, Cells]] = []
+    for rater, label in labels.items():
+        csv: Cells = {"rated_by": rater}
+        shown: Cells = {"Rated by": label}
+        for kind in kinds:
+            tau = results.agreement[rater, kind]
+            csv |= spread(f"tau_{kind}", tau, 4) | {f"networks_{kind}": str(tau.n)}
+            shown[_among(kind)] = interval(tau, 2)
+        rows.append((csv, shown))
+    counts = [f"{_among(kind)}: {results.agreement[MACS, kind].n:,}" for kind in kinds]
+    nets = [
+        f"{results.conditionings[name].label} {number(net.search_top1_full, 1)} / "
+        f"{number(net.search_top1_half, 1)} / {number(net.search_top1_quarter, 1)}"
+        for name, net in results.nets.items()
+    ]
+    return made(
+        "table7_agreement",
+        rows,
+        f"Networks: {'; '.join(counts)}.",
+        f"The PruningNets' accuracy at full, half and quarter width (%): {'; '.join(nets)}.",
+    )
+
+
+def _among(kind: str) -> str:
+    return "any size" if kind == ANY else f"{100 * float(kind):.3g} % of MACs"
+
+
+def searches(results: ChannelBenchResults) -> Table:
+    """Table 8: the true accuracy and rank of what each searcher finds."""
+    rows: list[tuple[Cells, Cells]] = []
+    for reward in REWARDS:
+        for name, styled in results.scored.searchers.items():
+            csv: Cells = {"reward": reward, "searcher": name}
+            shown: Cells = {"Reward": _reward(results, reward), "Searcher": styled.label}
+            for budget in results.budgets:
+                finds = results.searches[reward, name, budget].values()
+                top1 = mean([find.true_top1 for find in finds])
+                rank = mean([find.rank for find in finds])
+                over = minus_random(results, reward, name, budget)
+                csv |= spread(f"true_top1_{budget}", top1, 4)
+                csv |= spread(f"minus_random_{budget}", over, 4)
+                csv |= {f"rank_{budget}": fixed(rank.value, 1)}
+                shown |= {
+                    f"Top-1, {_among(budget)}": interval(top1, 2),
+                    f"− random, {_among(budget)}": ""
+                    if name == RANDOM
+                    else interval(over, 2, True),
+                    f"Rank, {_among(budget)}": number(rank.value, 0),
+                }
+            rows.append((csv, shown))
+    marks = [
+        f"{_among(budget)}: median {mark.median:.2f} %, best {mark.best:.2f} % of "
+        f"{mark.networks:,} networks"
+        for budget, mark in results.marks.items()
+    ]
+    return made("table8_true_searches", rows, f"What there is to be found: {'; '.join(marks)}.")
+
+
+def _reward(results: ChannelBenchResults, reward: str) -> str:
+    return "one training" if reward == TRAINED else f"generated, {results.source}"
+
+
+def minus_random(results: ChannelBenchResults, reward: str, name: str, budget: str) -> Estimate:
+    """True top-1 of what a searcher finds minus what random search finds, paired by play."""
+    mine, random = (
+        {play: find.true_top1 for play, find in results.searches[reward, searcher, budget].items()}
+        for searcher in (name, RANDOM)
+    )
+    return paired(mine, random)
+
+
+def true_accuracy(results: ChannelBenchResults) -> Figure:
+    """Figure 10: true accuracy of the best candidate so far against evaluations."""
+    figure, axes = plt.subplots(
+        len(REWARDS),
+        len(results.budgets),
+        figsize=(PAGE, 5.4),
+        squeeze=False,
+        sharex=True,
+        sharey="col",
+    )
+    for line, reward in zip(axes, REWARDS, strict=True):
+        for axis, budget in zip(line, results.budgets, strict=True):
+            _curves(axis, results, reward, budget)
+            axis.set_title(f"{_among(budget)}, reward: {_reward(results, reward)}")
+            axis.set(ylabel="", xlabel="")
+        line[0].set_ylabel("true top-1 of the best so far (%)")
+    for axis in axes[-1]:
+        axis.set_xlabel("candidates evaluated")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3)
+    return figure
+
+
+def _curves(axis: Axes, results: ChannelBenchResults, reward: str, budget: str) -> None:
+    frame = results.curves
+    chosen = frame[(frame["reward"] == reward) & (frame["budget"] == budget)]
+    end = results.scored.evaluations
+    for number_, (name, styled) in enumerate(results.scored.searchers.items()):
+        curve = chosen[chosen["searcher"] == name]
+        style = look(styled)
+        every = max(1, end // 5)
+        if len(curve) == 1:  # judges one candidate
+            axis.plot(end, curve["true_top1"], label=styled.label, **style, **EDGE)
+            continue
+        axis.fill_between(
+            curve["evaluation"], curve["low"], curve["high"], color=style["color"], **BAND
+        )
+        offset = (number_ * every) // len(results.scored.searchers)
+        axis.plot(
+            curve["evaluation"],
+            curve["true_top1"],
+            label=styled.label,
+            markevery=(offset, every),
+            **style,
+            **EDGE,
+        )
+        finds = results.searches[reward, name, budget].values()
+        found = mean([find.true_top1 for find in finds])
+        axis.plot(end * 1.04, found.value, clip_on=False, **{**style, "linestyle": "none"}, **EDGE)
+    mark = results.marks[budget]
+    for height, word in ((mark.median, "median"), (mark.best, "best there is")):
+        axis.axhline(height, color=GREY, linestyle="--", linewidth=0.9, zorder=0)
+        axis.annotate(
+            word,
+            (1, height),
+            (-3, 2),
+            xycoords=axis.get_yaxis_transform(),
+            textcoords="offset points",
+            ha="right",
+            color=GREY,
+        )
+    low = chosen[chosen["evaluation"] >= max(2, end // 20)]["true_top1"]
+    axis.set_ylim(min(float(low.min()), mark.median) - 0.05, mark.best + 0.08)
+    axis.grid(axis="y", color="#dddddd", linewidth=0.5)
+
+
+def captions(results: ChannelBenchResults) -> dict[str, Caption]:
+    """By the artefact's file name."""
+    plays = results.scored.plays
+    stages = tuple(run.stage for run in results.runs)
+    found = f"mean over {plays} searches of {results.scored.evaluations} evaluations"
+    return {
+        "table7_agreement": Caption(
+            "Table 7",
+            f"{results.title}: Kendall's τ between what rates a network and its true accuracy, "
+            f"{TRUTH}, among random networks of any size and among those that fill a budget; 95 % "
+            "bootstrap intervals over networks. Rated by: the accuracy with weights of a "
+            "PruningNet; MACs alone, a control that knows nothing but size; and one training "
+            f"against the mean of the other two, which is how far the truth agrees with itself. "
+            f"{DATA}",
+            SCRIPT,
+            stages,
+        ),
+        "table8_true_searches": Caption(
+            "Table 8",
+            f"{results.title}: true accuracy (%) of what each searcher finds, {found}, with its "
+            "95 % t-interval over searches; minus what random search finds with the same seed; and "
+            "the rank among all networks within the budget. Reward: accuracy with weights that the "
+            f"PruningNet generates, or one of a network's three trainings. Truth: {TRUTH}. {DATA}",
+            SCRIPT,
+            stages,
+        ),
+        "figure10_true_accuracy": Caption(
+            "Figure 10",
+            f"{results.title}: true accuracy ({TRUTH}) of the candidate with the best reward so "
+            f"far, {found}; bands are 95 % t-intervals. The markers beyond the end are what is "
+            "found: the best reward, or for searchers that estimate, the best estimate. Above, a "
+            "candidate's reward is its accuracy with generated weights, below that of one "
+            "training. Dashed: the median and the best network within the budget. A curve that "
+            f"does not rise means that the reward does not tell which network is better. {DATA}",
+            SCRIPT,
+            stages,
+        ),
+    }
+
+
+def write(results: ChannelBenchResults) -> None:
+    """Write tables and the figure below results/channel-bench."""
+    words = captions(results)
+    for table in (agreement(results), searches(results)):
+        path = results.path / "tables" / table.name
+        write_text(path.with_suffix(".csv"), to_csv(table))
+        write_text(path.with_suffix(".md"), to_markdown(table, words[table.name]))
+        write_text(path.with_suffix(".tex"), to_latex(table, words[table.name]))
+    with rc_context(STYLE):
+        save(true_accuracy(results), results.path / "figures/figure10_true_accuracy")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit status."""
+    parser = argparse.ArgumentParser(description="Make Tables 7 and 8 and Figure 10.")
+    parser.add_argument("results", nargs="?", type=Path, default=RESULTS)
+    chosen = parser.parse_args(argv)
+    return command.status(lambda: write(read(chosen.results)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,221 @@
+"""The one reader of results/channel-bench, as `paper.reader.results` is of a study's."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from paper.reader.contents import DataFile, Look, Run, RunFile
+from paper.reader.reading import (
+    LABEL,
+    PERCENT,
+    POSITIVE,
+    Columns,
+    Count,
+    Files,
+    LineText,
+    Number,
+    OneOf,
+    PlainName,
+    PlainNames,
+    Positive,
+    Seeds,
+    Text,
+)
+from paper.statistics import Estimate
+
+STUDY = "channel-bench"
+ANY, MACS, TRAINED = "any", "macs", "trained"
+"""The whole space in place of a budget; and what else than a PruningNet rates networks: their MACs,
+or one of their trainings."""
+REWARDS = ("generated", TRAINED)
+
+_TAU = Number(-1, 1)
+_WIDTHS = Text(1, 1000)
+AGREEMENT: Columns = {
+    "rated_by": LABEL,
+    "budget": LABEL,
+    "networks": POSITIVE,
+    "tau": _TAU,
+    "low": _TAU,
+    "high": _TAU,
+}
+MARKS: Columns = {"budget": LABEL, "networks": POSITIVE, "median": PERCENT, "best": PERCENT}
+SEARCHES: Columns = {
+    "budget": LABEL,
+    "reward": OneOf(REWARDS),
+    "searcher": LABEL,
+    "play": Number(0, 10**9, whole=True),
+    "true_top1": PERCENT,
+    "rank": POSITIVE,
+    "reward_top1": PERCENT,
+    "distinct": POSITIVE,
+    "widths": _WIDTHS,
+}
+_BOUND = Number(-1000, 1000)
+CURVES: Columns = {
+    "budget": LABEL,
+    "reward": OneOf(REWARDS),
+    "searcher": LABEL,
+    "evaluation": POSITIVE,
+    "true_top1": PERCENT,
+    "low": _BOUND,
+    "high": _BOUND,
+}
+
+
+@dataclass(frozen=True)
+class BenchFile:
+    """study.json."""
+
+    study: PlainName
+    title: LineText
+    models: PlainNames
+    data: DataFile
+    budgets: list[float]
+    seeds: Seeds
+    source: PlainName
+    conditionings: dict[PlainName, Look]
+
+
+@dataclass(frozen=True)
+class ScoredFile:
+    """metrics.json of the stage score: how much was played, and how searchers look."""
+
+    network: LineText
+    evaluations: Positive
+    plays: Positive
+    searchers: dict[LineText, Look]
+
+
+@dataclass(frozen=True)
+class NetFile:
+    """A PruningNet's accuracies."""
+
+    conditioning: LineText
+    params: Positive
+    epochs: Count
+    search_top1_full: float
+    search_top1_half: float
+    search_top1_quarter: float
+    search_top1_full_before_recalibration: float
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What there is within a budget: so many networks, their median and best true accuracy (%)."""
+
+    networks: int
+    median: float
+    best: float
+
+
+@dataclass(frozen=True)
+class Find:
+    """What a search found: true accuracy (%), and its rank among all networks of the budget."""
+
+    true_top1: float
+    rank: int
+
+
+@dataclass(frozen=True)
+class ChannelBenchResults:
+    """What generated accuracies and searches are worth, measured by the tables' truth.
+
+    Budgets are "0.5", ... `agreement` has Kendall's tau by what rates networks and among which,
+    `searches` the finds by reward, searcher and budget, and then by play; `curves` has the columns
+    above.
+    """
+
+    path: Path
+    title: str
+    budgets: list[str]
+    source: str
+    conditionings: dict[str, Look]
+    nets: dict[str, NetFile]
+    scored: ScoredFile
+    agreement: dict[tuple[str, str], Estimate]
+    marks: dict[str, Mark]
+    searches: dict[tuple[str, str, str], dict[int, Find]]
+    curves: pd.DataFrame
+    runs: list[Run]
+
+
+def read(path: Path) -> ChannelBenchResults:
+    """Read the folder; `UserError` for a file that is missing, damaged, or of something else."""
+    prepare = Files(path, STUDY, "prepare")
+    study = prepare.json("study.json", BenchFile)
+    model, seed = study.models[0], study.seeds[0]
+    runs = [_run(prepare, "splits", None)]
+    nets = {}
+    for name in study.conditionings:
+        trained = Files(path, STUDY, "train_pruningnet", model, name, seed)
+        nets[name] = trained.json(f"pruningnet/{model}/{name}/{seed}/metrics.json", NetFile)
+        runs.append(_run(trained, f"pruningnet/{model}/{name}/{seed}", seed))
+        judge = Files(path, STUDY, "judge", model, name, seed)
+        runs.append(_run(judge, f"generated/{model}/{name}/{seed}", seed))
+    score = Files(path, STUDY, "score", model, seed)
+    folder = f"scored/{model}/{seed}"
+    scored = score.json(f"{folder}/metrics.json", ScoredFile)
+    runs.append(_run(score, folder, seed))
+    budgets = [f"{share:g}" for share in study.budgets]
+    agreement = score.csv(f"{folder}/agreement.csv", AGREEMENT)
+    raters = {*study.conditionings, MACS, TRAINED}
+    asked = {(rater, budget) for rater in raters for budget in (ANY, *budgets)}
+    if set(zip(agreement["rated_by"], agreement["budget"], strict=True)) != asked:
+        raise score.damaged(f"{folder}/agreement.csv", "other raters or budgets than study.json's")
+    marks = score.csv(f"{folder}/marks.csv", MARKS)
+    if list(marks["budget"]) != budgets:
+        raise score.damaged(f"{folder}/marks.csv", "other budgets than study.json's")
+    searches = score.csv(f"{folder}/searches.csv", SEARCHES)
+    played = searches.groupby(["budget", "reward", "searcher"]).size()
+    if len(played) != len(budgets) * len(REWARDS) * len(scored.searchers) or any(
+        played != scored.plays
+    ):
+        raise score.damaged(f"{folder}/searches.csv", f"not {scored.plays} plays of each searcher")
+    curves = score.csv(f"{folder}/curves.csv", CURVES)
+    if set(curves["searcher"]) != set(scored.searchers):
+        raise score.damaged(f"{folder}/curves.csv", "other searchers than metrics.json's")
+    return ChannelBenchResults(
+        path,
+        study.title,
+        budgets,
+        study.source,
+        study.conditionings,
+        nets,
+        scored,
+        {
+            (str(row.rated_by), str(row.budget)): Estimate(
+                float(row.tau), float(row.low), float(row.high), int(row.networks)
+            )
+            for row in _rows(agreement)
+        },
+        {
+            str(row.budget): Mark(int(row.networks), float(row.median), float(row.best))
+            for row in _rows(marks)
+        },
+        _finds(searches),
+        curves,
+        runs,
+    )
+
+
+def _rows(frame: pd.DataFrame) -> Iterator[Any]:
+    return frame.itertuples(index=False)
+
+
+def _finds(frame: pd.DataFrame) -> dict[tuple[str, str, str], dict[int, Find]]:
+    found: dict[tuple[str, str, str], dict[int, Find]] = {}
+    for row in _rows(frame):
+        plays = found.setdefault((row.reward, row.searcher, row.budget), {})
+        plays[int(row.play)] = Find(float(row.true_top1), int(row.rank))
+    return found
+
+
+def _run(files: Files, folder: str, seed: int | None) -> Run:
+    sidecar = files.json(f"{folder}/run.json", RunFile)
+    if sidecar.stage != files.stage:
+        raise files.damaged(f"{folder}/run.json", f"it is of {sidecar.stage}")
+    return Run(**vars(sidecar), seed=seed)
