@@ -65,6 +65,7 @@ SEARCHERS = {
     "frozen": replace(METHODS["frozen"], state="hand-crafted"),  # it looks at neither
     "agent (hand-crafted)": METHODS["hand-crafted"],
     "agent (aggregated)": METHODS["graphpruning"],
+    "predictor": METHODS["predictor"],
 }
 SLOW = {"ddpg": 12}
 """Searchers that are played with fewer seeds: a play takes ten times as long as others'."""
@@ -262,6 +263,7 @@ LOOKS = {
     "frozen": ("#AA4499", "d"),
     "agent (hand-crafted)": ("#882255", "<"),
     "agent (aggregated)": ("#0072B2", "o"),
+    "predictor": ("#44AA99", "*"),
     CEILING: ("#757575", "_"),
 }
 

@@ -13,11 +13,13 @@ from graphpruning.common.errors import UserError
 from graphpruning.common.names import nearest
 from graphpruning.network.graph import Widths
 from graphpruning.network.widths import SearchSpace
+from graphpruning.predictor import PREDICTORS
 from graphpruning.pruningnet.conditionings import BASE_LINE, CONDITIONINGS
 from graphpruning.search import (
     ddpg,
     evolution,
     group_norm,
+    predicted,
     random_search,
     trajectory_feedback,
     uniform,
@@ -26,6 +28,7 @@ from graphpruning.search.ddpg import DDPGSettings
 from graphpruning.search.environment import PruningEnv
 from graphpruning.search.evolution import EvolutionSettings
 from graphpruning.search.history import Journal
+from graphpruning.search.predicted import PredictorSettings
 from graphpruning.search.states import AggregatedState, AmcState, HandCraftedState, State
 from graphpruning.search.trajectory_feedback import AgentSettings
 from graphpruning.search.walled import WalledEnv
@@ -107,6 +110,7 @@ METHODS = {
         initial="inherited",
         distilled=True,
     ),
+    "predictor": Method("Predictor", "graph", "nothing", "predictor", "beyond", "#44AA99", ">"),
 }
 
 
@@ -150,19 +154,21 @@ def check_lists(searches: Mapping[Any, tuple[str, ...]]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class SearchSettings:
-    """What the searchers are set to: our agent, AMC's DDPG, and evolution's generations."""
+    """What the searchers are set to: our agent, AMC's DDPG, evolution's generations, predictors."""
 
     agent: AgentSettings = field(default_factory=AgentSettings)
     ddpg: DDPGSettings = field(default_factory=DDPGSettings)
     evolution: EvolutionSettings = field(default_factory=EvolutionSettings)
+    predictor: PredictorSettings = field(default_factory=PredictorSettings)
 
     @classmethod
     def scaled(cls, evaluations: int) -> "SearchSettings":
         """Settings for a search of `evaluations`: the published ones where it is long enough.
 
-        A quarter of the episodes is warm-up, at most 50 of our agent's, which learns from few. Of
-        DDPG's noise (AMC: 100 episodes of 400 are warm-up) at most a tenth is left at the end; a
-        generation is at most a quarter of all evaluations.
+        A quarter of the episodes is warm-up, at most 50 of our agent's, which learns from few, and
+        at most 20 candidates of a predictor's. Of DDPG's noise (AMC: 100 episodes of 400 are
+        warm-up) at most a tenth is left at the end; a generation is at most a quarter of all
+        evaluations.
         """
         evaluations = max(2, evaluations)
         warmup = max(1, evaluations // 4)
@@ -177,6 +183,7 @@ class SearchSettings:
                 mutations=population // 2,
                 crossovers=population // 2,
             ),
+            predictor=PredictorSettings(warmup=min(warmup, PredictorSettings().warmup)),
         )
 
 
@@ -228,6 +235,18 @@ def _by_evolution(task: Task) -> None:
     evolution.search(task.space, task.budget, task.journal, settings, task.generator)
 
 
+def _by_predictor(task: Task) -> None:
+    settings = task.settings.predictor
+    seed = task.generator.initial_seed()
+
+    def predictor() -> predicted.Predictor:
+        return PREDICTORS[settings.kind](task.space, seed)
+
+    journal = task.journal
+    found = predicted.search(task.space, task.budget, journal, settings, predictor, task.generator)
+    journal.history.estimated = found
+
+
 def _at_random(task: Task) -> None:
     random_search.search(task.space, task.budget, task.journal, task.generator)
 
@@ -247,6 +266,7 @@ SEARCHERS: dict[str, Searcher] = {
     "frozen": _by_frozen_agent,
     "ddpg": _by_ddpg,
     "evolution": _by_evolution,
+    "predictor": _by_predictor,
     "random": _at_random,
     "uniform": _uniformly,
     "group-norm": _by_group_norm,

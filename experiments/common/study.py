@@ -249,6 +249,7 @@ def _check_ranges(study: Study, where: str) -> None:
     """Every number lies where it means something; parts fit into their whole."""
     data, search, analysis = study.data, study.search, study.analysis
     agent, ddpg, evolution = search.agent, search.ddpg, search.evolution
+    predictor = search.predictor
     smallest_population = max(1, evolution.parents, evolution.mutations + evolution.crossovers)
     calibration = data.calibration_images
     check_within(
@@ -274,6 +275,10 @@ def _check_ranges(study: Study, where: str) -> None:
             "search: evolution: mutations": (evolution.mutations, 0, MANY),
             "search: evolution: crossovers": (evolution.crossovers, 0, MANY),
             "search: evolution: mutation_probability": (evolution.mutation_probability, 0, 1),
+            "search: predictor: warmup": (predictor.warmup, 2, MANY),
+            "search: predictor: pool": (predictor.pool, 1, MANY),
+            "search: predictor: scale": (predictor.scale, 0, MANY),
+            "search: predictor: trust": (predictor.trust, 0, 1),
             "reconstruction: images": (study.reconstruction.images, 1, calibration),
             "reconstruction: points": (study.reconstruction.points, 1, MANY),
             "final: distillation: weight": (study.final.distillation.weight, 0, 1),

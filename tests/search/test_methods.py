@@ -94,7 +94,8 @@ def test_rows_for_tables_are_plain_data():
 
 def test_what_goes_beyond_the_paper_is_off_in_every_other_row():
     beyond = [name for name, row in methods.METHODS.items() if row.kind == "beyond"]
-    assert beyond == ["graphpruning-plus"] and methods.listed_under(*beyond) == "own"
+    assert beyond == ["graphpruning-plus", "predictor"]
+    assert [methods.listed_under(name) for name in beyond] == ["own", "graph"]
     ours, plus = methods.METHODS["graphpruning"], methods.METHODS["graphpruning-plus"]
     assert (plus.state, plus.searcher) == (ours.state, ours.searcher)
     for name, row in CONDITIONINGS.items():
@@ -128,6 +129,7 @@ def test_short_searches_explore_before_they_settle(evaluations):
     steps = evaluations - settings.ddpg.warmup_episodes
     assert settings.ddpg.noise_decay**steps <= 0.1 + 1e-9
     assert settings.evolution.parents >= 2
+    assert 1 <= settings.predictor.warmup <= max(1, evaluations // 4)
     assert settings.evolution.population <= max(2, evaluations // 4)
 
 

@@ -3,7 +3,15 @@
 import pytest
 import torch
 
-from graphpruning.search import ddpg, evolution, random_search, trajectory_feedback, uniform
+from graphpruning.predictor import PREDICTORS
+from graphpruning.search import (
+    ddpg,
+    evolution,
+    predicted,
+    random_search,
+    trajectory_feedback,
+    uniform,
+)
 from graphpruning.search.environment import PruningEnv
 from graphpruning.search.states import AggregatedState, AmcState, HandCraftedState
 from graphpruning.search.walled import WalledEnv
@@ -48,6 +56,13 @@ def evolving(space, budget, journal, generator):
     evolution.search(space, budget, journal, GENERATIONS, generator)
 
 
+def predicting(space, budget, journal, generator):
+    settings = predicted.PredictorSettings(warmup=8)
+    predicted.search(
+        space, budget, journal, settings, lambda: PREDICTORS["ridge"](space, 0), generator
+    )
+
+
 def uniformly(space, budget, journal, generator):
     uniform.search(space, budget, journal)
 
@@ -58,6 +73,7 @@ SEARCHERS = {
     "frozen": frozen,
     "ddpg": by_ddpg,
     "evolution": evolving,
+    "predictor": predicting,
     "random": random_search.search,
     "uniform": uniformly,
 }
