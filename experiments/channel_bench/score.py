@@ -93,7 +93,7 @@ def _judged(context: Context, conditioning: str) -> pd.DataFrame:
     require_file(path, "the stage judge")
     frame = pd.read_csv(path, dtype={"budget": str})
     frame["vector"] = [tuple(map(int, one.split("-"))) for one in frame["widths"]]
-    return frame
+    return frame.drop_duplicates(["budget", "vector"])  # random widths may come twice
 
 
 # Agreement
