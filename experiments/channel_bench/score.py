@@ -4,6 +4,7 @@ The tables state no licence and are not ours to publish: what is written are ran
 what searches found, never the tables' rows.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from functools import cache
 from typing import cast
@@ -153,22 +154,20 @@ def _ceiling(budget: str, accuracies: Values) -> dict[str, object]:
 def _interval(statistic: Callable[[NDArray[np.int64]], float], count: int) -> tuple[float, float]:
     """Percentile bootstrap over networks."""
     rng = np.random.default_rng(0)
-    drawn = [statistic(rng.integers(count, size=count)) for _ in range(RESAMPLES)]
-    low, high = np.nanquantile(drawn, [0.025, 0.975])
+    drawn = np.array([statistic(rng.integers(count, size=count)) for _ in range(RESAMPLES)])
+    drawn = drawn[~np.isnan(drawn)]  # where all networks of a resample are rated alike
+    if not len(drawn):
+        return math.nan, math.nan
+    low, high = np.quantile(drawn, [0.025, 0.975])
     return float(low), float(high)
 
 
 def _row(
     name: str, budget: str, count: int, tau: float, low: float, high: float
 ) -> dict[str, object]:
-    return {
-        "rated_by": name,
-        "budget": budget,
-        "networks": count,
-        "tau": float(tau),
-        "low": low,
-        "high": high,
-    }
+    values = {"tau": float(tau), "low": low, "high": high}
+    written = {key: None if math.isnan(value) else value for key, value in values.items()}
+    return {"rated_by": name, "budget": budget, "networks": count, **written}
 
 
 def _marks(table: ChannelBench, share: float) -> dict[str, object]:

@@ -32,7 +32,8 @@ ANY, MACS, TRAINED = "any", "macs", "trained"
 or one of their trainings."""
 REWARDS = ("generated", TRAINED)
 
-_TAU = Number(-1, 1)
+_TAU = Number(-1, 1, optional=True)
+"""None where all networks are rated alike."""
 _WIDTHS = Text(1, 1000)
 AGREEMENT: Columns = {
     "rated_by": LABEL,
@@ -145,18 +146,18 @@ class ChannelBenchResults:
 
 def read(path: Path) -> ChannelBenchResults:
     """Read the folder; `UserError` for a file that is missing, damaged, or of something else."""
-    prepare = Files(path, STUDY, "prepare")
+    prepare = _files(path, "prepare")
     study = prepare.json("study.json", BenchFile)
     model, seed = study.models[0], study.seeds[0]
     runs = [_run(prepare, "splits", None)]
     nets = {}
     for name in study.conditionings:
-        trained = Files(path, STUDY, "train_pruningnet", model, name, seed)
+        trained = _files(path, "train_pruningnet", model, name, seed)
         nets[name] = trained.json(f"pruningnet/{model}/{name}/{seed}/metrics.json", NetFile)
         runs.append(_run(trained, f"pruningnet/{model}/{name}/{seed}", seed))
-        judge = Files(path, STUDY, "judge", model, name, seed)
+        judge = _files(path, "judge", model, name, seed)
         runs.append(_run(judge, f"generated/{model}/{name}/{seed}", seed))
-    score = Files(path, STUDY, "score", model, seed)
+    score = _files(path, "score", model, seed)
     folder = f"scored/{model}/{seed}"
     scored = score.json(f"{folder}/metrics.json", ScoredFile)
     runs.append(_run(score, folder, seed))
@@ -212,6 +213,14 @@ def _finds(frame: pd.DataFrame) -> dict[tuple[str, str, str], dict[int, Find]]:
         plays = found.setdefault((row.reward, row.searcher, row.budget), {})
         plays[int(row.play)] = Find(float(row.true_top1), int(row.rank))
     return found
+
+
+def _files(path: Path, stage: str, *items: object) -> Files:
+    """The files of a stage, which this pipeline calls without the study's name."""
+    files = Files(path, STUDY, stage, *items)
+    of_matrix = f"@{'-'.join(map(str, items))}" if items else ""
+    files.target = f"channel_bench/dvc.yaml:{stage}{of_matrix}"
+    return files
 
 
 def _run(files: Files, folder: str, seed: int | None) -> Run:

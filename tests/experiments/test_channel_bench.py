@@ -1,0 +1,255 @@
+"""The pipeline of Channel-Bench-Macro: from images to its tables and figure, at toy size."""
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from experiments.channel_bench import judge, prepare, score, train_pruningnet
+from experiments.channel_bench.study import parse
+from experiments.common.stage import Context
+from experiments.common.study_file import read_study_file
+from graphpruning import channel_bench as tables
+from graphpruning.common.errors import UserError
+from paper import channel_bench
+from paper.reader.channel_bench import read
+from tests.coloured_images import coloured_images
+from tests.made_up_tables import write_tables
+
+ROOT = Path(__file__).parents[2]
+PARAMS = ROOT / "channel_bench/params.yaml"
+MODEL = "channel_bench_mobilenet"
+BUDGET = 0.09
+RESULTS = Path("results/channel-bench")
+
+
+def study(**changes: Any) -> dict[str, Any]:
+    """The committed study at toy size; changes replace whole sections."""
+    raw: dict[str, Any] = yaml.safe_load(PARAMS.read_text())
+    raw["data"] |= {"search_images": 9, "calibration_images": 12, "recalibration_images": 6}
+    raw["space"]["filled"] = 0.9
+    raw["precision"] = "32-true"
+    raw["pruningnet"]["recipe"] |= {"epochs": 0.5, "batch_size": 16, "warmup_epochs": 0}
+    raw |= {"budgets": [BUDGET], "judged": {"candidates": 4, "within": 4}}
+    raw["search"] = {"source": "graph", "evaluations": 5, "plays": 2}
+    return raw | changes
+
+
+def context(stage: Any, raw: dict[str, Any], **items: str) -> Context:
+    made: Context = stage.STAGE._context(parse(raw), items)
+    return made
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder in which the pipeline has run."""
+    folder = tmp_path_factory.mktemp("bench")
+    (coloured_images(folder / "images") / "val").rename(folder / "images/test")
+    (folder / "tables").mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("CIFAR10_IMAGES", str(folder / "images"))
+        patch.setenv("CHANNEL_BENCH", str(write_tables(folder / "tables", patch)))
+        raw = study()
+        prepare.STAGE._work(context(prepare, raw))
+        for name in raw["pruningnet"]["conditionings"]:
+            items = {"model": MODEL, "conditioning": name, "seed": "0"}
+            for stage in (train_pruningnet, judge):
+                stage.STAGE._work(context(stage, raw, **items))
+        score.STAGE._work(context(score, raw, model=MODEL, seed="0"))
+        assert channel_bench.main([str(RESULTS)]) == 0
+        yield folder
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with open(path, encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def scored(folder: Path, name: str) -> list[dict[str, str]]:
+    return rows(folder / RESULTS / "scored" / MODEL / "0" / name)
+
+
+def test_its_searches_are_judged_by_networks_that_fill_the_budget(made: Path) -> None:
+    by_source = rows(made / RESULTS / f"generated/{MODEL}/graph/0/generated.csv")
+    filling = [row for row in by_source if row["budget"] == "0.09"]
+    full = 211_281_920
+    assert len(filling) == len({row["widths"] for row in filling}) > 5
+    assert all(0.9 * BUDGET * full <= int(row["macs"]) <= BUDGET * full for row in filling)
+    others = rows(made / RESULTS / f"generated/{MODEL}/block/0/generated.csv")
+    assert [row["widths"] for row in others] == [row["widths"] for row in by_source][: len(others)]
+
+
+def test_the_truth_agrees_with_itself_wholly_where_trainings_do(made: Path) -> None:
+    """The made-up trainings differ by a constant, so one ranks networks as the others do."""
+    taus = {
+        (row["rated_by"], row["budget"]): float(row["tau"] or "nan")
+        for row in scored(made, "agreement.csv")
+    }
+    assert taus["trained", "any"] == taus["trained", "0.09"] == 1
+    assert {name for name, _ in taus} == {"graph", "constant", "block", "macs", "trained"}
+
+
+def test_a_searcher_finds_what_the_tables_say_of_it(made: Path) -> None:
+    """The made-up truth of widths is 51 points and the sum of their levels' places."""
+    found = scored(made, "searches.csv")
+    levels = channel_bench_levels()
+    for row in found:
+        widths = [int(width) for width in row["widths"].split("-")]
+        digits = [1 + of.index(width) for of, width in zip(levels, widths, strict=True)]
+        assert float(row["true_top1"]) == 51 + sum(digits)
+        assert int(row["rank"]) >= 1
+    best = max(float(row["true_top1"]) for row in found)
+    assert best == max(float(row["best"]) for row in scored(made, "marks.csv")) or best < 79
+    assert {row["searcher"] for row in found} == set(score.SEARCHERS)
+    assert {row["reward"] for row in found} == set(score.REWARDS)
+
+
+def channel_bench_levels() -> list[list[int]]:
+    from graphpruning.network.trace import trace
+    from graphpruning.network.widths import SearchSpace
+    from graphpruning.network.zoo import build
+
+    space = SearchSpace(trace(build(MODEL), (3, 32, 32)), divisor=None, ratios=tables.RATIOS)
+    return list(space.levels.values())
+
+
+def test_no_row_of_the_tables_is_written(made: Path) -> None:
+    """Their authors state no licence: true accuracies stand only beside what a search found."""
+    written = [path for path in (made / RESULTS).rglob("*.csv") if "tables" not in path.parts]
+    with_truth = {path.name for path in written if "true_top1" in path.read_text().split("\n")[0]}
+    assert with_truth == {"searches.csv", "curves.csv"}
+    finds = {row["widths"] for row in scored(made, "searches.csv")}
+    assert len(finds) < 100
+
+
+def test_tables_and_figure_are_made_from_the_results_alone(made: Path, tmp_path: Path) -> None:
+    again = tmp_path / "results/channel-bench"
+    again.parent.mkdir()
+    copy(made / RESULTS, again)
+    assert channel_bench.main([str(again)]) == 0
+    for name in ("tables/table7_agreement.csv", "tables/table8_true_searches.tex"):
+        assert (again / name).read_bytes() == (made / RESULTS / name).read_bytes()
+    figure = "figures/figure10_true_accuracy.png"
+    assert (again / figure).read_bytes() == (made / RESULTS / figure).read_bytes()
+
+
+def copy(source: Path, target: Path) -> None:
+    import shutil
+
+    shutil.copytree(source, target)
+
+
+def test_random_search_minus_itself_is_nothing(made: Path) -> None:
+    results = read(made / RESULTS)
+    for budget in results.budgets:
+        for reward in ("generated", "trained"):
+            same = channel_bench.minus_random(results, reward, "random", budget)
+            assert same.value == same.low == same.high == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "says"),
+    [
+        ("agreement.csv", "macs,any", "size,any", "other raters or budgets"),
+        ("agreement.csv", "trained,any,4,1,", "trained,any,4,7,", "is not a number from -1 to 1"),
+        ("marks.csv", "0.09", "0.5", "other budgets"),
+        ("searches.csv", "0.09,trained,random,0", "0.09,trained,uniform,0", "not 2 plays"),
+        ("curves.csv", "frozen", "thawed", "other searchers"),
+        ("metrics.json", '"plays": 2', '"plays": 0', "plays"),
+    ],
+)
+def test_a_damaged_result_is_refused_by_name(
+    made: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    old: str,
+    new: str,
+    says: str,
+) -> None:
+    copied = tmp_path / "channel-bench"
+    copy(made / RESULTS, copied)
+    path = copied / "scored" / MODEL / "0" / name
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    assert channel_bench.main([str(copied)]) == 2
+    refusal = capsys.readouterr().err
+    assert name in refusal and says in refusal and "Traceback" not in refusal
+    assert "(dvc repro channel_bench/dvc.yaml:score@channel_bench_mobilenet-0)" in refusal
+
+
+def test_a_killed_judge_goes_on_from_its_journal(made: Path) -> None:
+    items = {"model": MODEL, "conditioning": "constant", "seed": "0"}
+    before = (made / RESULTS / f"generated/{MODEL}/constant/0/generated.csv").read_bytes()
+    asked = 0
+
+    class Killed(Exception):
+        pass
+
+    def evaluate(self: Any, widths: Any, *rest: Any) -> float:
+        nonlocal asked
+        asked += 1
+        if asked == 4:
+            raise Killed
+        return float(original(self, widths, *rest))
+
+    from graphpruning.search.evaluator import Evaluator
+
+    original = Evaluator.__call__
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Evaluator, "__call__", evaluate)
+        with pytest.raises(Killed):
+            judge.judge(context(judge, study(), **items))
+        asked = -100
+        resumed = context(judge, study(), **items)
+        judge.judge(resumed)
+    assert resumed.resumed and asked == -100 + 8 - 3
+    assert (made / RESULTS / f"generated/{MODEL}/constant/0/generated.csv").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"models": ["resnet20"]}, "models: say one of channel_bench_mobilenet"),
+        ({"networks": {}}, "networks: say how"),
+        ({"budgets": []}, "budgets: empty"),
+        ({"seeds": [0, 0]}, "seeds: empty, or one stands twice"),
+        ({"tables": ""}, "tables: '' is no path"),
+        ({"judged": {"candidates": 1, "within": 4}}, "judged: candidates: 1 does not lie"),
+        ({"search": {"source": "none", "evaluations": 5, "plays": 2}}, "'none' is not trained"),
+        ({"search": {"source": "graf", "evaluations": 5, "plays": 2}}, "did you mean 'graph'?"),
+        ({"serch": 1}, "did you mean 'search'?"),
+    ],
+)
+def test_a_study_that_cannot_be_is_refused(changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(UserError, match=says.replace("?", r"\?").replace("(", r"\(")):
+        parse(study(**changes))
+
+
+def test_a_pruningnet_that_begins_with_a_base_is_refused() -> None:
+    raw = study()
+    raw["pruningnet"]["conditionings"] = ["graph", "graphpruning-plus"]
+    with pytest.raises(UserError, match="begins with a base, and none is trained here"):
+        parse(raw)
+
+
+def test_the_committed_study_reads() -> None:
+    found = parse(read_study_file(PARAMS), str(PARAMS))
+    assert found.pruningnet.conditionings == ("graph", "constant", "block")
+
+
+def test_dvc_lists_what_the_stages_leave(made: Path) -> None:
+    pipeline = yaml.safe_load((ROOT / "channel_bench/dvc.yaml").read_text())["stages"]
+    assert list(pipeline) == ["prepare", "train_pruningnet", "judge", "score"]
+    for name in ("splits/run.json", f"scored/{MODEL}/0/run.json"):
+        sidecar = json.loads((made / RESULTS / name).read_text())
+        assert sidecar["stage"].split("@")[0] in pipeline
+    truth = np.array([float(row["true_top1"]) for row in scored(made, "curves.csv")])
+    assert np.isfinite(truth).all()
