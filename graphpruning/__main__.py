@@ -177,8 +177,14 @@ def _export(options: argparse.Namespace) -> None:
     from graphpruning.export import export_onnx
 
     build = imported(options.model) if options.model else None
+    described = read_architecture(options.architecture)
+    if described["weights"] is None and options.weights is None:
+        raise UserError(
+            f"{options.architecture} names no weights to export: train it, then give "
+            "them by --weights"
+        )
     model = load_architecture(options.architecture, options.weights, build=build)
-    size = tuple(read_architecture(options.architecture)["input_size"])
+    size = tuple(described["input_size"])
     difference = export_onnx(model, size, options.onnx)
     print(f"{options.onnx}: outputs differ from PyTorch's by {difference:.1e} of the largest")
 

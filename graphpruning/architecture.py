@@ -1,5 +1,6 @@
 """A found network as data: JSON says how to build and narrow it, safetensors hold its weights.
 
+A JSON file without weights gives a network with fresh ones, which is to be trained.
 Nothing in these files is code; loading them gives a plain `nn.Module`. A network that a user's
 own function builds is loaded only with that function in hand: a file never imports anything.
 
@@ -39,6 +40,8 @@ from graphpruning.training.checkpoint import save_tensors
 
 LARGEST_HEADER = 2**23
 """Bytes of a safetensors header; one of 1,000 tensors has a hundredth of it."""
+MOST_FRESH = 10**9
+"""Weights that a file without weights may ask memory for; torchvision's largest has 0.65e9."""
 _FLOATS = ("F32", "F64", "F16", "BF16")
 _OTHERS = {
     torch.int64: "I64",
@@ -69,20 +72,8 @@ def save_architecture(
     options), or a `Builder`. The JSON names the weights relative to itself, with their SHA-256.
     Raises `UserError`, before anything is written, for what `load_architecture` would refuse.
     """
-    made = network if isinstance(network, Builder) else Builder(zoo.build, network)
-    graph = trace(full_network(made), input_size)
     named = {"file": os.path.relpath(weights_path, Path(path).parent), "sha256": "0" * 64}
-    description = {
-        "format": FORMAT,
-        "network": made.description,
-        "input_size": list(input_size),
-        "widths": dict(widths),
-        "macs": macs(graph, widths),
-        "params": params(graph, widths),
-        "preprocessing": preprocessing,
-        "weights": named,
-    }
-    check_description(Entry(path, json.loads(json.dumps(description))))
+    description = _described(path, network, input_size, widths, preprocessing, named)
     # safetensors refuses channels_last tensors, hence contiguous.
     state = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
     with atomic(weights_path) as beside:
@@ -91,21 +82,62 @@ def save_architecture(
     write_json(path, description)
 
 
+def save_weightless(
+    path: str | Path,
+    *,
+    network: dict[str, Any] | Builder,
+    input_size: tuple[int, ...],
+    widths: Widths,
+    preprocessing: dict[str, Any],
+) -> None:
+    """Write `path` (JSON) of a network that has no weights yet; otherwise `save_architecture`."""
+    write_json(path, _described(path, network, input_size, widths, preprocessing, None))
+
+
+def _described(
+    path: str | Path,
+    network: dict[str, Any] | Builder,
+    input_size: tuple[int, ...],
+    widths: Widths,
+    preprocessing: dict[str, Any],
+    weights: dict[str, str] | None,
+) -> dict[str, Any]:
+    """What JSON says of a network; `UserError` for what could not be read again."""
+    made = network if isinstance(network, Builder) else Builder(zoo.build, network)
+    graph = trace(full_network(made), input_size)
+    description = {
+        "format": FORMAT,
+        "network": made.description,
+        "input_size": list(input_size),
+        "widths": dict(widths),
+        "macs": macs(graph, widths),
+        "params": params(graph, widths),
+        "preprocessing": preprocessing,
+        "weights": weights,
+    }
+    check_description(Entry(path, json.loads(json.dumps(description))))
+    return description
+
+
 def load_architecture(
     path: str | Path, weights: str | Path | None = None, *, build: Build | None = None
 ) -> nn.Module:
     """Build the network that `path` describes, in evaluation mode.
 
-    Weights come from `weights`, or from the file that the description names. `build` is the
+    Weights come from `weights`, or from the file that the description names. Where it names none
+    (its `weights` are null), they are fresh, drawn from PyTorch's global generator. `build` is the
     user's function that builds the full network, where `path` names one; it is called as it was
     then. Raises `UserError` when it is not given, and when a file is missing, altered, or belongs
     to another network.
     """
     description = read_architecture(path)
     named, widths = description["weights"], description["widths"]
+    made = _builder(path, description["network"], build)
+    if weights is None and named is None:
+        with _about(path):
+            return _fresh(description, made)
     file = Path(path).parent / named["file"] if weights is None else Path(weights)
     digest = named["sha256"] if weights is None else None
-    made = _builder(path, description["network"], build)
     misfit = f"{file} does not hold the weights of {path}"
     mend = f"get the file with SHA-256 {digest}" if digest else "give those that were saved with it"
 
@@ -135,6 +167,19 @@ def load_architecture(
         model = _with_memory(model, made, graph, widths)
     with _about(misfit, "train it again, or give other weights"):
         _load(model, file)
+    return model.eval()
+
+
+def _fresh(description: Mapping[str, Any], make: Builder) -> nn.Module:
+    """The described network with fresh weights; compared with its description before it is made."""
+    full = full_network(make)
+    graph = trace(full, tuple(description["input_size"]))
+    for key, count in (("macs", macs), ("params", params)):
+        _require_equal(description, key, count(graph, description["widths"]))
+    if (most := params(graph, graph.full_widths)) > MOST_FRESH:
+        raise UserError(f"the full network has {most:,} weights, more than {MOST_FRESH:,}")
+    model = narrow(make() if "name" in make.description else full, graph, description["widths"])
+    zoo.initialise(model)
     return model.eval()
 
 
@@ -263,7 +308,7 @@ def _macs_of(held: Held, positions: Mapping[str, int]) -> int:
 def _require_equal(description: Mapping[str, Any], key: str, found: int) -> None:
     if found != description[key]:
         raise UserError(
-            f"{key} is {description[key]:,}, but the network with these weights has {found:,} on "
+            f"{key} is {description[key]:,}, but the network of these widths has {found:,} on "
             f"an image of {description['input_size']}: the file was altered"
         )
 

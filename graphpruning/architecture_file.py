@@ -232,6 +232,9 @@ def _check_preprocessing(entry: Entry, channels: int) -> None:
 
 
 def _check_weights(weights: Entry) -> None:
+    """A file and its hash; null for a network that has no weights yet."""
+    if weights.value is None:
+        return
     members = weights.known(("file", "sha256"))
     # Not below this folder alone: a study has its results and its models in folders side by side.
     if PurePath(members["file"].text(4096)).is_absolute():

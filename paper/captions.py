@@ -156,9 +156,10 @@ def _of_tables(results: Results) -> dict[str, Caption]:
         "table5_imagenet": Caption(
             "Table 5",
             "Published results on ImageNet (and CIFAR-10, for scale), as printed by each "
-            "method's official repository; MACs (M) as printed there, so they may count other "
-            "layers than ours. Numbers of GraphPruning's authors are absent: the body of their "
-            "paper could not be obtained, and none is attributed to them.",
+            "method's official repository; MACs and parameters as printed there, and by our "
+            "counter where the channel list is public. Numbers of GraphPruning's authors are "
+            "absent: the body of their paper could not be obtained, and none is attributed to "
+            "them.",
             _TABLES,
             (),
         ),

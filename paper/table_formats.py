@@ -91,15 +91,16 @@ def to_latex(table: Table, caption: Caption) -> str:
         )
     )
     characters = sum(max(map(len, [str(c), *table.shown[c]])) for c in table.shown)
-    size = "footnotesize" if characters <= _FOOTNOTESIZE else "scriptsize"
+    filled = characters + _GAP * len(table.shown.columns)
+    size = "footnotesize" if filled <= _FOOTNOTESIZE else "scriptsize"
     setting = f"\\centering\n\\{size}\n\\setlength{{\\tabcolsep}}{{3.5pt}}\n"
     notes = "".join(f"\\par {escaped(note)}\n" for note in table.notes)
     end = "\\end{table*}"
     return body.replace("\\centering\n", setting).replace(end, notes + end)
 
 
-_FOOTNOTESIZE = 112
-"""Characters in a row that fit on a 7 in wide page at that size."""
+_FOOTNOTESIZE, _GAP = 124, 2
+"""Characters in a row that fit on a 7 in wide page at that size; what is between two columns."""
 
 
 def numeric(cells: "pd.Series[str]") -> bool:

@@ -17,6 +17,8 @@ from graphpruning import (
     save_architecture,
     trace,
 )
+from graphpruning.__main__ import main
+from graphpruning.architecture import save_weightless
 from graphpruning.builder import builder
 from tests.networks import SIZE, network
 
@@ -151,3 +153,73 @@ def test_loading_leaves_the_global_generator_alone(saved: tuple[Path, torch.nn.M
     torch.manual_seed(0)
     load_architecture(saved[0])
     assert torch.equal(torch.rand(1), expected)
+
+
+@pytest.fixture
+def weightless(tmp_path: Path) -> Path:
+    path = tmp_path / "widths.json"
+    graph = trace(network("resnet8"), SIZE)
+    save_weightless(
+        path,
+        network={"name": "resnet8", "num_classes": 10, "in_channels": 3},
+        input_size=SIZE,
+        widths=SearchSpace(graph).sample(torch.Generator().manual_seed(0)),
+        preprocessing={"mean": [0.5]},
+    )
+    return path
+
+
+def test_without_weights_a_network_is_fresh_and_as_wide_as_it_is_said_to_be(
+    weightless: Path,
+) -> None:
+    description = json.loads(weightless.read_text())
+    assert description["weights"] is None
+    torch.manual_seed(0)
+    first, second = load_architecture(weightless), load_architecture(weightless)
+    torch.manual_seed(0)
+    again = load_architecture(weightless)
+    assert not first.training and first(torch.zeros(1, *SIZE)).isfinite().all()
+    assert sum(p.numel() for p in first.parameters()) == description["params"]
+    weights = [model.get_parameter("conv1.weight") for model in (first, second, again)]
+    assert torch.equal(weights[0], weights[2]) and not torch.equal(weights[0], weights[1])
+
+
+def test_weights_that_are_given_are_loaded_where_the_file_names_none(
+    saved: tuple[Path, torch.nn.Module],
+) -> None:
+    path, narrowed = saved
+    weights = path.parent / json.loads(path.read_text())["weights"]["file"]
+    _rewrite(path, weights=None)
+    images = torch.randn(2, *SIZE)
+    torch.testing.assert_close(load_architecture(path, weights)(images), narrowed(images))
+
+
+def test_a_file_without_weights_that_was_altered_is_refused(weightless: Path) -> None:
+    described = json.loads(weightless.read_text())
+    wrong = {
+        "macs": described["macs"] + 1,
+        "params": described["params"] - 1,
+        "input_size": [3, 64, 64],
+        "widths": {**described["widths"], "conv1": 1},
+        "network": {**described["network"], "num_classes": 11},
+    }
+    for key, value in wrong.items():
+        _rewrite(weightless, **{**described, key: value})
+        with pytest.raises(UserError, match=r"widths\.json: (macs|params) is .* altered"):
+            load_architecture(weightless)
+
+
+def test_a_fresh_network_takes_memory_up_to_a_bound(
+    weightless: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("graphpruning.architecture.MOST_FRESH", 10**4)
+    with pytest.raises(UserError, match=r"the full network has [\d,]+ weights, more than 10,000"):
+        load_architecture(weightless)
+
+
+def test_a_fresh_network_is_not_exported(
+    weightless: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    onnx = weightless.with_suffix(".onnx")
+    assert main(["export", str(weightless), "--onnx", str(onnx)]) == 2
+    assert "names no weights to export" in capsys.readouterr().err and not onnx.exists()

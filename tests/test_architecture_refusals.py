@@ -184,7 +184,6 @@ WRONG: list[tuple[str, Any]] = [
     ("preprocessing.resize", 8),
     ("preprocessing.smallest_area", 7),
     ("preprocessing.other", 1),
-    ("weights", None),
     ("weights", "network.safetensors"),
     ("weights", {}),
     ("weights.size", 1),

@@ -72,11 +72,22 @@ def test_the_command_that_prunes(photos: None) -> None:
 
 def test_the_commands_that_inspect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "paper").symlink_to(ROOT / "paper")
     inspections = [each for each in commands("python -m graphpruning") if each[0] == "inspect"]
-    assert len(inspections) == 3
+    assert len(inspections) == 5
     for arguments in inspections:
         assert main(arguments) == 0
     assert Path("resnet50.pdf").exists()
+
+
+def test_a_published_network_is_built_as_the_page_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    (block,) = [each for each in blocks("python") if "published_networks" in each]
+    monkeypatch.chdir(ROOT)
+    names: dict[str, object] = {}
+    exec(block, names)
+    model = names["model"]
+    assert isinstance(model, torch.nn.Module)
+    assert model.get_submodule("layer1.0.conv3").out_channels == 94  # of 256
 
 
 def test_the_stages_that_are_started_by_hand_exist() -> None:

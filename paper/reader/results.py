@@ -252,5 +252,17 @@ def _methods(
 
 def read_published() -> pd.DataFrame:
     """Published numbers with their sources, as text: the digits stay as they were printed."""
-    path = Path(__file__).parents[1] / "published.csv"
+    return _published("published.csv")
+
+
+def read_published_counts() -> pd.DataFrame:
+    """What our counter says of published channel lists: macs, params, by the architecture's name.
+
+    `python -m experiments.published_networks` makes the file.
+    """
+    return _published("published_counts.csv").set_index("architecture")
+
+
+def _published(name: str) -> pd.DataFrame:
+    path = Path(__file__).parents[1] / name
     return pd.read_csv(path, dtype=str, keep_default_na=False)

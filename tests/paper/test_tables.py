@@ -301,12 +301,27 @@ def test_published_numbers_stay_as_printed_and_none_is_the_authors(made):
     published = pd.read_csv("paper/published.csv", dtype=str, keep_default_na=False)
     text = (made / "tables/table5_imagenet.csv").read_text()
     table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
-    columns = ["model", "dataset", "method", "setting", "top1", "top5", "macs_m", "source", "note"]
+    columns = ["model", "dataset", "method", "setting", "top1", "top5", "macs_m", "params_m"]
+    columns += ["architecture", "source", "note"]
     assert table[columns].equals(published[columns])
     assert "graphpruning" not in set(table["method"])
     markdown = (made / "tables/table5_imagenet.md").read_text()
     assert "| — |" in markdown
-    assert "—: the source gives no number." in markdown
+    assert "—: the source gives no number, or its repository no channel list to count." in markdown
+
+
+def test_published_cost_stands_beside_our_count_where_there_is_a_list(made):
+    text = (made / "tables/table5_imagenet.csv").read_text()
+    table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
+    rows = table.set_index(["model", "method", "setting"])
+    resnet = rows.loc[("resnet50", "metapruning", "1.0G")]
+    assert (resnet["macs_m"], resnet["macs_counted"]) == ("1000", "1027554986")
+    assert (table["macs_counted"] == "").equals(table["architecture"] == "")
+    assert (table["params_counted"] == "").equals(table["architecture"] == "")
+    abcpruner = rows.loc[("resnet50", "abcpruner", "1295M")]
+    assert (abcpruner["params_m"], abcpruner["params_counted"]) == ("9.1", "")
+    markdown = (made / "tables/table5_imagenet.md").read_text()
+    assert "| 75.4 | — | 2000 | 1,989.9 | — | 15.71 | 1 |" in markdown
 
 
 def test_our_rows_join_the_published_ones_of_the_same_data(tmp_path):
@@ -316,6 +331,7 @@ def test_our_rows_join_the_published_ones_of_the_same_data(tmp_path):
     ours = rows[rows["source"] == "measured here, results/imagenet"]
     assert list(ours["method"]) == ["base", "graphpruning", "graphpruning"]
     assert list(ours["top5"]) == ["99.250", "99.000", "99.000"]
+    assert (ours["macs_m"] == "").all() and (ours["macs_counted"].astype(int) > 0).all()
 
 
 def test_the_same_bytes_again(made, tmp_path):
