@@ -15,7 +15,7 @@ from experiments.common.inputs import (
     write_csv,
 )
 from experiments.common.stage import Context, Stage
-from experiments.common.study import budget_in_macs, budget_name, recipe
+from experiments.common.study import analysed_budgets, budget_in_macs, budget_name, recipe
 from experiments.finetune import train_found
 from graphpruning.common.files import write_json
 from graphpruning.judging import Evidence, Judge, found_network
@@ -98,7 +98,7 @@ def _candidates(context: Context, space: SearchSpace, generator: Generator) -> l
     settings, study = context.study.analysis, context.study
     found = [(ANY, space.sample(generator)) for _ in range(settings.candidates)]
     network = study.networks[context.items["model"]]
-    for budget in study.budgets:
+    for budget in analysed_budgets(study):
         macs = budget_in_macs(network, budget, space.macs(space.full))
         found += [
             (budget_name(budget), space.sample_within(macs, generator))
@@ -118,7 +118,7 @@ def _trained(
     """Accuracies of the first candidates of each budget after training, several times each."""
     settings = context.study.analysis
     scratch = recipe(context.study, "analysis", context.items["model"])
-    left = {budget_name(budget): settings.trained for budget in context.study.budgets}
+    left = {budget_name(budget): settings.trained for budget in analysed_budgets(context.study)}
     rows: list[dict[str, object]] = []
     for number, (budget, widths) in enumerate(candidates):
         if not left.get(budget):
@@ -127,7 +127,8 @@ def _trained(
         for training in range(settings.trainings):
             seed = context.seed if training == 0 else derived_seed(context.seed, training)
             model: nn.Module = found_network(full.make(), full.graph, widths, seed)
-            train_found(context, fabric, images, model, widths, scratch, seed=seed)
+            name = f"candidate-{number}-{training}"
+            train_found(context, fabric, images, model, widths, scratch, name, seed=seed)
             top1 = evaluate(fabric, model, deciding.search).top1
             rows.append({"candidate": number, "training": training, "top1": top1})
     return rows

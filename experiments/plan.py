@@ -8,20 +8,28 @@ import argparse
 import gc
 import math
 import sys
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 
 from experiments.common.inputs import data_root, full_network, search_space
 from experiments.common.stage import Context
-from experiments.common.study import Study, budget_in_macs, read, recipe
+from experiments.common.study import (
+    Part,
+    Study,
+    analysed_budgets,
+    budget_in_macs,
+    budget_name,
+    pruningnet_recipe,
+    read,
+    recipe,
+)
 from experiments.common.study_file import PARAMS
+from experiments.plan_speed import ANY, FULL, Speeds, Work, speeds
+from experiments.repro import lanes_for
 from graphpruning import methods
-from graphpruning.common.convolution import SoundConvolutions
 from graphpruning.common.errors import UserError
 from graphpruning.common.names import nearest
 from graphpruning.common.text import aligned
@@ -54,7 +62,7 @@ they are taken as no faster, and small images in memory as four times as fast (o
 
 @dataclass(frozen=True)
 class Row:
-    """One kind of stage for one model."""
+    """One kind of stage for one model; `work` is what can be timed of it."""
 
     stage: str
     model: str
@@ -63,9 +71,15 @@ class Row:
     evaluations: int
     evaluated_images: int
     macs: int
+    work: tuple[Work, ...] = field(default=(), compare=False)
 
     def hours(self, rates: "Rates") -> float:
-        """Bound by arithmetic or by images, of which a forward pass counts as a third."""
+        """Hours of its stages one after another: as measured, or else bound by arithmetic or by
+        images, of which a forward pass counts as a third.
+        """
+        if rates.speeds is not None:
+            of_model = rates.speeds[self.model]
+            return sum(work.images / of_model[work.kind, work.at] for work in self.work) / 3600
         arithmetic = self.macs / (1e9 * rates.gmacs[self.model])
         images = (self.trained_images + self.evaluated_images / TRAINING) / rates.images
         return max(arithmetic, images) / 3600
@@ -73,11 +87,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Rates:
-    """GMACs a second for each model, images a second that no training exceeds, and whose."""
+    """GMACs a second for each model, images a second that no training exceeds, and whose.
+
+    `speeds` are those of each kind of work, for each model, where they were measured.
+    """
 
     gmacs: dict[str, float]
     images: float
     of: str
+    speeds: Mapping[str, Speeds] | None = None
 
 
 def rows(study: Study) -> list[Row]:
@@ -94,7 +112,12 @@ def _rows(study: Study, model: str, images: ImageSet, test: int) -> Iterator[Row
     full = space.macs(space.full)
     generator = torch.Generator().manual_seed(0)
     mean = sum(space.macs(space.sample(generator)) for _ in range(SAMPLES)) // SAMPLES
-    budgets = [budget_in_macs(study.networks[model], budget, full) for budget in study.budgets]
+
+    def in_macs(budgets: Sequence[float | str]) -> dict[str, int]:
+        network = study.networks[model]
+        return {budget_name(budget): budget_in_macs(network, budget, full) for budget in budgets}
+
+    budgets = in_macs(study.budgets)
     seeds = len(study.seeds)
 
     base = recipe(study, "base", model)
@@ -103,57 +126,95 @@ def _rows(study: Study, model: str, images: ImageSet, test: int) -> Iterator[Row
     times = seeds * (1 + (math.ceil(base.epochs) if bases else 0))  # each epoch's, and the end's
     judged = times * data.search_images + seeds * test
     macs = full * (TRAINING * seen + judged)
-    yield Row("train_base", model, bases, seen, times + seeds, judged, macs)
+    work = [Work("training", FULL, seen), Work("judging", FULL, judged)]
+    yield Row("train_base", model, bases, seen, times + seeds, judged, macs, tuple(work))
 
     # The untrained network's statistics, and both networks.
     judged = 3 * seeds * study.correlation.images
-    yield Row("correlation", model, 0, 0, 0, judged, full * judged)
+    work = [Work("judging", FULL, judged)]
+    yield Row("correlation", model, 0, 0, 0, judged, full * judged, tuple(work))
 
-    settings = recipe(study, "pruningnet", model)
-    trained = [CONDITIONINGS[name] for name in study.pruningnet.conditionings]
-    nets, of_one = seeds * len(trained), seeds * settings.steps(train) * settings.batch_size
-    times = nets * (3 * math.ceil(settings.epochs) + 1)  # three widths after each epoch
-    passes = [  # of a training step, all nets together
-        (mean, len(trained)),
-        (full, sum(row.full_passes for row in trained)),
-        (space.macs(space.smallest), sum(row.sandwich for row in trained)),
-    ]
-    seen = of_one * sum(count for _, count in passes)
-    macs = TRAINING * of_one * sum(each * count for each, count in passes)
+    nets, times, seen, macs, work = 0, 0, 0, 0, []
+    for name in study.pruningnet.conditionings:
+        net, settings = CONDITIONINGS[name], pruningnet_recipe(study, model, name)
+        of_one = seeds * settings.steps(train) * settings.batch_size
+        passes = mean + net.full_passes * full + net.sandwich * space.macs(space.smallest)
+        nets += seeds
+        times += seeds * (3 * math.ceil(settings.epochs) + 1)  # three widths after each epoch
+        seen += of_one * net.passes
+        macs += TRAINING * of_one * passes
+        work.append(Work("pruningnet", name, of_one))
     macs += mean * times * candidate
-    yield Row("train_pruningnet", model, nets, seen, times, times * candidate, macs)
+    work.append(Work("judging", ANY, times * candidate))
+    yield Row("train_pruningnet", model, nets, seen, times, times * candidate, macs, tuple(work))
 
     analysis, settings = study.analysis, recipe(study, "analysis", model)
+    analysed = in_macs(analysed_budgets(study))
     per_budget = seeds * analysis.trained * analysis.trainings
     of_one = settings.steps(train) * settings.batch_size
-    count, nets = len(budgets) * per_budget, seeds * len(analysis.conditionings)
+    count, nets = len(analysed) * per_budget, seeds * len(analysis.conditionings)
     anywhere, within = nets * 2 * analysis.candidates, nets * analysis.within  # 2: shuffled too
-    judged = len(budgets) * within + anywhere
+    judged = len(analysed) * within + anywhere
     looked_at = count * data.search_images
     macs = mean * anywhere * candidate
-    macs += sum(budgets) * within * candidate
-    macs += sum(budgets) * per_budget * (TRAINING * of_one + data.search_images)
+    macs += sum(analysed.values()) * within * candidate
+    macs += sum(analysed.values()) * per_budget * (TRAINING * of_one + data.search_images)
     seen = judged * candidate + looked_at
-    yield Row("analyse_pruningnet", model, count, count * of_one, judged + count, seen, macs)
+    work = [Work("judging", ANY, anywhere * candidate)]
+    for name in analysed:
+        work.append(Work("judging", name, within * candidate + per_budget * data.search_images))
+        work.append(Work("training", name, per_budget * of_one))
+    trained = count * of_one
+    yield Row("analyse_pruningnet", model, count, trained, judged + count, seen, macs, tuple(work))
 
     rows = [methods.method(name) for name in study.methods]
-    times = seeds * sum(methods.evaluations_of(row, study.search.evaluations) for row in rows)
+    cut, generated = (
+        seeds
+        * sum(
+            methods.evaluations_of(row, study.search.evaluations)
+            for row in rows
+            if (row.source == "base") == is_cut
+        )
+        for is_cut in (True, False)
+    )
+    times = cut + generated
     judged = len(budgets) * times * candidate
-    macs = sum(budgets) * times * candidate
-    yield Row("search", model, 0, 0, len(budgets) * times, judged, macs)
+    macs = sum(budgets.values()) * times * candidate
+    work = [Work("judging", name, generated * candidate) for name in budgets]
+    work += [Work("cutting", name, cut * candidate) for name in budgets if cut]
+    yield Row("search", model, 0, 0, len(budgets) * times, judged, macs, tuple(work))
 
-    final = recipe(study, "final", model)
-    of_one = final.steps(train) * final.batch_size
-    # Before a final training that does not start from scratch the network is judged once.
-    from_scratch = [(row.initial or study.final.initial) == "scratch" for row in rows]
-    looked_at = from_scratch.count(False) * seeds * data.search_images
-    per_budget = len(rows) * seeds
-    count = len(budgets) * per_budget
-    macs = sum(budgets) * (per_budget * (TRAINING * of_one + test) + looked_at)
-    taught = len(budgets) * seeds * sum(row.distilled for row in rows)
-    macs += full * taught * of_one  # by the base, which runs forward alone
-    judged = len(budgets) * looked_at + count * test
-    yield Row("finetune", model, count, count * of_one, count, judged, macs)
+    yield _final(study, model, train, test, full, budgets)
+
+
+def _final(
+    study: Study, model: str, train: int, test: int, full: int, budgets: Mapping[str, int]
+) -> Row:
+    """Every final training of every found network, of both kinds."""
+    rows, final, seeds = [methods.method(n) for n in study.methods], study.final, len(study.seeds)
+    kinds: list[tuple[Part, methods.Initial]] = [("final", final.initial)]
+    if final.second:
+        kinds.append(("second", final.second.initial))
+    count, trained, judged, macs, work = 0, 0, 0, 0, []
+    for part, initial in kinds:
+        settings = recipe(study, part, model)
+        of_one = settings.steps(train) * settings.batch_size
+        # Before a training that does not start from scratch the network is judged once.
+        begun = sum((row.initial or initial) != "scratch" for row in rows)
+        networks = len(rows) * seeds * final.trainings
+        looked_at = begun * seeds * final.trainings * study.data.search_images + networks * test
+        taught = (
+            len(budgets) * seeds * final.trainings * sum(row.distilled for row in rows) * of_one
+        )
+        count += len(budgets) * networks
+        trained += len(budgets) * networks * of_one
+        judged += len(budgets) * looked_at
+        macs += sum(budgets.values()) * (networks * TRAINING * of_one + looked_at)
+        macs += full * taught  # by the base, which runs forward alone
+        work += [Work("training", name, networks * of_one) for name in budgets]
+        work += [Work("judging", name, looked_at) for name in budgets]
+        work.append(Work("judging", FULL, taught))
+    return Row("finetune", model, count, trained, count, judged, macs, tuple(work))
 
 
 def _images(study: Study, train: bool) -> ImageSet:
@@ -195,33 +256,13 @@ def nominal(study: Study) -> Rates:
     )
 
 
-def measured(study: Study, steps: int = 3) -> Rates:
-    """Those of this machine, for training each network at full width on images in memory."""
+def measured(study: Study) -> Rates:
+    """Those of this machine, for each kind of work at each width, with the study's threads."""
     images = _images(study, train=True)
-    fabric = make_fabric(study.precision)
-    small = fabric.device.type == "cpu"
-    gmacs = {}
-    for model in study.models:
-        context = Context("plan", (), study, {"model": model})
-        network = full_network(context, images)
-        net, graph = network.fresh(0), network.graph
-        full = search_space(context, graph).macs(graph.full_widths)
-        size = min(recipe(study, "base", model).batch_size, 32 if small else 1024)
-        stepper = torch.optim.SGD(net.parameters(), lr=0.0)
-        stepping, stepper = fabric.setup(net.to(memory_format=torch.channels_last), stepper)
-        batch = torch.zeros(size, *graph.input_size, device=fabric.device)
-        labels = torch.zeros(size, dtype=torch.int64, device=fabric.device)
-        times = []
-        for _ in range(1 + steps):  # the first one also prepares kernels
-            start = time.perf_counter()
-            with SoundConvolutions():
-                loss = F.cross_entropy(stepping(batch), labels)
-            fabric.backward(loss)
-            stepper.step()
-            loss.item()  # waits for the device
-            times.append(time.perf_counter() - start)
-        gmacs[model] = TRAINING * full * size / min(times[1:]) / 1e9
-    return Rates(gmacs, math.inf, f"measured on this machine's {fabric.device.type}")
+    found = {model: speeds(study, model, images) for model in study.models}
+    device = make_fabric(study.precision).device.type
+    threads = f", threads a stage: {study.threads}" if study.threads else ""
+    return Rates({}, math.inf, f"measured on this machine's {device}{threads}", found)
 
 
 def summary(study: Study, found: Sequence[Row], rates: Rates) -> str:
@@ -231,7 +272,19 @@ def summary(study: Study, found: Sequence[Row], rates: Rates) -> str:
     macs, hours = sum(row.macs for row in found), sum(row.hours(rates) for row in found)
     return (
         f"{study.study}: {sum(row.networks for row in found)} networks, {_short(trained)} images "
-        f"trained, {_short(evaluated)} evaluated, {_short(macs)}MAC, {_hours(hours)} hours"
+        f"trained, {_short(evaluated)} evaluated, {_short(macs)}MAC, {_time(study, hours, rates)}"
+    )
+
+
+def _time(study: Study, hours: float, rates: Rates) -> str:
+    """Hours; of this machine those of its processor, and on the clock with stages side by side."""
+    if rates.speeds is None or study.threads is None:
+        return f"{_hours(hours)} hours"
+    lanes = lanes_for(study)
+    side_by_side = "1 stage" if lanes == 1 else f"{lanes} stages"
+    return (
+        f"{_hours(hours * study.threads)} processor-hours, which are {_hours(hours / lanes)} hours "
+        f"on the clock ({side_by_side} at a time)"
     )
 
 
@@ -266,12 +319,29 @@ def table(found: Sequence[Row], rates: Rates) -> str:
 
 def assumptions(rates: Rates) -> str:
     """What the numbers rest on, in one line."""
+    if rates.speeds is not None:
+        return _measured_speeds(rates)
     gmacs = ", ".join(f"{rate:,.0f}" for rate in dict.fromkeys(rates.gmacs.values()))
     limit = f", at most {rates.images:,.0f} images/s trained" if rates.images < math.inf else ""
     return (
         f"Estimates: training is {TRAINING} forward passes, a PruningNet's widths are the mean of "
         f"{SAMPLES:,} random ones, found networks fill their budgets; generating weights, "
         f"reconstruction and decoding are not counted; {gmacs} GMAC/s{limit} ({rates.of})."
+    )
+
+
+def _measured_speeds(rates: Rates) -> str:
+    """The same where everything was timed."""
+    assert rates.speeds is not None
+    of_models = [
+        f"{model}: " * (len(rates.speeds) > 1)
+        + ", ".join(f"{kind} {at} {speed:,.0f}" for (kind, at), speed in of_model.items())
+        for model, of_model in rates.speeds.items()
+    ]
+    return (
+        f"Estimates from images/s {rates.of}: {'; '.join(of_models)}. Found networks are as random "
+        "ones within their budgets; the start of stages, an agent's thinking and decoding are not "
+        "counted, and candidates that come twice are counted twice."
     )
 
 

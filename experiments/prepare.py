@@ -14,7 +14,7 @@ from experiments.common.inputs import (
     training_images,
 )
 from experiments.common.stage import Context, Stage
-from experiments.common.study import budget_in_macs, budget_name
+from experiments.common.study import analysed_budgets, budget_in_macs, budget_name
 from graphpruning import methods
 from graphpruning.common.errors import UserError
 from graphpruning.common.files import write_json, write_text
@@ -59,6 +59,7 @@ def prepare(context: Context) -> None:
             "seeds": study.seeds,
             "reward": study.search.reward,
             "analysed": study.analysis.conditionings,
+            "analysed_budgets": [budget_name(budget) for budget in analysed_budgets(study)],
             "conditionings": {
                 name: {key: getattr(CONDITIONINGS[name], key) for key in LOOKS}
                 for name in study.pruningnet.conditionings
@@ -133,7 +134,7 @@ def _check_budgets(context: Context, model: str, images: Images) -> None:
     """Refuse a budget that no widths of the search space meet, before anything is trained."""
     context = replace(context, items={"model": model})
     space = search_space(context, full_network(context, images).graph)
-    for budget in context.study.budgets:
+    for budget in (*context.study.budgets, *analysed_budgets(context.study)):
         full = space.macs(space.full)
         space.require(budget_in_macs(context.study.networks[model], budget, full))
 

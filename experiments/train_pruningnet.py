@@ -13,7 +13,7 @@ from experiments.common.inputs import (
     write_csv,
 )
 from experiments.common.stage import Context, Stage
-from experiments.common.study import recipe
+from experiments.common.study import pruningnet_recipe
 from graphpruning.common.files import sha256, write_json
 from graphpruning.judging import Judge
 from graphpruning.network.zoo import seeded
@@ -30,7 +30,7 @@ SHARES = {"full": 1.0, "half": 0.5, "quarter": 0.25}
 def train_pruningnet(context: Context) -> None:
     """Write the PruningNet's weights, its curve, and its accuracy at three uniform widths."""
     model, conditioning = context.items["model"], context.items["conditioning"]
-    settings = recipe(context.study, "pruningnet", model)
+    settings = pruningnet_recipe(context.study, model, conditioning)
     images = training_images(context)
     full = full_network(context, images)
     graph = full.graph

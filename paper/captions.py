@@ -139,6 +139,7 @@ def _of_tables(results: Results) -> dict[str, Caption]:
             _TABLES,
             (f"train_base@{results.name}", "search", "finetune"),
         ),
+        **_second(results),
         "table4_ablations": Caption(
             "Table 4",
             f"Ablations with {models}. Upper part: R² of a ridge regression that tells the width "
@@ -164,6 +165,41 @@ def _of_tables(results: Results) -> dict[str, Caption]:
             (),
         ),
     }
+
+
+def _second(results: Results) -> dict[str, Caption]:
+    """Table 3b's caption, where the study trains found networks in a second way."""
+    if results.second is None:
+        return {}
+    text = (
+        f"The networks of Table 3, trained in another way: {_ways(results.second)}, where Table 3 "
+        f"has {_ways(results)}. Widths and searches are the same, and so are the columns; test "
+        f"accuracy: {spread(results)}."
+    )
+    if own := [row.label for row in results.rows.values() if row.initial]:
+        text += f" {joined(own)} begins in both tables with the weights that its method says."
+    stages = (f"train_base@{results.name}", "search", "finetune")
+    return {"table3b_second": Caption("Table 3b", text, _TABLES, stages)}
+
+
+_BEGINS = {
+    "scratch": "from scratch",
+    "inherited": "from the base's weights, cut and fitted again",
+    "generated": "from the PruningNet's weights",
+}
+
+
+def _ways(results: Results) -> str:
+    """How found networks are trained: what most of them begin with, for how many epochs."""
+    names = [row.name for row in results.rows.values() if not row.initial] or list(results.rows)
+    ways = {
+        (one.initial, one.epochs)
+        for (_, name, _), by_seed in results.final.items()
+        if name in names
+        for one in by_seed.values()
+        if one.run
+    }
+    return joined([f"{counted(epochs, 'epoch')} {_BEGINS[how]}" for how, epochs in sorted(ways)])
 
 
 def _of_figures(results: Results) -> dict[str, Caption]:
@@ -291,6 +327,8 @@ def budget_amount(results: Results, budget: str, model: str | None = None) -> st
     if budget.replace(".", "", 1).isdigit():
         return f"{100 * float(budget):.3g} %"
     if budget[:-1].replace(".", "", 1).isdigit() and budget[-1] in "MG":
+        return budget
+    if budget not in results.budgets:  # the analysis's own, within which nothing was searched
         return budget
     models = results.models if model is None else [model]
     limits = {results.budget_macs(each, budget) for each in models}

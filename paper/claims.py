@@ -207,7 +207,7 @@ def _reasonable(results: Results) -> Judged:
 def _candidates(results: Results, model: str) -> str:
     """How many candidates there are, and what the intervals are over."""
     generated = results.generated[model, results.seeds[0]]
-    trained = generated.trained * len(results.budgets)
+    trained = generated.trained * len(results.analysed_budgets)
     return (
         f"{counted(generated.candidates, 'candidate')} of any size; {trained} within budgets, "
         f"trained {counted(generated.trainings, 'time')} each; "

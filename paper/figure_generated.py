@@ -20,7 +20,7 @@ from paper.wording import number
 
 def generated_accuracy(results: Results) -> Figure:
     """Figure 4: accuracy with generated weights against MACs, and per budget against training."""
-    models, budgets = results.models, results.budgets
+    models, budgets = results.models, results.analysed_budgets
     figure, axes = plt.subplots(
         len(models),
         1 + len(budgets),

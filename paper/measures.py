@@ -234,7 +234,7 @@ def rank_correlation(results: Results, model: str, conditioning: str) -> Estimat
     """The same, averaged over budgets: sizes of different budgets are never compared."""
     found = []
     for seed in results.seeds:
-        frames = [trained(results, model, conditioning, seed, b) for b in results.budgets]
+        frames = [trained(results, model, conditioning, seed, b) for b in results.analysed_budgets]
         found.append(mean_kendall([(f["top1_generated"], f["top1_trained"]) for f in frames]))
     return replicated(found)
 

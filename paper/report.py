@@ -65,12 +65,13 @@ class _FigureOnPage:
 
 @dataclass(frozen=True)
 class _Surroundings:
-    """Hardware, precision and versions that several runs share."""
+    """Hardware, precision, versions and commit that several runs share."""
 
     name: str
     hardware: str
     precision: str
     versions: str
+    commit: str
 
 
 def render(results: Results) -> str:
@@ -230,7 +231,19 @@ def _architectures(results: Results) -> dict[str, str]:
 
 
 def _key(run: Run) -> str:
-    return json.dumps([asdict(run.hardware), run.precision, run.versions], sort_keys=True)
+    shared = [asdict(run.hardware), run.precision, run.versions, run.commit, run.clean]
+    return json.dumps(shared, sort_keys=True)
+
+
+_DIGITS = 10
+"""How much of a commit's hash is shown."""
+
+
+def _commit(run: Run) -> str:
+    """The commit that made a run's numbers; empty for older results, which do not name it."""
+    if run.commit is None:
+        return ""
+    return f"commit {run.commit[:_DIGITS]}" + " with uncommitted changes" * (run.clean is False)
 
 
 def _surroundings(runs: list[Run]) -> dict[str, _Surroundings]:
@@ -241,7 +254,8 @@ def _surroundings(runs: list[Run]) -> dict[str, _Surroundings]:
             parts = asdict(run.hardware).items()
             hardware = ", ".join(f"{what} {value}" for what, value in parts if value is not None)
             versions = ", ".join(f"{what} {value}" for what, value in run.versions.items())
-            found[key] = _Surroundings(f"E{len(found) + 1}", hardware, run.precision, versions)
+            name = f"E{len(found) + 1}"
+            found[key] = _Surroundings(name, hardware, run.precision, versions, _commit(run))
     return found
 
 

@@ -34,7 +34,7 @@ def _generated(
     )
     tau = measures.rank_correlation(results, model, conditioning)
     corrected = NOWHERE if math.isnan(reliability) else disattenuated(tau, reliability)
-    trained = results.generated[model, results.seeds[0]].trained * len(results.budgets)
+    trained = results.generated[model, results.seeds[0]].trained * len(results.analysed_budgets)
     csv = {
         "model": model,
         "conditioning": conditioning,

@@ -1,4 +1,4 @@
-"""Table 3: the final networks of every method, what their search cost, and paired differences."""
+"""Tables 3 and 3b: every method's final networks, what their search cost, and differences."""
 
 import math
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from paper.table_formats import NOWHERE, Cells, Table, made, spread
 from paper.wording import ABSENT, fixed, interval, joined, number
 
 
-def main_results(results: Results) -> Table:
+def main_results(results: Results, name: str = "table3_main") -> Table:
     """Table 3: final accuracy, cost of the network and cost of the search."""
     rows = []
     stages = []
@@ -26,11 +26,26 @@ def main_results(results: Results) -> Table:
             for method in results.rows:
                 rows.append(_method(results, model, method, budget))
                 stages.append(_runs(results, model, method, budget))
-    notes = [_not_counted(results), *given(results)]
+    notes = [*_mean_of(results), _not_counted(results), *given(results)]
     notes += [ONE_REPLICATE] * (len(results.seeds) == 1)
-    table = made("table3_main", rows, *notes)
+    table = made(name, rows, *notes)
     named = tuple(tuple(run.stage for run in runs) for runs in stages)
     return Table(table.name, table.csv, table.shown, table.notes, named)
+
+
+def second_results(second: Results) -> Table:
+    """Table 3b: the same of `Results.second`, the same networks trained in another way."""
+    return main_results(second, "table3b_second")
+
+
+def _mean_of(results: Results) -> list[str]:
+    """How many final trainings an accuracy is the mean of, where they are several."""
+    if results.trainings == 1:
+        return []
+    return [
+        f"A found network's accuracy is the mean of {results.trainings} final trainings, which "
+        "differ in the order of images, in augmentation, and in fresh weights if they begin so."
+    ]
 
 
 def _base(results: Results, model: str) -> tuple[Cells, Cells]:

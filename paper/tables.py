@@ -1,4 +1,4 @@
-"""Tables 1 to 5 (2b among them) as CSV, Markdown and LaTeX: `python -m paper.tables results/STUDY`.
+"""Tables 1 to 5, 2b and 3b as CSV, Markdown and LaTeX: `python -m paper.tables results/STUDY`.
 
 Every file is byte-identical on every run.
 """
@@ -13,19 +13,20 @@ from paper.reader.results import Results
 from paper.table_ablations import ablations
 from paper.table_formats import Table, to_csv, to_latex, to_markdown
 from paper.table_generated import conditioning, generated_weights
-from paper.table_main import main_results
+from paper.table_main import main_results, second_results
 from paper.table_networks import correlation
 from paper.table_published import imagenet
 
 
 def tables(results: Results) -> list[Table]:
-    """All six, in their order; of a study without methods the first, if that can be made."""
+    """All of them in their order; of a study without methods the first, if that can be made."""
     made = [correlation(results)] if results.compared else []
     if results.rows:
         made += [
             generated_weights(results),
             conditioning(results),
             main_results(results),
+            *([second_results(results.second)] if results.second else []),
             ablations(results),
             imagenet(results),
         ]

@@ -24,7 +24,7 @@ from graphpruning.training.distillation import Distillation
 from graphpruning.training.preprocessing import Preprocessing
 from graphpruning.training.recipe import Recipe
 
-Part = Literal["base", "pruningnet", "analysis", "final"]
+Part = Literal["base", "pruningnet", "analysis", "final", "second"]
 Precision = Literal["auto", "32-true", "bf16-mixed"]
 LARGEST_SEED = 2**63 - 1
 MOST_THREADS = 1024
@@ -91,10 +91,15 @@ class CorrelationSettings:
 
 @dataclass(frozen=True)
 class PruningNetTraining:
-    """Training of the PruningNets, one a conditioning, all by the same recipe."""
+    """Training of the PruningNets, one a conditioning, all by the same recipe.
+
+    Those named in `recipes` have one of their own: a step of some costs several passes, which a
+    shorter training makes good.
+    """
 
     conditionings: tuple[str, ...]
     recipe: Recipe
+    recipes: dict[str, Recipe] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -103,6 +108,7 @@ class AnalysisSettings:
 
     They judge `candidates` random widths of the whole space and `within` of each budget. The first
     `trained` of each budget are trained from scratch too, `trainings` times each, by `recipe`.
+    `budgets` are the analysis's own; null: the study's.
     """
 
     conditionings: tuple[str, ...]
@@ -111,6 +117,7 @@ class AnalysisSettings:
     trained: int
     trainings: int
     recipe: Recipe
+    budgets: tuple[float | str, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,14 +134,25 @@ class SearchSection(SearchSettings):
 
 
 @dataclass(frozen=True)
+class SecondTraining:
+    """Another way to train the found networks, and what it begins with."""
+
+    initial: Initial
+    recipe: Recipe
+
+
+@dataclass(frozen=True)
 class FinalTraining:
     """Training of the found networks, and what it begins with where the method does not say.
 
+    Each network is trained `trainings` times, and as often in a `second` way, if there is one.
     `distillation` is of the methods whose networks learn from the base too.
     """
 
     initial: Initial
     recipe: Recipe
+    trainings: int = 1
+    second: SecondTraining | None = None
     distillation: Distillation = field(default_factory=Distillation)
 
 
@@ -194,6 +212,7 @@ def _check_names(study: Study, where: str) -> None:
         "methods": study.methods,
         "pruningnet: conditionings": study.pruningnet.conditionings,
         "analysis: conditionings": study.analysis.conditionings,
+        "analysis: budgets": tuple(map(budget_name, analysed_budgets(study))),
     }
     for key, names in lists.items():
         if not names:
@@ -220,6 +239,12 @@ def _check_methods(study: Study, where: str) -> None:
             near = nearest(name, CONDITIONINGS)
             raise UserError(
                 f"{where}: pruningnet: conditionings: {name!r} is unknown; did you mean {near!r}?"
+            )
+    for name in study.pruningnet.recipes:
+        if name not in trained:
+            raise UserError(
+                f"{where}: pruningnet: recipes: {name!r} is not among pruningnet: conditionings; "
+                f"did you mean {nearest(name, trained)!r}?"
             )
     for source in study.searches:
         if source not in SEARCHES:
@@ -281,6 +306,7 @@ def _check_ranges(study: Study, where: str) -> None:
             "search: predictor: trust": (predictor.trust, 0, 1),
             "reconstruction: images": (study.reconstruction.images, 1, calibration),
             "reconstruction: points": (study.reconstruction.points, 1, MANY),
+            "final: trainings": (study.final.trainings, 1, MANY),
             "final: distillation: weight": (study.final.distillation.weight, 0, 1),
             "final: distillation: temperature": (study.final.distillation.temperature, 0.01, MANY),
         },
@@ -320,7 +346,8 @@ def check_within(where: str, ranges: dict[str, Range]) -> None:
 
 def _check_networks(study: Study, where: str) -> None:
     """Every model has an entry, and every budget means MACs for it."""
-    names = [budget_name(budget) for budget in study.budgets]
+    budgets = list(dict.fromkeys((*study.budgets, *analysed_budgets(study))))
+    names = [budget_name(budget) for budget in budgets]
     for model in study.models:
         if model not in study.networks:
             raise UserError(f"{where}: networks has no entry for the model {model!r}")
@@ -331,7 +358,7 @@ def _check_networks(study: Study, where: str) -> None:
                     f"{where}: networks: {model}: budgets: {label!r} is not among the study's "
                     f"budgets, {', '.join(names)}"
                 )
-        for budget in study.budgets:
+        for budget in budgets:
             try:
                 budget_in_macs(network, budget, 2**62)  # the size shows when it is built
             except UserError as refusal:
@@ -341,11 +368,26 @@ def _check_networks(study: Study, where: str) -> None:
 
 
 def recipe(study: Study, part: Part, model: str) -> Recipe:
-    """The recipe of a part of the study for `model`: its own, else the study's."""
+    """The recipe of a part of the study for `model`: its own, else the study's.
+
+    "second" is the second kind of final training, which the study must have.
+    """
     assert part in get_args(Part)
-    section: BaseTraining | PruningNetTraining | AnalysisSettings | FinalTraining
-    section = getattr(study, part)
-    return study.networks[model].recipes.get(part, section.recipe)
+    section = study.final.second if part == "second" else getattr(study, part)
+    assert section is not None
+    own: Recipe = study.networks[model].recipes.get(part, section.recipe)
+    return own
+
+
+def pruningnet_recipe(study: Study, model: str, conditioning: str) -> Recipe:
+    """The recipe of one PruningNet: the conditioning's own, else as `recipe` says."""
+    own = study.pruningnet.recipes.get(conditioning)
+    return own or recipe(study, "pruningnet", model)
+
+
+def analysed_budgets(study: Study) -> tuple[float | str, ...]:
+    """The budgets within which PruningNets are analysed."""
+    return study.budgets if study.analysis.budgets is None else study.analysis.budgets
 
 
 def budget_in_macs(network: ModelSettings, budget: float | str, full: int) -> int:

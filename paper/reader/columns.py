@@ -89,3 +89,10 @@ FINAL_TRAINING: Columns = {
     "train_loss": MAGNITUDE,
     "train_top1": PERCENT,
 }
+FINAL_TRAININGS: Columns = {
+    "kind": OneOf(("main", "second")),
+    "training": COUNT,
+    "initial": LABEL,
+    "test_top1": PERCENT,
+    "test_top5": PERCENT,
+}

@@ -93,7 +93,11 @@ class DataFile:
 
 @dataclass(frozen=True)
 class StudyFile:
-    """study.json: which files there are, and how the study and its parts are called."""
+    """study.json: which files there are, and how the study and its parts are called.
+
+    `analysed_budgets` are those of the analysis of PruningNets; older results leave them out, where
+    they are `budgets`.
+    """
 
     study: PlainName
     title: LineText
@@ -106,6 +110,7 @@ class StudyFile:
     conditionings: dict[PlainName, Look]
     rows: dict[PlainName, MethodFile]
     reward: Literal["top1", "top5"] = "top1"
+    analysed_budgets: PlainNames | None = None
 
 
 # Every stage
@@ -379,25 +384,45 @@ class Search(SearchFile):
     run: Run | None
 
 
+INITIALS = ("scratch", "inherited", "generated")
+Initial = Annotated[str, OneOf(INITIALS).field]
+"""What a final training begins with."""
+
+
+@dataclass(frozen=True)
+class SecondFile:
+    """The same found network after final trainings of the second kind, as in `FinalFile`."""
+
+    initial: Initial
+    search_top1_before: Percent | None
+    test_top1: Percent
+    test_top5: Percent
+    epochs: Positive
+
+
 @dataclass(frozen=True)
 class FinalFile:
-    """A found network after its final training.
+    """A found network after its final trainings; accuracies are means over these.
 
     `search_top1_before` is its accuracy on the search split before that; None from scratch.
+    `trainings` is None in results from before there could be several. `second` is what as many
+    trainings of another kind give, if the study has one.
     """
 
     method: LineText
     budget: LineText
-    initial: Annotated[str, OneOf(("scratch", "inherited", "generated")).field]
+    initial: Initial
     search_top1_before: Percent | None
     test_top1: Percent
     test_top5: Percent
     macs: Positive
     params: Positive
     epochs: Positive
+    trainings: Positive | None = None
+    second: SecondFile | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Final(FinalFile):
     """A final network with the name of its architecture file, empty for user-supplied results."""
 

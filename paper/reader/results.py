@@ -60,7 +60,8 @@ class Results:
 
     `rows`, and all that follows from methods, is empty in a study that ends after the correlation.
     `reward` (top-1 or top-5) is the accuracy that searches judge by.
-    `analysed` are the conditionings of the PruningNets that were analysed, some of the trained.
+    `analysed` are the conditionings of the PruningNets that were analysed, some of the trained,
+    and `analysed_budgets` those within which they were.
     Keys end with the seed of the replicate; `search` and `final` have for each model, method and
     budget the results by seed.
     `pretrained` is the study beside this one, unless this is it. `up` leads from `path`, where
@@ -78,6 +79,7 @@ class Results:
     conditionings: dict[str, Look]
     reward: str
     analysed: list[str]
+    analysed_budgets: list[str]
     splits: Splits
     base: dict[tuple[str, int], Base]
     correlation: dict[tuple[str, int], Correlation]
@@ -137,6 +139,36 @@ class Results:
         return {seed: one.top1_search for seed, one in self.search[model, method, budget].items()}
 
     @property
+    def trainings(self) -> int:
+        """How many final trainings of one found network an accuracy is the mean of."""
+        finals = [one for by_seed in self.final.values() for one in by_seed.values()]
+        return max((one.trainings or 1 for one in finals), default=1)
+
+    @property
+    def second(self) -> "Results | None":
+        """The same study with the accuracies that the second kind of final training gives.
+
+        Methods whose results are somebody's own file have none. None without a second kind.
+        """
+        final = {
+            key: {
+                seed: replace(one, **vars(one.second), second=None)
+                for seed, one in by_seed.items()
+                if one.second
+            }
+            for key, by_seed in self.final.items()
+        }
+        measured = {method for (_, method, _), by_seed in final.items() if by_seed}
+        if not measured:
+            return None
+        return replace(
+            self,
+            rows={name: row for name, row in self.rows.items() if name in measured},
+            search={key: found for key, found in self.search.items() if key[1] in measured},
+            final={key: found for key, found in final.items() if key[1] in measured},
+        )
+
+    @property
     def runs(self) -> list[Run]:
         """The run behind every number, in the pipeline's order.
 
@@ -192,7 +224,7 @@ def _read(path: Path, expected: str = "") -> Results:
     }
     generated = {
         (m, s): files("analyse_pruningnet", m, seed=s).generated(
-            m, base[m, s], said.analysed, said.budgets
+            m, base[m, s], said.analysed, study.analysed_budgets(said)
         )
         for m, s in replicates
         if said.analysed
@@ -210,6 +242,7 @@ def _read(path: Path, expected: str = "") -> Results:
         conditionings=said.conditionings,
         reward=f"top-{said.reward[3:]}",
         analysed=said.analysed,
+        analysed_budgets=study.analysed_budgets(said),
         splits=files("prepare").splits(),
         base=base,
         correlation=correlation,
@@ -237,6 +270,7 @@ def _methods(
     """What every method found at every budget, and the final networks."""
     search: dict[Key, dict[int, Search]] = {}
     final: dict[Key, dict[int, Final]] = {}
+    first: Final | None = None
     for key in [(m, row, b) for m in said.models for row in said.methods for b in said.budgets]:
         model, row = key[0], said.rows[key[1]]
         search[key], final[key] = {}, {}
@@ -246,7 +280,10 @@ def _methods(
             files.same_budget(key, found, search[key].get(said.seeds[0], found))
             search[key][seed] = found
             files = StageFiles(path, said.study, "finetune", *key, seed=seed)
-            final[key][seed] = files.final(key, found, row.initial)
+            trained = files.final(key, found, row.initial)
+            first = first or trained
+            files.same_trainings(key, trained, first)
+            final[key][seed] = trained
     return search, final
 
 

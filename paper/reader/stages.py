@@ -25,6 +25,10 @@ Key = tuple[str, str, str]
 """Model, method, budget."""
 
 
+ROUNDED = 1e-3
+"""How far a mean of percentages may differ that a CSV file has with six digits."""
+
+
 class StageFiles(Files):
     """The files of one stage in one replicate; `UserError` for whatever is not right."""
 
@@ -323,14 +327,48 @@ class StageFiles(Files):
         self._same_key(name, key, found)
         if initial not in (None, found.initial):
             raise self.damaged(name, f"'initial' is {found.initial!r}, not {initial!r}")
-        if found.initial == "scratch" and found.search_top1_before is not None:
-            raise self.damaged(name, "'search_top1_before' is a number, but it began from scratch")
+        kinds: dict[str, contents.FinalFile | contents.SecondFile] = {"main": found}
+        if found.second:
+            kinds["second"] = found.second
+        for one in kinds.values():
+            if one.initial == "scratch" and one.search_top1_before is not None:
+                why = "'search_top1_before' is a number, but it began from scratch"
+                raise self.damaged(name, why)
+        if found.trainings is not None:
+            self._check_trainings(f"{folder}/trainings.csv", found.trainings, kinds)
         if (found.macs, found.params) != (search.macs, search.params):
             raise self.damaged(name, "other MACs or params than the search found")
         self.curve(f"{folder}/curve.csv", columns.FINAL_TRAINING, found.epochs)
         architecture = f"{folder}/architecture.json"
         self._check_architecture(architecture, search)
         return Final(**vars(found), architecture=architecture, run=self.run(folder))
+
+    def _check_trainings(
+        self,
+        name: str,
+        trainings: int,
+        kinds: Mapping[str, contents.FinalFile | contents.SecondFile],
+    ) -> None:
+        """Check that each kind was trained so often, and that metrics.json has the means."""
+        frame = self.csv(name, columns.FINAL_TRAININGS)
+        expected = [(kind, number) for kind in kinds for number in range(trainings)]
+        if list(zip(frame["kind"], frame["training"], strict=True)) != expected:
+            raise self.damaged(name, f"not {trainings} of {' and of '.join(kinds)} in order")
+        for kind, of_kind in frame.groupby("kind"):
+            stated = kinds[str(kind)]
+            if set(of_kind["initial"]) != {stated.initial}:
+                raise self.damaged(name, f"'initial' is not always {stated.initial!r} of {kind}")
+            for column in ("test_top1", "test_top5"):
+                if abs(of_kind[column].mean() - getattr(stated, column)) > ROUNDED:
+                    raise self.damaged(name, f"another mean {column} of {kind} than metrics.json")
+
+    def same_trainings(self, key: Key, final: Final, first: Final) -> None:
+        """Check that a network was trained as often, and in as many ways, as the study's first."""
+        if (final.trainings, final.second is None) != (first.trainings, first.second is None):
+            name = f"{self.folder('final', *key)}/metrics.json"
+            raise self.damaged(
+                name, "other 'trainings' or 'second' than the study's other networks"
+            )
 
     def _check_architecture(self, name: str, search: Search) -> None:
         """Check that a file is an architecture, and that of the network that was found."""

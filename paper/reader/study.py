@@ -36,6 +36,7 @@ def read_study(path: Path) -> StudyFile:
     needed = {"models": study.models, "seeds": study.seeds}
     if methods:
         needed |= {"budgets": study.budgets, "analysed": study.analysed}
+        needed["analysed_budgets"] = analysed_budgets(study)
     for key, there in needed.items():
         if not there:
             raise prepare.damaged(FILE, f"{key}: none")
@@ -49,6 +50,11 @@ def _sources(study: StudyFile) -> list[str]:
 def rows(study: StudyFile) -> dict[str, Row]:
     """The study's methods in its order."""
     return {name: Row(**vars(study.rows[name]), name=name) for name in study.methods}
+
+
+def analysed_budgets(study: StudyFile) -> list[str]:
+    """The budgets within which PruningNets were analysed."""
+    return study.budgets if study.analysed_budgets is None else study.analysed_budgets
 
 
 def data(study: StudyFile) -> str:

@@ -1,15 +1,20 @@
 """The plan counts what a study will do; the numbers of a small study are computed by hand."""
 
+import itertools
+import re
+from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
-from experiments import plan
+from experiments import plan, plan_speed
 from experiments.common.study import Study, parse, read
 from experiments.plan import Rates, Row
+from experiments.plan_speed import Speeds, Work
 from graphpruning.common.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -178,17 +183,99 @@ def test_the_command_needs_no_data_and_states_its_assumptions(
     assert float(slower.split()[-2].replace(",", "")) != hours
 
 
-def test_a_measured_rate_is_that_of_training_steps(
+def test_every_kind_of_work_is_timed_with_the_studys_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A clock that ticks once a look: a step of 50 images takes a second, and so does a judgement
+    of all images.
+    """
+    seen: set[int] = set()
+
+    def ticking(*_: Any) -> Callable[[], float]:
+        ticks = itertools.count()
+
+        def clock() -> float:
+            seen.add(torch.get_num_threads())
+            return float(next(ticks))
+
+        return clock
+
+    monkeypatch.setattr(plan_speed, "_clock", ticking)
+    before = torch.get_num_threads()
+    study = smoke(threads=3, space={"divisor": 2, "smallest": 0.25, "ratios": None})
+    found = plan.measured(study)
+    assert seen == {3} and torch.get_num_threads() == before
+    assert found.speeds is not None
+    of_model = found.speeds["resnet8"]
+    assert of_model["training", "full"] == of_model["training", "0.5"] == 50
+    assert of_model["pruningnet", "graphpruning-plus"] == 50  # of its batch, three passes or not
+    assert of_model["judging", "any"] == of_model["cutting", "0.5"] == 50 + 100
+    for row in plan.rows(study):
+        assert row.work and {(work.kind, work.at) for work in row.work} <= set(of_model)
+
+
+def test_measured_hours_are_the_sum_of_the_work() -> None:
+    work = (Work("training", "0.5", 3600 * 100), Work("judging", "full", 3600 * 10))
+    found = Row("finetune", "m", 1, 3600 * 100, 1, 3600 * 10, 10**15, work)
+    speeds: Speeds = {("training", "0.5"): 50.0, ("judging", "full"): 100.0}
+    assert found.hours(Rates({}, 1.0, "", {"m": speeds})) == pytest.approx(2.1)
+
+
+def test_work_is_as_many_images_as_the_row_says() -> None:
+    """But a PruningNet's pass three times over is one step, and a teacher's pass is judging."""
+    for row in plan.rows(smoke()):
+        trained = sum(work.images for work in row.work if work.kind == "training")
+        judged = sum(work.images for work in row.work if work.kind in ("judging", "cutting"))
+        if row.stage == "train_pruningnet":
+            trained = sum(work.images for work in row.work if work.kind == "pruningnet")
+            assert trained == 2 * 4 * 6 * 500
+        else:
+            assert trained == row.trained_images
+        assert judged - row.evaluated_images == (2 * 500 if row.stage == "finetune" else 0)
+
+
+def test_stages_side_by_side_take_less_time_on_the_clock(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(ROOT)
-    ticks = iter(range(100))
-    monkeypatch.setattr(plan.time, "perf_counter", lambda: float(next(ticks)))
-    assert plan.measured(smoke()).gmacs == {"resnet8": pytest.approx(3 * FULL * 32 / 1e9)}
-    monkeypatch.undo()
-    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(plan, "lanes_for", lambda study: 2)
+    monkeypatch.setattr(plan, "measured", lambda study: FAST)
     assert plan.main(["smoke", "--measure"]) == 0
-    assert "GMAC/s (measured on this machine's " in capsys.readouterr().out
+    said = capsys.readouterr().out.splitlines()[-1]
+    found = re.search(r"([\d.]+) processor-hours, which are ([\d.]+) hours on the clock", said)
+    assert found and said.endswith("(2 stages at a time)")
+    assert float(found[1]) == pytest.approx(2 * float(found[2]), rel=0.1)
+
+
+class Everything(dict[tuple[str, str], float]):
+    def __missing__(self, work: tuple[str, str]) -> float:
+        return 10.0
+
+
+FAST = Rates({}, 1.0, "measured", {"resnet8": Everything()})
+
+
+def test_several_trainings_and_a_second_kind_are_counted() -> None:
+    final = yaml.safe_load((ROOT / "studies/smoke.yaml").read_text())["final"]
+    one = row(smoke(), "finetune")
+    second = {"initial": "inherited", "recipe": {**final["recipe"], "epochs": 2}}
+    more = row(smoke(final={**final, "trainings": 3, "second": second}), "finetune")
+    assert more.networks == 2 * 3 * one.networks
+    assert more.trained_images == 3 * (1 + 2) * one.trained_images
+    assert more.evaluated_images == 2 * 3 * one.evaluated_images
+
+
+def test_a_pruningnets_own_recipe_and_the_analysiss_own_budgets_are_counted() -> None:
+    raw = yaml.safe_load((ROOT / "studies/smoke.yaml").read_text())
+    nets = raw["pruningnet"]
+    own = {"graphpruning-plus": {**nets["recipe"], "epochs": 2}}
+    study = smoke(pruningnet={**nets, "recipes": own})
+    assert row(study, "train_pruningnet").trained_images == 2 * 500 * (3 * 6 + 3 * 2)
+    study = smoke(analysis={**raw["analysis"], "budgets": [0.75, 0.5]})
+    assert (
+        row(study, "analyse_pruningnet").networks == 2 * row(smoke(), "analyse_pruningnet").networks
+    )
+    assert row(study, "search") == row(smoke(), "search")
 
 
 @pytest.mark.parametrize(

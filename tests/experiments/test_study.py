@@ -1,5 +1,6 @@
 """The study file is read strictly: what does not fit is named, with the nearest that does."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ from experiments import prepare
 from experiments.common.study import (
     ModelSettings,
     Study,
+    analysed_budgets,
     budget_in_macs,
     parse,
+    pruningnet_recipe,
     read,
     recipe,
 )
@@ -21,6 +24,7 @@ from graphpruning import methods
 from graphpruning.common.errors import UserError
 from graphpruning.common.validated import validated
 from graphpruning.network.zoo import build
+from graphpruning.pruningnet.conditionings import CONDITIONINGS
 
 ROOT = Path(__file__).parents[2]
 DESK = ROOT / "studies" / "desk.yaml"
@@ -155,6 +159,13 @@ def test_the_default_study_is_desk() -> None:
         ("title", "two\nlines", "title: 'two\\nlines' is no line of text"),
         ("networks.resnet20.budgets", {10**400: 0.5}, "is no finite number"),
         ("reconstruction.points", 0, "points: 0 does not lie between 1 and"),
+        ("final.trainings", 0, "final: trainings: 0 does not lie between 1 and"),
+        ("final.second", {"initial": "scrath"}, "final: second: "),
+        ("final.second", {"initial": "scratch"}, "final: second: key 'recipe' is missing"),
+        ("analysis.budgets", [], "analysis: budgets: the list is empty"),
+        ("analysis.budgets", [0.5, "0.5"], "analysis: budgets: '0.5' stands twice"),
+        ("analysis.budgets", ["large"], "networks: resnet20: budget 'large' is neither a share"),
+        ("pruningnet.recipes", {"grap": {}}, "pruningnet: recipes: grap: key 'epochs' is missing"),
         ("final.distillation", {"weight": 1.5}, "distillation: weight: 1.5 does not lie between 0"),
         ("final.distillation", {"temperature": 0}, "temperature: 0.0 does not lie between 0.01"),
         ("final.distillation", {"wait": 1}, "distillation: unknown key 'wait'; did you mean 'wei"),
@@ -201,6 +212,52 @@ def test_a_model_has_its_own_recipe_or_the_studys() -> None:
     assert recipe(study, "final", "resnet20").epochs == 7
     assert recipe(study, "base", "resnet20") == study.base.recipe
     assert recipe(study, "pruningnet", "resnet20") == study.pruningnet.recipe
+
+
+def test_a_pruningnet_has_its_own_recipe_or_the_models() -> None:
+    own = {**yaml.safe_load(DESK.read_text())["pruningnet"]["recipe"], "epochs": 1.5}
+    study = parse(changed({"pruningnet.recipes": {"graphpruning-plus": own}}))
+    assert pruningnet_recipe(study, "resnet20", "graphpruning-plus").epochs == 1.5
+    assert pruningnet_recipe(study, "resnet20", "graph") == study.pruningnet.recipe
+    with pytest.raises(UserError, match="'grap' is not among pruningnet: conditionings; did you"):
+        parse(changed({"pruningnet.recipes": {"grap": own}}))
+
+
+def test_the_analysis_has_its_own_budgets_or_the_studys() -> None:
+    assert analysed_budgets(parse(changed({}))) == (0.5, 0.25)
+    study = parse(
+        changed({"analysis.budgets": [0.5, "large"], "networks.resnet20.budgets": {"large": "4M"}})
+    )
+    assert analysed_budgets(study) == (0.5, "large") and study.budgets == (0.5, 0.25)
+
+
+def test_a_second_kind_of_final_training_has_a_recipe_of_its_own() -> None:
+    short = {**yaml.safe_load(DESK.read_text())["final"]["recipe"], "epochs": 0.5}
+    second = {"initial": "scratch", "recipe": short}
+    study = parse(changed({"final.second": second, "final.trainings": 3}))
+    assert recipe(study, "second", "resnet20").epochs == 0.5
+    assert recipe(study, "final", "resnet20") == study.final.recipe
+    study = parse(
+        changed(
+            {"final.second": second, "networks.resnet20.recipes.second": {**short, "epochs": 3}}
+        )
+    )
+    assert recipe(study, "second", "resnet20").epochs == 3
+
+
+def test_the_fashion_study_is_the_one_that_decides() -> None:
+    """Its searches are scaled as the library scales them, and plus costs what the others cost."""
+    study = read(ROOT / "studies/fashion.yaml")
+    assert study.seeds == tuple(range(8)) and study.final.trainings == 2
+    assert analysed_budgets(study) == (0.5, *study.budgets)
+    scaled = methods.SearchSettings.scaled(study.search.evaluations)
+    assert study.search.evolution == scaled.evolution
+    plus = pruningnet_recipe(study, "resnet20", "graphpruning-plus")
+    passes = CONDITIONINGS["graphpruning-plus"].passes
+    assert plus.epochs * passes == pytest.approx(study.pruningnet.recipe.epochs, rel=0.02)
+    base, final, second = (recipe(study, part, "resnet20") for part in ("base", "final", "second"))
+    assert (base.epochs, final.epochs, second.epochs) == (8, 4, 2)
+    assert replace(final, epochs=base.epochs) == base
 
 
 def test_a_search_needs_images_to_judge_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

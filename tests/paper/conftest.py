@@ -59,6 +59,9 @@ class Study:
         candidates: int = 24,
         shortcuts: bool = True,
         trainings: int = 2,
+        final_trainings: int = 1,
+        second: bool = False,
+        analysed_budgets: Sequence[float | str] | None = None,
     ) -> None:
         self.path = path
         self.name = path.name
@@ -68,6 +71,8 @@ class Study:
         self.candidates = candidates
         self.shortcuts = shortcuts
         self.trainings = trainings
+        self.final_trainings = final_trainings
+        self.second = second
         self.alive = 1.0
         self.labels: dict[str, dict[str, int]] = {}
         self.levels = {name: row[5] for name, row in METHODS.items()}
@@ -85,6 +90,7 @@ class Study:
             "seeds": list(seeds) if methods else [0],
             "reward": "top1",
             "analysed": list(CONDITIONINGS) if methods else [],
+            "analysed_budgets": [str(b) for b in analysed_budgets or budgets] if methods else [],
             "conditionings": conditionings if methods else {},
             "rows": {name: self.row(name) for name in methods},
         }
@@ -290,6 +296,11 @@ class Study:
         self.json(f"{folder}/metrics.json", {**about_it, "images": 512})
         self.run(folder, f"correlation@{self.name}-{model}-{seed}", 1024, 4.2)
 
+    def accuracies(self, about: float) -> list[tuple[float, float]]:
+        """Top-1 and top-5 of each final training of one network."""
+        more = range(1, self.final_trainings)
+        return [(about, 99.0), *[(round(about + 0.2 * number, 2), 99.0) for number in more]]
+
     def matrix(self, channels: int, level: float) -> Any:
         """Absolute correlations of as many channels, in which every deeper one has a match."""
         found = np.abs(self.rng.normal(0, 0.15, (channels, channels)))
@@ -325,7 +336,7 @@ class Study:
         folder = f"generated/{model}/{seed}"
         within = max(2, self.candidates // 2)
         trained = max(2, within // 2)
-        budgets = self.study["budgets"]
+        budgets = self.study["analysed_budgets"]
         asked = [("any", place) for place in range(self.candidates)]
         asked += [(budget, place) for budget in budgets for place in range(within)]
         rows, scratch = [], []
@@ -419,17 +430,37 @@ class Study:
         seconds = round(self.rng.uniform(20, 30), 2)
         self.run(f"search/{key}", f"{row['stage']}@{item}", 120_000, 31.0, search_seconds=seconds)
         accuracy = round(85 + 4 * share**0.5 + level + self.rng.normal(0, 0.15), 2)
+        before = best[-1] if row["initial"] else None
+        main = {"initial": row["initial"] or "scratch", "search_top1_before": before}
+        second = {"initial": row["initial"] or "inherited", "search_top1_before": best[-1]}
+        measured = {"main": self.accuracies(accuracy)}
+        if self.second:
+            measured["second"] = self.accuracies(accuracy + 1)
+        means = {
+            kind: dict(zip(("test_top1", "test_top5"), np.mean(each, axis=0).tolist(), strict=True))
+            for kind, each in measured.items()
+        }
         self.json(
             f"final/{key}/metrics.json",
             {
                 **head,
-                "initial": row["initial"] or "scratch",
-                "search_top1_before": best[-1] if row["initial"] else None,
-                "test_top1": accuracy,
-                "test_top5": 99.0,
+                **main,
+                **means["main"],
                 **size,
                 "epochs": 4,
+                "trainings": self.final_trainings,
+                "second": {**second, **means["second"], "epochs": 2} if self.second else None,
             },
+        )
+        begins = {"main": main["initial"], "second": second["initial"]}
+        self.csv(
+            f"final/{key}/trainings.csv",
+            "kind,training,initial,test_top1,test_top5",
+            [
+                (kind, number, begins[kind], *one)
+                for kind, each in measured.items()
+                for number, one in enumerate(each)
+            ],
         )
         curve = [(epoch, 0.1, 1 / epoch, 80 + epoch) for epoch in range(1, 5)]
         self.csv(f"final/{key}/curve.csv", "epoch,lr,train_loss,train_top1", curve)

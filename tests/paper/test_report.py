@@ -1,5 +1,6 @@
 """The report: one file, every number of the main table, a run behind each."""
 
+import json
 import re
 import shutil
 from html.parser import HTMLParser
@@ -79,6 +80,26 @@ def test_a_run_without_record_is_said(made, tmp_path):
     shutil.rmtree(copied / "records/train_base@made-resnet20-1")
     assert main([str(copied)]) == 0
     assert (copied / "report.html").read_text().count("no record kept") == 2
+
+
+def test_the_commits_that_made_the_numbers_stand_beside_machine_and_versions(made, tmp_path):
+    copied = copied_study(made, tmp_path)
+    commits = {"base": ("a" * 40, True), "correlation": ("b" * 40, False)}
+    for stage, (commit, clean) in commits.items():
+        for path in (copied / stage).rglob("run.json"):
+            run = json.loads(path.read_text())
+            path.write_text(json.dumps({**run, "commit": commit, "clean": clean}))
+    assert main([str(copied)]) == 0
+    places = re.findall(r'<p id="(E\d)">.*?, graphpruning 0.1.0(.*?)\.</p>', page_of(copied))
+    assert dict(places) == {
+        "E1": "",  # older results name no commit
+        "E2": f"; commit {'a' * 10}",
+        "E3": f"; commit {'b' * 10} with uncommitted changes",
+    }
+
+
+def page_of(folder):
+    return (folder / "report.html").read_text()
 
 
 def test_a_missing_figure_is_named(made, tmp_path, capsys):

@@ -30,6 +30,7 @@ PROMISED = {
     "search/resnet20/metapruning/0.5/2/run.json": "search_block@made-resnet20-metapruning-0.5-2",
     "final/resnet20/amc/0.5/0/metrics.json": "finetune@made-resnet20-amc-0.5-0",
     "final/resnet20/amc/0.5/2/architecture.json": "finetune@made-resnet20-amc-0.5-2",
+    "final/resnet20/random/0.25/0/trainings.csv": "finetune@made-resnet20-random-0.25-0",
     "final/resnet20/uniform/0.25/1/curve.csv": "finetune@made-resnet20-uniform-0.25-1",
 }
 
@@ -82,6 +83,7 @@ def test_truncated_file(copied, capsys, name, stage):
         "pruningnet/resnet20/graph/2/curve.csv",
         "search/resnet20/amc/0.5/1/history.csv",
         "final/resnet20/amc/0.5/0/curve.csv",
+        "final/resnet20/amc/0.5/0/trainings.csv",
     ],
 )
 def test_truncated_at_the_end_of_a_line(copied, name):
@@ -129,6 +131,7 @@ def test_a_replicate_that_is_not_there(copied):
         ("final/resnet20/amc/0.5/1/architecture.json", {"macs": 7}, "than the search found"),
         ("final/resnet20/generated/0.5/1/metrics.json", {"initial": "scratch"}, "not 'generated'"),
         ("final/resnet20/amc/0.5/1/metrics.json", {"search_top1_before": 50.0}, "from scratch"),
+        ("final/resnet20/amc/0.5/1/metrics.json", {"trainings": None}, "than the study's other"),
     ],
 )
 def test_a_file_of_another_run_is_refused(copied, name, entries, says):
@@ -148,6 +151,32 @@ def test_every_replicate_is_read_by_its_seed(results):
         assert final.search_top1_before == found.search[key][seed].top1_search
         assert final.run.stage.endswith(f"-{final.run.seed}") and final.run.seed == seed
     assert {run.seed for run in found.pretrained.runs} == {None, 0}
+
+
+def test_final_trainings_that_do_not_give_the_stated_means_are_refused(copied):
+    """Nor other ones than the study's, once each and in order."""
+    folder = copied / "final/resnet20/amc/0.5/1"
+    whole = (folder / "trainings.csv").read_text()
+    for before, after, says in (
+        ("main,0,scratch", "main,1,scratch", "not 1 of main in order"),
+        ("main,0,scratch", "second,0,scratch", "not 1 of main in order"),
+        ("scratch", "inherited", "'initial' is not always 'scratch'"),
+        (",99.0", ",98.9", "another mean test_top5 of main"),
+    ):
+        (folder / "trainings.csv").write_text(whole.replace(before, after))
+        with pytest.raises(UserError, match=f"trainings.csv is truncated or damaged .*{says}"):
+            read(copied)
+
+
+def test_results_from_before_several_trainings_are_read(copied):
+    for path in (copied / "final").rglob("trainings.csv"):
+        path.unlink()
+    for path in (copied / "final").rglob("metrics.json"):
+        whole = json.loads(path.read_text())
+        del whole["trainings"], whole["second"]
+        path.write_text(json.dumps(whole))
+    found = read(copied)
+    assert found.trainings == 1 and found.second is None
 
 
 def test_no_argument_is_argparses_refusal(capsys):

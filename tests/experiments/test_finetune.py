@@ -1,0 +1,167 @@
+"""Final trainings: several of one network, and a second kind of them."""
+
+import csv
+import json
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import pytest
+import yaml
+
+from experiments import finetune, prepare, search, train_base, train_pruningnet
+from experiments.common.study import Study, parse
+from graphpruning.training import loop
+
+ROOT = Path(__file__).parents[2]
+REPLICATE = {"model": "resnet8", "seed": "0"}
+METHODS = ("graphpruning", "generated")
+MEASURED = ("initial", "search_top1_before", "test_top1", "test_top5", "epochs")
+
+
+def study(trainings: int = 1, initial: str = "scratch", second: str | None = None) -> Study:
+    """The smoke study with two methods; its second kind of final training has two epochs."""
+    raw: dict[str, Any] = yaml.safe_load((ROOT / "studies/smoke.yaml").read_text())
+    raw["seeds"], raw["methods"] = [0], list(METHODS)
+    raw["searches"] = {**{key: [] for key in raw["searches"]}, "graph": list(METHODS)}
+    for section in ("base", "pruningnet"):
+        raw[section]["recipe"] = {**raw[section]["recipe"], "epochs": 1}
+    final = raw["final"] | {"initial": initial, "trainings": trainings}
+    if second:
+        longer = {**final["recipe"], "epochs": 2}
+        final["second"] = {"initial": second, "recipe": longer}
+    return parse({**raw, "final": final})
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the networks are found."""
+    folder = tmp_path_factory.mktemp("finetune")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        prepare.STAGE._work(prepare.STAGE._context(study(), {}))
+        train_base.STAGE._work(train_base.STAGE._context(study(), REPLICATE))
+        items = {"model": "resnet8", "conditioning": "graph", "seed": "0"}
+        train_pruningnet.STAGE._work(train_pruningnet.STAGE._context(study(), items))
+        for method in METHODS:
+            search.STAGE._work(search.STAGE._context(study(), items_of(method)))
+    return folder
+
+
+def items_of(method: str) -> dict[str, str]:
+    return {"model": "resnet8", "method": method, "budget": "0.5", "seed": "0"}
+
+
+def trained(method: str, chosen: Study) -> dict[str, Any]:
+    """What the stage leaves: by file, JSON and CSV as data, and the weights as bytes."""
+    finetune.STAGE._work(finetune.STAGE._context(chosen, items_of(method)))
+    folder = Path(f"results/smoke/final/resnet8/{method}/0.5/0")
+    weights = Path(f"models/smoke/final/resnet8/{method}/0.5/0.safetensors").read_bytes()
+    return {
+        "metrics": json.loads((folder / "metrics.json").read_text()),
+        "trainings": list(csv.DictReader((folder / "trainings.csv").read_text().splitlines())),
+        "run": json.loads((folder / "run.json").read_text()),
+        "network": [
+            weights,
+            (folder / "curve.csv").read_bytes(),
+            (folder / "architecture.json").read_bytes(),
+        ],
+    }
+
+
+def test_several_trainings_differ_and_the_first_is_the_only_one_of_a_study_with_one(
+    searched: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(searched)
+    one, three = (trained("graphpruning", study(count)) for count in (1, 3))
+    assert one["network"] == three["network"]
+    assert one["trainings"] == three["trainings"][:1]
+    assert (one["metrics"]["trainings"], one["metrics"]["second"]) == (1, None)
+    top1 = [float(row["test_top1"]) for row in three["trainings"]]
+    assert one["metrics"]["test_top1"] == top1[0] and len(set(top1)) > 1
+    assert three["metrics"]["test_top1"] == pytest.approx(fmean(top1), abs=1e-3)
+    assert three["run"]["images_seen"] == 3 * one["run"]["images_seen"]
+
+
+def test_fresh_weights_of_each_training_are_their_own(
+    searched: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And those of the second kind are drawn again from the same seeds."""
+    begins = started(monkeypatch)
+    monkeypatch.chdir(searched)
+    trained("graphpruning", study(2, second="scratch"))
+    main, second = begins[:2], begins[2:]
+    assert main[0] != main[1] and second == main
+
+
+def started(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """A list that each training adds the sum of its first weights to."""
+    begins: list[float] = []
+    whole = finetune.fit
+
+    def fit(fabric: Any, model: Any, *more: Any, **named: Any) -> Any:
+        begins.append(sum(weight.abs().sum().item() for weight in model.parameters()))
+        return whole(fabric, model, *more, **named)
+
+    monkeypatch.setattr(finetune, "fit", fit)
+    return begins
+
+
+def test_the_second_kind_is_what_a_study_with_it_alone_would_measure(
+    searched: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(searched)
+    both = trained("graphpruning", study(2, second="inherited"))
+    scratch = trained("graphpruning", study(2))
+    assert both["network"] == scratch["network"]
+    for key in MEASURED:
+        assert both["metrics"][key] == scratch["metrics"][key]
+    second = both["metrics"]["second"]
+    assert set(second) == set(MEASURED)
+    assert (second["initial"], second["epochs"]) == ("inherited", 2)
+    assert second["search_top1_before"] is not None
+    assert [(row["kind"], row["training"], row["initial"]) for row in both["trainings"]] == [
+        ("main", "0", "scratch"),
+        ("main", "1", "scratch"),
+        ("second", "0", "inherited"),
+        ("second", "1", "inherited"),
+    ]
+    (top1,) = {fmean(float(r["test_top1"]) for r in both["trainings"] if r["kind"] == "second")}
+    assert second["test_top1"] == pytest.approx(top1, abs=1e-3)
+
+
+def test_what_a_method_begins_with_holds_for_both_kinds(
+    searched: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(searched)
+    found = trained("generated", study(second="inherited"))
+    assert {row["initial"] for row in found["trainings"]} == {"generated"}
+    assert found["metrics"]["initial"] == found["metrics"]["second"]["initial"] == "generated"
+
+
+@pytest.mark.parametrize("ended", [1, 2, 3])
+def test_a_killed_stage_goes_on_at_the_training_that_it_was_in(
+    searched: Path, monkeypatch: pytest.MonkeyPatch, ended: int
+) -> None:
+    """Of two epochs and two trainings each; what was trained before the end is not repeated."""
+    monkeypatch.chdir(searched)
+    chosen = study(2, second="inherited")
+    whole = trained("graphpruning", chosen)
+    epochs: list[int] = []
+    of_loop = loop._Run.epoch
+
+    def epoch(run: Any, number: int, bar: Any) -> Any:
+        if len(epochs) == ended + 1 and not resumed:
+            raise KeyboardInterrupt
+        epochs.append(number)
+        return of_loop(run, number, bar)
+
+    monkeypatch.setattr(loop._Run, "epoch", epoch)
+    resumed = False
+    with pytest.raises(KeyboardInterrupt):
+        trained("graphpruning", chosen)
+    resumed = True
+    again = trained("graphpruning", chosen)
+    assert epochs == [1, 1, 1, 2, 1, 2]  # none twice: main, main, second, second
+    assert again.pop("run")["resumed"] is True and not whole.pop("run")["resumed"]
+    assert again == whole
