@@ -6,6 +6,8 @@ import torch
 from graphpruning.network.surgery import install, narrow
 from graphpruning.network.trace import trace
 from graphpruning.network.zoo import build
+from graphpruning.pruningnet.pruningnet import PruningNet
+from graphpruning.search import evaluator
 from graphpruning.search.evaluator import Evaluator
 from graphpruning.search.sliced import SlicedWeights
 
@@ -100,3 +102,22 @@ def test_one_of_the_five_best_is_enough_for_top5(judged):
             second.append((images, full.eval()(images).topk(2).indices[:, 1]))
     assert Evaluator(graph, sliced, calibration, second)(graph.full_widths) == 0
     assert Evaluator(graph, sliced, calibration, second, top=5)(graph.full_widths) == 100
+
+
+def test_a_large_batch_is_computed_in_parts_and_judged_as_one(monkeypatch):
+    model = build("resnet8", 10, in_channels=1, width=8)
+    graph = trace(model, (1, 16, 16))
+    torch.manual_seed(0)
+    weights = PruningNet(graph, "graph").eval().weights
+    batch = torch.randn(30, 1, 16, 16), torch.randint(10, (30,))
+    accuracies, parts = [], []
+    for values in (2**24, 8 * 16 * 16 * 7):
+        monkeypatch.setattr(evaluator, "AT_ONCE", values)
+        judge = Evaluator(graph, weights, [batch], [batch])
+        seen, logits = [], judge.subnet.logits
+        counted = lambda x, *rest: seen.append(len(x)) or logits(x, *rest)  # noqa: E731, B023
+        monkeypatch.setattr(judge.subnet, "logits", counted)
+        accuracies.append(judge(graph.full_widths))
+        parts.append(seen)
+    assert accuracies[0] == accuracies[1]
+    assert parts == [[30], [7, 7, 7, 7, 2]]
