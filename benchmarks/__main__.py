@@ -2,7 +2,8 @@
 
 `python -m benchmarks` measures every part, or those that are named; each writes its CSV under
 `benchmarks/results/`. Nothing else should run meanwhile. The part `loading` needs --images, a
-folder of class folders with photographs; the part `searchers` --tables, Channel-Bench-Macro's.
+folder of class folders with photographs; the parts `searchers` and `predictors` --tables,
+Channel-Bench-Macro's.
 """
 
 import argparse
@@ -12,7 +13,17 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import candidate, costs, loading, pruningnet_step, scaling, searchers, start, starts
+from benchmarks import (
+    candidate,
+    costs,
+    loading,
+    predictors,
+    pruningnet_step,
+    scaling,
+    searchers,
+    start,
+    starts,
+)
 from benchmarks.harness import Row, machine, matrix_rate, memory_rate, show, write
 from graphpruning.common.errors import UserError
 from graphpruning.common.machine import refuse
@@ -31,28 +42,34 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
 def main(arguments: list[str] | None = None) -> int:
     """Measure, write and print; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    known = [*PARTS, "loading", "scaling", "searchers"]
+    known = [*PARTS, "loading", "scaling", "searchers", "predictors"]
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(known)}")
     parser.add_argument("--images", type=Path, help="a folder of class folders, for `loading`")
-    parser.add_argument("--tables", type=Path, help="a folder with its tables, for `searchers`")
+    parser.add_argument("--tables", type=Path, help="a folder with Channel-Bench-Macro's tables")
     parser.add_argument("--download", action="store_true", help="get the tables that are missing")
     parser.add_argument("--seeds", type=int, default=100, help="of `searchers`; default 100")
+    parser.add_argument("--draws", type=int, default=20, help="of `predictors`; default 20")
     options = parser.parse_args(arguments)
     if unknown := [part for part in options.parts if part not in known]:
         parser.error(f"unknown part {unknown[0]!r}: choose from {', '.join(known)}")
-    given = {"loading": options.images, "searchers": options.tables}
+    given = {"loading": options.images, "searchers": options.tables, "predictors": options.tables}
     chosen = options.parts or [part for part in known if given.get(part, True)]
     table: list[Row] = []
     try:
         if "loading" in chosen and options.images is None:
             raise UserError("loading needs --images, a folder of class folders")
-        if "searchers" in chosen and options.tables is None:
-            raise UserError("searchers needs --tables, a folder for Channel-Bench-Macro's tables")
-        if options.seeds < 2:
-            raise UserError(f"--seeds is {options.seeds}; an interval needs at least 2")
+        for part in ("searchers", "predictors"):
+            if part in chosen and options.tables is None:
+                raise UserError(f"{part} needs --tables, a folder for Channel-Bench-Macro's tables")
+        for name in ("seeds", "draws"):
+            if (count := getattr(options, name)) < 2:
+                raise UserError(f"--{name} is {count}; an interval needs at least 2")
         for part in chosen:
             if part == "searchers":
                 searchers.measure(options.tables, options.download, options.seeds)
+                continue
+            if part == "predictors":
+                predictors.measure(options.tables, options.download, options.draws)
                 continue
             if part == "scaling":
                 scaling.measure(DATA, CHECKPOINTS)

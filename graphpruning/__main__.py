@@ -86,7 +86,8 @@ def _prune_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
         "--method",
         default="graphpruning",
         help="graphpruning (default); graphpruning-plus, which goes beyond the paper: it begins "
-        "with --weights and learns from them; metapruning, amc, random, uniform, group-norm; or "
+        "with --weights and learns from them; predictor, which lets a predictor of accuracy "
+        "propose candidates; metapruning, amc, random, uniform, group-norm; or "
         "another row of graphpruning/methods.py",
     )
     add("--out", required=True, metavar="DIR", help="a folder for what is found; made if missing")

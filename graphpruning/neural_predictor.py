@@ -21,11 +21,14 @@ from graphpruning.pruningnet.features import RATIOS, NodeFeatures
 Values = NDArray[np.float64]
 MEMBERS = 4
 HIDDEN = 32
-STEPS, BATCH = 300, 64
-"""Steps of Adam, and vectors in each (all of them where there are no more)."""
-RATE, DECAY = 0.01, 0.01
-"""Adam's learning rate at the start, from where it falls to 0, and AdamW's weight decay."""
-CHUNK = 500
+FEWEST, MOST, PER_STEP = 40, 300, 4
+"""Steps of AdamW: the fewest and one more for every so many vectors, up to the most. A longer
+training on few vectors learns their luck by heart."""
+BATCH = 64
+"""Vectors in a step; all of them where there are no more."""
+RATE = 0.01
+"""The learning rate at the start, from where it falls to 0."""
+CHUNK = 100
 """Vectors that are predicted at once."""
 
 
@@ -43,19 +46,22 @@ class Linear(nn.Module):
 
 
 class Ensemble:
-    """Fits a network [vectors, ...] -> [members, vectors] to standardised accuracies."""
+    """Fits a network [vectors, ...] -> [members, vectors] to standardised accuracies, with
+    AdamW's weight decay `decay`.
+    """
 
-    def __init__(self, network: nn.Module, generator: Generator) -> None:
-        self.network, self.generator = network, generator
+    def __init__(self, network: nn.Module, decay: float, generator: Generator) -> None:
+        self.network, self.decay, self.generator = network, decay, generator
 
     def fit(self, inputs: Tensor, accuracies: Values) -> None:
         """Train on `inputs` [n, ...], by the mean squared error."""
         y = torch.tensor(accuracies, dtype=torch.float32)
         self.level, self.spread = float(y.mean()), float(y.std(correction=0)) or 1.0
         y = (y - self.level) / self.spread
-        optimizer = torch.optim.AdamW(self.network.parameters(), RATE, weight_decay=DECAY)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
-        for _ in range(STEPS):
+        steps = min(MOST, FEWEST + len(y) // PER_STEP)
+        optimizer = torch.optim.AdamW(self.network.parameters(), RATE, weight_decay=self.decay)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+        for _ in range(steps):
             chosen = torch.randperm(len(y), generator=self.generator)[:BATCH]
             loss = (self.network(inputs[chosen]) - y[chosen]).square().mean(dim=1).sum()
             optimizer.zero_grad()
@@ -74,13 +80,15 @@ class Ensemble:
 class Perceptron:
     """Two hidden layers on features [n, size] of width vectors."""
 
+    decay = 5.0
+
     def __init__(self, features: Callable[[Counts], Values], seed: int) -> None:
         self.features, self.seed = features, seed
 
     def fit(self, vectors: Counts, accuracies: Values) -> None:
         x = self._inputs(vectors)
         generator = Generator().manual_seed(self.seed)
-        self.ensemble = Ensemble(_Layers(x.shape[1], generator), generator)
+        self.ensemble = Ensemble(_Layers(x.shape[1], generator), self.decay, generator)
         self.ensemble.fit(x, accuracies)
 
     def predict(self, vectors: Counts) -> tuple[Values, Values]:
@@ -152,13 +160,15 @@ class GraphNetwork:
     (`predict_of`). Without `edges` it is a sum of one function of each layer's features.
     """
 
+    decay = 1.0
+
     def __init__(self, graph: ChannelGraph, seed: int, edges: bool = True) -> None:
         self.nodes, self.seed, self.edges = Nodes.of(graph, edges), seed, edges
 
     def fit(self, vectors: Counts, accuracies: Values) -> None:
         generator = Generator().manual_seed(self.seed)
         self.network = _Convolutions(self.nodes, generator)
-        self.ensemble = Ensemble(self.network, generator)
+        self.ensemble = Ensemble(self.network, self.decay, generator)
         self.ensemble.fit(self.nodes.ratios(vectors), accuracies)
 
     def predict(self, vectors: Counts) -> tuple[Values, Values]:

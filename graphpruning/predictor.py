@@ -1,9 +1,10 @@
 """Accuracy as a function of widths, learnt from a few measured width vectors.
 
 A predictor is one entry of `PREDICTORS`: it is fitted to the accuracies of width vectors, and says
-of others what their accuracy may be, with a standard deviation. `ridge` and `gp` are here, those
-that are neural networks in `neural_predictor.py`. The first three know a network's groups alone;
-`graph` and `no-edges` see its layers, and can be asked about another network.
+of others what their accuracy may be, with a standard deviation. `ridge` is here, `gp` in
+`gaussian_process.py`, and those that are neural networks in `neural_predictor.py`; a module that
+takes long to import is imported when it is asked for. The first three know a network's groups
+alone; `graph` and `no-edges` see its layers, and can be asked about another network.
 """
 
 import math
@@ -11,9 +12,6 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_factor, cho_solve
-from scipy.optimize import minimize
-from scipy.spatial.distance import cdist
 
 from graphpruning.network.cost import Counts
 from graphpruning.network.widths import SearchSpace
@@ -89,49 +87,10 @@ class Ridge:
 RIDGES = tuple(float(ridge) for ridge in np.logspace(-2, 4, 25))
 
 
-class GaussianProcess:
-    """Gaussian process on features [n, size] of width vectors, with a constant mean.
+def _gaussian_process(space: SearchSpace, seed: int) -> Predictor:
+    from graphpruning.gaussian_process import GaussianProcess
 
-        k(x, x') = a exp(-|x - x'|^2 / (2 l^2)),   accuracies ~ N(mean, k + s^2 I)
-
-    with the a, l, s with which the accuracies are most likely, found from one start (Rasmussen and
-    Williams 2006, "Gaussian Processes for Machine Learning", algorithm 2.1 and equation 5.9).
-    """
-
-    def __init__(self, features: Callable[[Counts], Values]) -> None:
-        self.features = features
-
-    def fit(self, vectors: Counts, accuracies: Values) -> None:
-        self.x, y = self.features(vectors), np.asarray(accuracies, dtype=np.float64)
-        self.level, self.spread = float(y.mean()), float(y.std()) or 1.0
-        y = (y - self.level) / self.spread
-        squares, eye = cdist(self.x, self.x, "sqeuclidean"), np.eye(len(y))
-
-        def misfit(logarithms: Values) -> tuple[float, Values]:
-            """-log likelihood of y, but for a constant, and its gradient by the logarithms."""
-            amplitude, length, noise = np.exp(2 * logarithms)
-            kernel = amplitude * np.exp(-squares / (2 * length))
-            factor = cho_factor(kernel + noise * eye, lower=True)
-            solved = cho_solve(factor, y)
-            value = 0.5 * y @ solved + np.log(np.diag(factor[0])).sum()
-            apart = cho_solve(factor, eye) - np.outer(solved, solved)
-            slopes = (kernel, kernel * squares / (2 * length), noise * eye)
-            return float(value), np.array([(apart * slope).sum() for slope in slopes])
-
-        start = np.log([1.0, self.x.shape[1] ** 0.5, 0.3])
-        bounds = [(start[0] - 5, start[0] + 5), (start[1] - 3, start[1] + 5), (-6.0, 1.0)]
-        found = minimize(misfit, start, jac=True, method="L-BFGS-B", bounds=bounds)
-        self.amplitude, self.length, self.noise = np.exp(2 * found.x)
-        kernel = self.amplitude * np.exp(-squares / (2 * self.length))
-        self.factor = cho_factor(kernel + self.noise * eye, lower=True)
-        self.solved = cho_solve(self.factor, y)
-
-    def predict(self, vectors: Counts) -> tuple[Values, Values]:
-        squares = cdist(self.features(vectors), self.x, "sqeuclidean")
-        kernel = self.amplitude * np.exp(-squares / (2 * self.length))
-        known = (kernel * cho_solve(self.factor, kernel.T).T).sum(axis=1)
-        deviation = np.sqrt(np.clip(self.amplitude - known, 0, None))
-        return self.level + self.spread * (kernel @ self.solved), self.spread * deviation
+    return GaussianProcess(LogWidths(space))
 
 
 def _perceptron(space: SearchSpace, seed: int) -> Predictor:
@@ -154,7 +113,7 @@ def _no_edges(space: SearchSpace, seed: int) -> Predictor:
 
 PREDICTORS: dict[str, Callable[[SearchSpace, int], Predictor]] = {
     "ridge": lambda space, seed: Ridge(LogWidths(space)),
-    "gp": lambda space, seed: GaussianProcess(LogWidths(space)),
+    "gp": _gaussian_process,
     "perceptron": _perceptron,
     "graph": _graph,
     "no-edges": _no_edges,

@@ -7,11 +7,12 @@ import pytest
 import torch
 from scipy import stats
 
+from graphpruning.gaussian_process import GaussianProcess
 from graphpruning.network.trace import trace
 from graphpruning.network.widths import SearchSpace
 from graphpruning.network.zoo import build
 from graphpruning.neural_predictor import GraphNetwork, Nodes
-from graphpruning.predictor import PREDICTORS, GaussianProcess, LogWidths, Ridge
+from graphpruning.predictor import PREDICTORS, LogWidths, Ridge
 from graphpruning.search.predicted import PredictorSettings
 
 every = pytest.mark.parametrize("kind", PREDICTORS)

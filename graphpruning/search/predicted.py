@@ -55,15 +55,15 @@ class PredictorSettings:
     """Random candidates at the start."""
     pool: int = 20
     """Candidates from which hills are climbed for a proposal: the best, and a few random ones."""
-    scale: float = 1.0
+    scale: float = 0.5
     """Factor of the standard deviation in what is maximised: 0 is greedy."""
     trust: float = 0.3
     """Share of a measurement's distance to its prediction that is taken for real, not for luck."""
 
 
-FRESH = 3
+FRESH = 2
 """Random candidates among those from which hills are climbed."""
-MOVES = 1000
+MOVES = 500
 """Changes of one or two groups that are tried at each step of a climb, of all hills together."""
 STEPS = 20
 """Steps after which a climb ends, even if it could go on."""
@@ -130,16 +130,17 @@ def _propose(
         return found
 
     measured = np.unique(np.array(asked), axis=0)
-    starts = measured[_best_first(values(measured))[: settings.pool]]
+    top = measured[_best_first(values(measured))[: settings.pool]]
     fresh = [space.vector(space.sample_within(budget, generator)) for _ in range(FRESH)]
-    seen = top = np.unique(np.concatenate([starts, np.array(fresh)]), axis=0)
+    rows = top = np.unique(np.concatenate([top, np.array(fresh)]), axis=0)
     for _ in range(STEPS):
-        seen = np.unique(np.concatenate([seen, _neighbours(space, budget, top, generator)]), axis=0)
-        before, top = top, seen[_best_first(values(seen))[: settings.pool]]
+        rows = np.unique(np.concatenate([top, _neighbours(space, budget, top, generator)]), axis=0)
+        rows = rows[_best_first(values(rows))]
+        before, top = top, rows[: settings.pool]
         if np.array_equal(before, top):
             break
     known = set(asked)
-    for row in seen[_best_first(values(seen))].tolist():
+    for row in rows.tolist():
         if tuple(row) not in known:
             return space.widths(row)
     return None
@@ -155,17 +156,14 @@ def _neighbours(space: SearchSpace, budget: int, rows: Counts, generator: Genera
     They fill it, or use at least as much of it as the rows do.
     """
     least = min(space.filled * budget, space.cost.macs(rows).min())
-    counts = torch.tensor([len(space.levels[group]) for group in space.groups])
+    levels = [np.array(space.levels[group]) for group in space.groups]
     moved = np.repeat(rows, -(-MOVES // len(rows)), axis=0)
     for _ in range(2):
-        columns = torch.randint(len(counts), (len(moved),), generator=generator)
-        draws = torch.rand(len(moved), dtype=torch.float64, generator=generator)
-        places = (draws * counts[columns]).long()
-        levels = [
-            space.levels[space.groups[column]][place]
-            for column, place in zip(columns.tolist(), places.tolist(), strict=True)
-        ]
-        moved[np.arange(len(moved)), columns.numpy()] = levels
+        columns = torch.randint(len(levels), (len(moved),), generator=generator).numpy()
+        draws = torch.rand(len(moved), dtype=torch.float64, generator=generator).numpy()
+        for column, among in enumerate(levels):
+            here = columns == column
+            moved[here, column] = among[(draws[here] * len(among)).astype(np.int64)]
     macs = space.cost.macs(moved)
     allowed: Counts = moved[(macs >= least) & (macs <= budget)]
     return allowed
