@@ -3,10 +3,11 @@
 A caption also names the script that makes its artefact and the stages whose files it reads.
 """
 
+import math
 from dataclasses import dataclass
 
 from paper import measures, representation
-from paper.claims import representable
+from paper.claims import claims, representable
 from paper.reader.contents import Row
 from paper.reader.reading import PRETRAINED
 from paper.reader.results import GIVEN, Network, Results
@@ -164,6 +165,23 @@ def _of_tables(results: Results) -> dict[str, Caption]:
             _TABLES,
             (),
         ),
+        "table6_costs": Caption(
+            "Table 6",
+            f"What methods cost with {models}, mean over replicates, and what they share: the base "
+            "network and the PruningNets. Judged and trained: thousands of images that went "
+            "through networks in the search and in training (a method's own is the final one). "
+            f"Seconds are those of the whole stage on {_hardware(results)}. GMACs: of a search, "
+            "its images times the MACs of the candidates; of a training, three times the "
+            "network's MACs for each image (forward and two gradients), and once the teacher's "
+            f"where there is one; generating weights is left out, and {ABSENT} stands where no "
+            "file tells the widths that a PruningNet was trained with. All: base network, the "
+            "PruningNet that the method uses, search and final training. Equal: candidates and "
+            "thousands of images until the best so far is what random search ends with on the "
+            "search split, mean over the replicates that reach it (Reached), of methods that rate "
+            "candidates by the same weights.",
+            _TABLES,
+            (f"train_base@{results.name}", "train_pruningnet", "search", "finetune"),
+        ),
     }
 
 
@@ -256,7 +274,29 @@ def _of_figures(results: Results) -> dict[str, Caption]:
             _FIGURES,
             ("analyse_pruningnet",),
         ),
+        "figure9_effects": Caption(
+            "Figure 9",
+            "Every effect that a verdict rests on, by its unit and below its claim; the claim says "
+            "that each is above zero. Word and marker say what an effect is by the rule of "
+            f"paper/claims.md. Bars: {_INTERVAL} intervals, over "
+            f"{'replicates' if several else 'layers or candidates of this one replicate'}. "
+            f"{_without_interval(results)}Grey: a difference in accuracy too small to matter "
+            f"(± {MATTERS} points).",
+            _FIGURES,
+            ("correlation", "analyse_pruningnet", "search", "finetune"),
+        ),
     }
+
+
+def _without_interval(results: Results) -> str:
+    """How many effects of the verdicts stand without an interval, and why, as a sentence."""
+    effects = [effect for claim in claims(results) for effect in claim.effects]
+    alone = sum(math.isnan(effect.estimate.low) for effect in effects)
+    if not alone:
+        return ""
+    because = ", because one replicate gives none" * (len(results.seeds) == 1)
+    are = "is hollow and has" if alone == 1 else "are hollow and have"
+    return f"{alone} of {len(effects)} {are} no interval{because}: open, whatever the value. "
 
 
 def spread(results: Results) -> str:

@@ -27,7 +27,14 @@ class Claim:
     evidence: str
     verdict: str
     artefacts: tuple[str, ...]
+    effects: tuple[Effect, ...] = ()
 
+
+FINAL = "final test accuracy (points)"
+RATED = "accuracy on the search split, before final training (points)"
+R2, SHARE, TAU = "R²", "share of the base network's accuracy", "Kendall's τ"
+UNITS = (FINAL, RATED, R2, SHARE, TAU)
+"""What effects are measured in; no two can stand on one axis."""
 
 STATEMENTS = {
     "C1": "In a block with a shortcut the deeper layer is largely representable by the former one.",
@@ -36,6 +43,13 @@ STATEMENTS = {
     "C4": "Aggregated features are better search states than hand-crafted ones.",
     "C5": "The final networks are better than those of AMC, MetaPruning and simple baselines "
     "under the same conditions.",
+}
+SHORT = {
+    "C1": "deeper layers representable",
+    "C2": "aggregation helps",
+    "C3": "reasonable weights for any size",
+    "C4": "aggregated states better",
+    "C5": "found networks better",
 }
 ARTEFACTS = {
     "C1": ("figure1_correlation_heatmaps", "figure2_r2_distributions", "table1_correlation"),
@@ -59,7 +73,8 @@ def claims(results: Results) -> list[Claim]:
     for name, judge in judges.items() if results.rows else [("C1", _representable)]:
         sentences, effects = judge(results)
         evidence = " ".join(sentences) or "This study does not test it: it lacks the comparison."
-        found.append(Claim(name, STATEMENTS[name], evidence, verdict(effects), ARTEFACTS[name]))
+        said, where = verdict(effects), ARTEFACTS[name]
+        found.append(Claim(name, STATEMENTS[name], evidence, said, where, tuple(effects)))
     return found
 
 
@@ -111,8 +126,14 @@ def _compared(network: Network) -> Judged:
             f"After normalisation and activation the median is {interval(after, 2)}, and minus "
             f"the controls {interval(over_after, 2, sign=True)}."
         )
-    found = (middle.above(representation.LARGELY), over_controls, over_untrained)
-    return sentences, [Effect(one) for one in found]
+    effects = {
+        f"median over {representation.LARGELY}": middle.above(representation.LARGELY),
+        "over controls": over_controls,
+        "over untrained": over_untrained,
+    }
+    return sentences, [
+        Effect(one, label=f"{network.label}: {label}", unit=R2) for label, one in effects.items()
+    ]
 
 
 def _controls(network: Network) -> list[str]:
@@ -153,7 +174,8 @@ def _informed(results: Results) -> Judged:
         told = measures.probe(results, model, source, "trained", measures.FAR)
         if told is not None:
             gain = measures.probe_gain(results, model, source, measures.FAR)
-            effects.append(Effect(gain))
+            label = _of(results, model, "far widths told over untrained")
+            effects.append(Effect(gain, label=label, unit=R2))
             sentences.append(
                 f"In {model} a linear probe tells the width of a group {measures.FAR} or more "
                 f"edges away from a layer's aggregated feature with R² {interval(told, 2)}. Minus "
@@ -161,7 +183,8 @@ def _informed(results: Results) -> Judged:
                 f"({over(len(results.seeds), 'layers')})."
             )
         helps = measures.right_minus_shuffled(results, model, source)
-        effects.append(Effect(helps, MATTERS))
+        label = _of(results, model, "own generated weights over another's")
+        effects.append(Effect(helps, MATTERS, label, RATED))
         sentences.append(
             f"In {model} accuracy with weights generated for a candidate's own widths minus that "
             f"with weights generated for another's, cropped alike: {_points(helps)} "
@@ -187,7 +210,11 @@ def _reasonable(results: Results) -> Judged:
         reliability = measures.reliability(results, model)
         known = not math.isnan(reliability)
         judged = disattenuated(tau, reliability) if known else tau
-        effects += [Effect(worst.above(measures.REASONABLE)), Effect(judged)]
+        lowest = _of(results, model, f"lowest quarter of sizes, over {measures.REASONABLE}")
+        effects += [
+            Effect(worst.above(measures.REASONABLE), label=lowest, unit=SHARE),
+            Effect(judged, label=_of(results, model, "generated and trained weights"), unit=TAU),
+        ]
         corrected = (
             f"; corrected for the noise of trainings (reliability {number(reliability, 2)}) it is "
             f"{interval(judged, 2)}"
@@ -224,7 +251,8 @@ def _better_states(results: Results) -> Judged:
     for row in measures.state_ablations(results):
         for model in results.models:
             found = measures.area_difference(results, model, row.name, results.budgets)
-            effects.append(Effect(found, MATTERS))
+            label = _of(results, model, f"search curve over {row.label}")
+            effects.append(Effect(found, MATTERS, label, RATED))
             sentences.append(
                 f"In {model}, area under the search curve of {results.ours.label} minus that of "
                 f"{_name(row)}: {_points(found)} ({_units(results, found)})."
@@ -262,13 +290,20 @@ def _final_contrasts(results: Results, rows: list[Row]) -> Judged:
     effects: list[Effect] = []
     for model in results.models if rows else []:
         found = measures.test_contrasts(results, model, [row.name for row in rows])
-        effects += [Effect(estimate, MATTERS) for estimate in found.values()]
+        effects += [
+            Effect(found[row.name], MATTERS, _of(results, model, row.label), FINAL) for row in rows
+        ]
         of_each = [f"of {_name(row)}: {_points(found[row.name])}" for row in rows]
         sentences.append(
             f"In {model}, final test accuracy of {results.ours.label} minus that {joined(of_each)} "
             f"({_units(results, effects[-1].estimate)})."
         )
     return sentences, effects
+
+
+def _of(results: Results, model: str, what: str) -> str:
+    """The label of an effect; it names the model where there are several."""
+    return f"{model}: {what}" if len(results.models) > 1 else what
 
 
 def _name(row: Row) -> str:

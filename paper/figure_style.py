@@ -4,7 +4,7 @@ Widths are those of a two-column page: 3.3 in for one column, 7 in for both. A m
 PruningNet have one colour, marker and line in all figures, so that colour is never the only sign.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,13 +76,13 @@ def colour_bar(figure: Figure, axes: Any, label: str) -> None:
     bar.outline.set_visible(False)
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Write PDF and PNG, and close the figure."""
+def save(figure: Figure, path: Path, endings: Sequence[str] = (".pdf", ".png")) -> None:
+    """Write PDF and PNG, or one of them, and close the figure."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # laid out once, so that both forms are alike
-    for ending, made_by in _METADATA.items():
+    for ending in endings:
         with atomic(path.with_suffix(ending)) as beside:
-            figure.savefig(beside, metadata={"Title": path.name, **made_by})
+            figure.savefig(beside, metadata={"Title": path.name, **_METADATA[ending]})
     plt.close(figure)
 
 

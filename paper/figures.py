@@ -1,4 +1,4 @@
-"""Figures 1 to 8 as PDF and PNG: `python -m paper.figures results/STUDY`.
+"""Figures 1 to 9 as PDF and PNG: `python -m paper.figures results/STUDY`.
 
 seaborn draws. Every value and interval is one of `paper.measures` and `paper.statistics`, so that
 figures and tables agree; seaborn computes none of its own.
@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from paper import command, figure_generated, figure_methods, figure_networks
+from paper import command, figure_effects, figure_generated, figure_methods, figure_networks
 from paper.figure_style import STYLE, save
 from paper.reader.results import Results
 
@@ -23,6 +23,7 @@ FIGURES: dict[str, Callable[[Results], Figure]] = {
     "figure6_accuracy_macs": figure_methods.accuracy_macs,
     "figure7_kept_ratio": figure_methods.kept_ratio,
     "figure8_conditioning": figure_generated.conditioning,
+    "figure9_effects": figure_effects.effects,
 }
 
 
@@ -41,7 +42,7 @@ def write(results: Results) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit status."""
-    return command.run("Make figures 1 to 8 from a study's results.", write, argv)
+    return command.run("Make figures 1 to 9 from a study's results.", write, argv)
 
 
 if __name__ == "__main__":

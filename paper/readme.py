@@ -1,22 +1,29 @@
-"""What README and docs/ quote of the results: `python -m paper.readme` writes it between marks.
+"""What README and docs/ show of the results: `python -m paper.readme` writes it.
 
-A part stands between `<!-- NAME -->` and `<!-- /NAME -->`. Numbers there are made, not typed: a
-test holds the pages to the committed results.
+README's first picture is docs/effects.png. A part stands between `<!-- NAME -->` and
+`<!-- /NAME -->`. Numbers there are made, not typed: a test holds the pages to the committed
+results.
 """
 
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from matplotlib import rc_context
+
 from graphpruning.common.errors import UserError
 from graphpruning.common.files import read_text, write_text
 from paper import command, measures
 from paper.captions import budget_amount, spread
 from paper.claims import claims
+from paper.figure_effects import across
+from paper.figure_style import STYLE, save
 from paper.reader.results import Results, read
-from paper.wording import interval
+from paper.verdicts import COMMITTED
+from paper.wording import counted, interval, joined, number
 
 ROOT = Path(__file__).parents[1]
+PICTURE = ROOT / "docs/effects.png"
 
 
 def accuracies(results: Results) -> str:
@@ -54,8 +61,34 @@ def table3(results: Results) -> str:
     return read_text(results.path / "tables/table3_main.md", "the stage tables").strip()
 
 
+def says(results: Results) -> str:
+    """What the runs say, for someone who reads of all this for the first time."""
+    model, budget = results.models[0], results.budgets[-1]
+    ours = interval(measures.test_top1(results, model, results.ours.name, budget), 1)
+    whole = interval(measures.base_top1(results, model), 1)
+    others = [
+        measures.test_top1(results, model, row.name, budget).value
+        for row in results.of_kind("baseline")
+    ]
+    judged = claims(results)
+    verdicts = [claim.verdict for claim in judged]
+    counts = [f"{verdicts.count(one)} {one}" for one in dict.fromkeys(verdicts)]
+    return (
+        f"**So far:** of {results.title}, {results.ours.label} finds a network with "
+        f"{budget_amount(results, budget, model)} of the computation that labels {ours} % of test "
+        f"images correctly (the whole network: {whole} %; other methods' networks: "
+        f"{number(min(others), 1)} to {number(max(others), 1)} %), and of the paper's "
+        f"{len(judged)} claims the verdicts after {counted(len(results.seeds), 'replicate')} are: "
+        f"{joined(counts)}."
+    )
+
+
 PARTS: dict[str, dict[str, tuple[str, Callable[[Results], str]]]] = {
-    "README.md": {"accuracies": ("desk", accuracies), "verdicts": ("desk", verdicts)},
+    "README.md": {
+        "says": ("desk", says),
+        "accuracies": ("desk", accuracies),
+        "verdicts": ("desk", verdicts),
+    },
     "docs/results.md": {"desk": ("desk", table3)},
 }
 """By page and mark: whose results are quoted, and how."""
@@ -86,10 +119,18 @@ def render(root: Path = ROOT) -> dict[Path, str]:
     }
 
 
+def picture(path: Path, root: Path = ROOT) -> None:
+    """Draw what README opens with, of every committed study that compares methods."""
+    studies = [read(root / "results" / name) for name in COMMITTED]
+    with rc_context(STYLE):
+        save(across([one for one in studies if one.rows]), path, (path.suffix,))
+
+
 def main() -> int:
     """Command line; returns the exit status."""
 
     def write() -> None:
+        picture(PICTURE)
         for page, text in render().items():
             write_text(page, text)
 

@@ -33,10 +33,15 @@ TOST_LEVEL = 0.9
 
 @dataclass(frozen=True)
 class Effect:
-    """What a claim says is above zero; `margin` is what is too small to matter, None for any."""
+    """What a claim says is above zero; `margin` is what is too small to matter, None for any.
+
+    `label` says to people what it is, `unit` what it is measured in.
+    """
 
     estimate: Estimate
     margin: float | None = None
+    label: str = ""
+    unit: str = ""
 
 
 def verdict(effects: Sequence[Effect]) -> str:

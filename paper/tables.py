@@ -1,4 +1,4 @@
-"""Tables 1 to 5, 2b and 3b as CSV, Markdown and LaTeX: `python -m paper.tables results/STUDY`.
+"""Tables 1 to 6, 2b and 3b as CSV, Markdown and LaTeX: `python -m paper.tables results/STUDY`.
 
 Every file is byte-identical on every run.
 """
@@ -11,6 +11,7 @@ from paper import command
 from paper.captions import captions
 from paper.reader.results import Results
 from paper.table_ablations import ablations
+from paper.table_costs import costs
 from paper.table_formats import Table, to_csv, to_latex, to_markdown
 from paper.table_generated import conditioning, generated_weights
 from paper.table_main import main_results, second_results
@@ -29,6 +30,7 @@ def tables(results: Results) -> list[Table]:
             *([second_results(results.second)] if results.second else []),
             ablations(results),
             imagenet(results),
+            costs(results),
         ]
     return made
 
@@ -45,7 +47,7 @@ def write(results: Results) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit status."""
-    return command.run("Make tables 1 to 5 from a study's results.", write, argv)
+    return command.run("Make tables 1 to 6 from a study's results.", write, argv)
 
 
 if __name__ == "__main__":

@@ -141,6 +141,13 @@ def test_the_picture_of_the_method_is_drawn_by_its_script(tmp_path: Path) -> Non
     assert picture.read_bytes() == (ROOT / "docs/method.png").read_bytes()
 
 
+def test_the_first_picture_is_drawn_from_the_committed_results(tmp_path: Path) -> None:
+    picture = tmp_path / readme.PICTURE.name
+    readme.picture(picture)
+    assert picture.read_bytes() == readme.PICTURE.read_bytes(), "make tables"
+    assert re.findall(r"!\[.*?\]\((.*?)\)", README)[0] == "docs/effects.png"
+
+
 def test_the_readme_is_short() -> None:
     assert len(README.splitlines()) <= 170
 

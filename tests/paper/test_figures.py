@@ -14,10 +14,13 @@ from matplotlib.text import Text
 from PIL import Image
 
 from paper import measures
+from paper.claims import claims
+from paper.figure_effects import across, effects
 from paper.figure_methods import accuracy_macs, search_curves
 from paper.figure_style import PAGE, SMALL, STYLE
 from paper.figures import FIGURES
 from paper.reader.results import read
+from paper.rule import statuses
 from tests.paper.conftest import Study, copied_study
 
 
@@ -49,7 +52,7 @@ def wide(path):
 def test_every_figure_is_vector_and_bitmap(made):
     files = {path.name for path in (made / "figures").iterdir()}
     assert files == {f"{name}{ending}" for name in FIGURES for ending in (".pdf", ".png")}
-    assert len(FIGURES) == 8
+    assert len(FIGURES) == 9
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -154,3 +157,44 @@ print(sorted({"seaborn", "matplotlib"} & set(sys.modules)))
 """
     found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert found.stdout == "[]\n"
+
+
+def test_every_effect_of_the_claims_is_a_line_of_figure_9(results, draw):
+    """At its value, with its interval and its status in a word; below its claim's verdict."""
+    found = read(results)
+    judged = claims(found)
+    expected = [
+        (one.label, one.estimate, status)
+        for claim in judged
+        for one, status in zip(claim.effects, statuses(claim.effects), strict=True)
+    ]
+    drawn = []
+    for axis in draw(effects, found).axes:
+        names = [text.get_text() for text in axis.get_yticklabels()]
+        labels = dict(zip(axis.get_yticks(), names, strict=True))
+        said = {text.xy[1]: text.get_text() for text in axis.texts}
+        values = {line.get_ydata()[0]: line.get_xdata()[0] for line in axis.get_lines()}
+        for y, value in values.items():
+            drawn.append((labels[y], value, said[y].split()[-1]))
+        headings = [said[y] for y in labels if y not in values]
+        verdicts = {claim.id: claim.verdict for claim in judged}
+        assert headings == [verdicts[labels[y][:2]] for y in labels if y not in values]
+    assert sorted(drawn) == sorted((label, one.value, status) for label, one, status in expected)
+
+
+def test_an_effect_without_interval_is_hollow(tmp_path, draw):
+    figure = draw(effects, read(Study(tmp_path / "one", seeds=(0,)).write()))
+    lines = [line for axis in figure.axes for line in axis.get_lines()]
+    hollow = [line for line in lines if line.get_markerfacecolor() == "white"]
+    final = figure.axes[0].get_lines()
+    assert len(final) > 5 and set(final) < set(hollow) and len(hollow) < len(lines)
+
+
+def test_studies_side_by_side_have_the_same_line_at_the_same_height(results, tmp_path, draw):
+    few = read(Study(tmp_path / "few", methods=("graphpruning", "amc", "random")).write())
+    figure = draw(across, [few, read(results)])
+    labels = [text.get_text() for text in figure.axes[0].get_yticklabels()]
+    for axis, study in zip(figure.axes, (few, read(results)), strict=True):
+        (amc,) = [line for line in axis.get_lines() if labels[int(line.get_ydata()[0])] == "AMC"]
+        expected = measures.test_difference(study, "resnet20", "amc", study.budgets)
+        assert amc.get_xdata()[0] == pytest.approx(expected.value)

@@ -32,7 +32,7 @@ class Page(HTMLParser):
 def test_nothing_is_loaded_from_elsewhere(made):
     text = (made / "report.html").read_text()
     page = Page(text)
-    assert len(page.loads) == 8
+    assert len(page.loads) == 9
     assert all(load.startswith("data:image/png;base64,") for load in page.loads)
     assert not re.search(r"url\(|@import|https?://", text)
 

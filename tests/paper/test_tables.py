@@ -24,6 +24,7 @@ NAMES = (
     "table3_main",
     "table4_ablations",
     "table5_imagenet",
+    "table6_costs",
 )
 
 
