@@ -9,10 +9,10 @@ READY = .venv/.ready
 IN_VENV = env PATH="$(CURDIR)/.venv/bin:$$PATH"
 STUDY_NAME = $(IN_VENV) python -m experiments.common.study_file study
 
-.PHONY: help repro rerun study plan tables pretrained compare data test bench lint
+.PHONY: help repro rerun study plan tables pretrained channel-bench compare data test bench lint
 
 help: ## list the targets (what `make` does without one)
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 repro: ## run the study of params.yaml, from data to report; LAUNCH=slurm: as jobs of a cluster
 rerun: ## run every stage of the study again, even those that are up to date
@@ -28,9 +28,9 @@ study: ## choose a study: `make study STUDY=smoke` makes studies/smoke.yaml the 
 plan: $(READY) ## what STUDY=name (or params.yaml) costs; FLAGS=--measure: at the speed of this machine
 	@$(IN_VENV) python -m experiments.plan $(STUDY) $(FLAGS)
 
-# What is made of the results in the shell's `results`.
-MADE_OF_RESULTS = for part in tables figures report; do \
-	  $(IN_VENV) python -m paper.$$part "$$results" || exit; done
+# What is made of the results in the shell's `results`; channel-bench has tables of its own kind.
+MADE_OF_RESULTS = for part in $$(test "$$results" = results/channel-bench && echo channel_bench || \
+	  echo tables figures report); do $(IN_VENV) python -m paper.$$part "$$results" || exit; done
 
 tables: $(READY) ## tables, figures, report from results (of STUDY=name, or params.yaml's)
 	@study=$${STUDY:-$$($(STUDY_NAME))} && results="results/$$study" && $(MADE_OF_RESULTS) && \
@@ -41,6 +41,10 @@ pretrained: $(READY) ## networks that others trained, on the images in $IMAGENET
 	@$(IN_VENV) python -m experiments.pretrained && \
 	$(IN_VENV) dvc commit --force pretrained/dvc.yaml:pretrained && \
 	results=results/pretrained && $(MADE_OF_RESULTS)
+
+channel-bench: $(READY) ## generated weights against known truth: $CIFAR10_IMAGES, $CHANNEL_BENCH
+	@$(IN_VENV) python -m experiments.channel_bench.repro && \
+	results=results/channel-bench && $(MADE_OF_RESULTS)
 
 compare: $(READY) ## your own method's results (METHOD=my_results.csv) beside those of STUDY
 	@test -n "$(METHOD)" || { echo "error: say METHOD=my_results.csv" >&2; exit 2; }

@@ -39,8 +39,10 @@ Steps = dict[str, Step]
 """By name, each after those that it needs."""
 
 
-def steps_to_run(everything: bool = False, begun: Collection[str] = ()) -> Steps:
-    """Return the stages of dvc.yaml that are not up to date or come after one that is not; all of
+def steps_to_run(
+    everything: bool = False, begun: Collection[str] = (), pipeline: str = PIPELINE
+) -> Steps:
+    """Return the stages of `pipeline` that are not up to date or come after one that is not; all of
     them, if `everything` is to run again. Files that DVC only watches are among them if they have
     changed. A frozen stage is taken as it is. Stages that have `begun` elsewhere count as not up
     to date, and are not looked at: they hold DVC's locks.
@@ -54,7 +56,7 @@ def steps_to_run(everything: bool = False, begun: Collection[str] = ()) -> Steps
     stale: set[Any] = set()
     try:
         with Repo(_wait_for_lock=True) as repo, repo.lock:
-            graph = _needed(repo.index.graph)
+            graph = _needed(repo.index.graph, pipeline)
             for stage in reversed(list(nx.topological_sort(graph))):  # edges lead to what is needed
                 if (
                     stage.addressing in begun
@@ -64,7 +66,7 @@ def steps_to_run(everything: bool = False, begun: Collection[str] = ()) -> Steps
                 ):
                     stale.add(stage)
     except DvcException as error:
-        raise UserError(f"{PIPELINE}: {reason(error)}") from None
+        raise UserError(f"{pipeline}: {reason(error)}") from None
     return _reduced(graph, stale)
 
 
@@ -73,11 +75,11 @@ def kinds() -> list[str]:
     return list(yaml.safe_load(Path(PIPELINE).read_text())["stages"])
 
 
-def _needed(graph: Any) -> Any:
-    """The stages of dvc.yaml and what they need; nothing is needed for a frozen one."""
+def _needed(graph: Any, pipeline: str) -> Any:
+    """The stages of a dvc.yaml and what they need; nothing is needed for a frozen one."""
     frozen = [stage for stage in graph if stage.frozen]
     free = nx.restricted_view(graph, frozen, [])
-    wanted = {stage for stage in free if stage.relpath == PIPELINE}
+    wanted = {stage for stage in free if stage.relpath == pipeline}
     for stage in list(wanted):
         wanted |= nx.descendants(free, stage)
     return free.subgraph(wanted)

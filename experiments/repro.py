@@ -13,13 +13,13 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 from experiments import slurm
-from experiments.common.study import Study, read
+from experiments.common.study import Precision, read
 from experiments.lanes import DVC, call, run_steps
 from experiments.locks import only_runner
-from experiments.pipeline import steps_to_run
+from experiments.pipeline import PIPELINE, steps_to_run
 from graphpruning.common.errors import UserError
 from graphpruning.common.machine import end_on_signals, refuse
 from graphpruning.common.names import nearest
@@ -27,7 +27,16 @@ from graphpruning.common.names import nearest
 MOST_LANES = 4  # each takes memory for its images, and a GPU is shared by all
 
 
-def lanes_for(study: Study) -> int:
+class Bounded(Protocol):
+    """A study that says how many threads a stage takes, and in which precision it computes."""
+
+    @property
+    def threads(self) -> int | None: ...
+    @property
+    def precision(self) -> Precision: ...
+
+
+def lanes_for(study: Bounded) -> int:
     """How many stages run at a time: as many as there are cores for, if the study bounds them."""
     if study.threads is None:
         return 1
@@ -35,7 +44,7 @@ def lanes_for(study: Study) -> int:
     return max(1, min(MOST_LANES, (cores or 1) // study.threads))
 
 
-def decide_precision(study: Study) -> None:
+def decide_precision(study: Bounded) -> None:
     """Time "auto" before stages run side by side, which would disturb it; the answer is kept."""
     if study.precision != "auto":
         return
@@ -48,14 +57,14 @@ def decide_precision(study: Study) -> None:
     make_fabric(study.precision)
 
 
-def run_here(study: Study, force: bool) -> None:
-    """Bring every stage up to date on this machine; with `force`, run every stage."""
+def run_here(study: Bounded, force: bool, pipeline: str = PIPELINE) -> None:
+    """Bring every stage of `pipeline` up to date on this machine; with `force`, run every stage."""
     flags = ["--force"] if force else []
     lanes = lanes_for(study)
     if lanes == 1:
-        call([*DVC, "repro", *flags])
+        call([*DVC, "repro", *flags, *([pipeline] if pipeline != PIPELINE else [])])
         return
-    steps = steps_to_run(force)
+    steps = steps_to_run(force, pipeline=pipeline)
     if not steps:
         print("Data and pipelines are up to date.")
         return

@@ -7,6 +7,7 @@ import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
@@ -178,7 +179,7 @@ def _legend(figure: Figure) -> None:
         Line2D([], [], color=colour, marker=marker, markersize=4.5, label=status)
         for status, (colour, marker) in _LOOKS.items()
     ]
-    hollow = {"markerfacecolor": "white", "linestyle": "none", "markersize": 4.5}
+    hollow: Any = {"markerfacecolor": "white", "linestyle": "none", "markersize": 4.5}
     signs.append(Line2D([], [], color=GREY, marker="o", label="no interval", **hollow))
     signs.append(Patch(color=_BAND, label=f"± {MATTERS} points: too small to matter"))
     figure.legend(handles=signs, loc="outside lower center", ncols=len(signs), handlelength=2)
