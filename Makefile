@@ -9,7 +9,7 @@ READY = .venv/.ready
 IN_VENV = env PATH="$(CURDIR)/.venv/bin:$$PATH"
 STUDY_NAME = $(IN_VENV) python -m experiments.common.study_file study
 
-.PHONY: help repro rerun study plan tables pretrained channel-bench compare data test bench lint
+.PHONY: help repro rerun study plan tables paper pretrained channel-bench compare data test bench lint
 
 help: ## list the targets (what `make` does without one)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,17 @@ MADE_OF_RESULTS = for part in $$(test "$$results" = results/channel-bench && ech
 tables: $(READY) ## tables, figures, report from results (of STUDY=name, or params.yaml's)
 	@study=$${STUDY:-$$($(STUDY_NAME))} && results="results/$$study" && $(MADE_OF_RESULTS) && \
 	$(IN_VENV) python -m paper.verdicts && $(IN_VENV) python -m paper.readme
+
+# From the root, where the text finds its tables and figures; what LaTeX leaves stays in build/.
+paper: $(READY) ## the write-up, paper/report.pdf, from the committed results; needs LaTeX
+	@command -v latexmk >/dev/null || { echo "error: latexmk is needed: apt-get install latexmk \
+	texlive-latex-recommended texlive-fonts-recommended texlive-latex-extra" >&2; exit 2; }
+	@$(IN_VENV) python -m paper.macros && mkdir -p build/paper && \
+	{ latexmk -pdf -interaction=nonstopmode -halt-on-error -silent -outdir=build/paper \
+	  paper/report.tex >build/paper/latexmk.txt 2>&1 || \
+	  { echo "error: LaTeX stopped; build/paper/report.log says why:" >&2; \
+	    grep -A 3 '^!' build/paper/report.log >&2; exit 2; }; } && \
+	cp build/paper/report.pdf paper/report.pdf
 
 # DVC runs no frozen stage, not even by force. So it is told afterwards what the stage has left.
 pretrained: $(READY) ## networks that others trained, on the images in $IMAGENET_SAMPLES

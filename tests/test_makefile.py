@@ -79,6 +79,42 @@ def test_tables_take_the_named_study_or_that_of_the_parameters(project: Path) ->
         assert make(project, *arguments).stdout.splitlines() == expected
 
 
+def test_paper_makes_the_numbers_and_then_the_pdf(project: Path) -> None:
+    ready_environment(project, 'echo "$@"')
+    (project / "paper").mkdir()
+    script = 'echo "$@"; touch build/paper/report.pdf'
+    executable(project / ".venv/bin/latexmk", script)
+    path = f"{project}/.venv/bin:{os.environ['PATH']}"
+    assert make(project, "paper", path=path).stdout == "-m paper.macros\n"
+    assert "paper/report.tex" in (project / "build/paper/latexmk.txt").read_text()
+    assert (project / "paper/report.pdf").exists()
+
+
+def test_paper_says_where_latex_stopped_and_leaves_the_old_pdf(project: Path) -> None:
+    ready_environment(project, "exit 0")
+    (project / "paper").mkdir()
+    (project / "paper/report.pdf").write_text("old")
+    script = "echo '! no such number' >build/paper/report.log; exit 12"
+    executable(project / ".venv/bin/latexmk", script)
+    refused = make(project, "paper", path=f"{project}/.venv/bin:{os.environ['PATH']}")
+    assert refused.returncode == 2
+    assert "error: LaTeX stopped; build/paper/report.log says why:" in refused.stderr
+    assert "! no such number" in refused.stderr
+    assert (project / "paper/report.pdf").read_text() == "old"
+
+
+def test_without_latex_one_line_says_what_to_install(project: Path) -> None:
+    ready_environment(project, "echo started")
+    tools = project / "tools"
+    tools.mkdir()
+    (tools / "sh").symlink_to("/bin/sh")
+    refused = make(project, "paper", path=str(tools))
+    assert refused.returncode == 2 and "started" not in refused.stdout
+    (line,) = [line for line in refused.stderr.splitlines() if not line.startswith("make: ***")]
+    assert line.startswith("error: latexmk is needed: apt-get install latexmk texlive-latex-")
+    assert not (project / "build").exists()
+
+
 def test_compare_takes_a_file_and_asks_for_one(project: Path) -> None:
     ready_environment(project, 'echo "$@"')
     shown = make(project, "compare", "METHOD=mine.csv", "STUDY=desk").stdout
