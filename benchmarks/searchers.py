@@ -42,7 +42,7 @@ from scipy import stats
 from torch import Tensor
 
 from benchmarks.harness import RESULTS
-from graphpruning.channel_bench import NETWORKS, ChannelBench
+from graphpruning.channel_bench import NETWORKS, Answers, ChannelBench
 from graphpruning.common.files import atomic, write_text
 from graphpruning.methods import METHODS, SearchSettings, Task, run
 from graphpruning.network.graph import Widths
@@ -121,24 +121,6 @@ def _features(network: str, folder: Path, seed: int) -> Callable[[Widths], Tenso
         return known[asked]
 
     return features
-
-
-class Judged(list[int]):
-    """Networks by number, in order, and the place of the one that the searcher estimates best."""
-
-    estimated: int | None = None
-
-
-class Answers:
-    """A journal in memory, whose answers are rewards [networks]."""
-
-    def __init__(self, table: ChannelBench, rewards: NDArray[np.float64], evaluations: int) -> None:
-        self.table, self.rewards, self.evaluations = table, rewards, evaluations
-        self.history = Judged()
-
-    def __call__(self, widths: Widths) -> float:
-        self.history.append(self.table.index(widths))
-        return float(self.rewards[self.history[-1]])
 
 
 def play(

@@ -20,6 +20,7 @@ from paper.captions import Caption
 from paper.figure_style import BAND, EDGE, GREY, PAGE, STYLE, look, save
 from paper.reader.channel_bench import (
     ANY,
+    GENERATED,
     MACS,
     REWARDS,
     STUDY,
@@ -29,11 +30,11 @@ from paper.reader.channel_bench import (
 )
 from paper.statistics import Estimate, mean, paired
 from paper.table_formats import Cells, Table, made, spread, to_csv, to_latex, to_markdown
-from paper.wording import fixed, interval, number
+from paper.wording import fixed, interval, joined, number
 
 RESULTS = Path("results") / STUDY
 SCRIPT = "paper/channel_bench.py"
-RANDOM = "random"
+RANDOM, AGGREGATED, HAND_CRAFTED = "random", "agent (aggregated)", "agent (hand-crafted)"
 TRUTH = "the mean of its three trainings in Channel-Bench-Macro's tables"
 DATA = (
     "PruningNets saw a re-encoded CIFAR-10 (JPEG); the truth is of the original images, and an "
@@ -84,7 +85,7 @@ def searches(results: ChannelBenchResults) -> Table:
                 finds = results.searches[reward, name, budget].values()
                 top1 = mean([find.true_top1 for find in finds])
                 rank = mean([find.rank for find in finds])
-                over = minus_random(results, reward, name, budget)
+                over = minus(results, reward, name, RANDOM, budget)
                 csv |= spread(f"true_top1_{budget}", top1, 4)
                 csv |= spread(f"minus_random_{budget}", over, 4)
                 csv |= {f"rank_{budget}": fixed(rank.value, 1)}
@@ -108,13 +109,54 @@ def _reward(results: ChannelBenchResults, reward: str) -> str:
     return "one training" if reward == TRAINED else f"generated, {results.source}"
 
 
-def minus_random(results: ChannelBenchResults, reward: str, name: str, budget: str) -> Estimate:
-    """True top-1 of what a searcher finds minus what random search finds, paired by play."""
-    mine, random = (
+def minus(
+    results: ChannelBenchResults, reward: str, name: str, other: str, budget: str
+) -> Estimate:
+    """True top-1 of what a searcher finds minus what another finds, paired by play."""
+    mine, theirs = (
         {play: find.true_top1 for play, find in results.searches[reward, searcher, budget].items()}
-        for searcher in (name, RANDOM)
+        for searcher in (name, other)
     )
-    return paired(mine, random)
+    return paired(mine, theirs)
+
+
+def agrees(results: ChannelBenchResults) -> str:
+    """How far generated accuracies order networks as the truth does, budget by budget."""
+    labels = {name: f"the PruningNet {one.label}" for name, one in results.conditionings.items()}
+    labels |= {MACS: "MACs alone", TRAINED: "one training of three"}
+    said = [
+        f"{_among(budget)} by "
+        + joined(
+            [
+                f"{label} {interval(results.agreement[rater, budget], 2)}"
+                for rater, label in labels.items()
+            ]
+        )
+        for budget in results.budgets
+    ]
+    return f"Kendall's τ with the true accuracy is at {'; at '.join(said)}."
+
+
+def finds(results: ChannelBenchResults) -> str:
+    """What the paper's agent finds by generated accuracies, and what others do."""
+    said = []
+    for budget in results.budgets:
+        found = {
+            name: mean(
+                [find.true_top1 for find in results.searches[GENERATED, name, budget].values()]
+            )
+            for name in (AGGREGATED, RANDOM)
+        }
+        states = minus(results, GENERATED, AGGREGATED, HAND_CRAFTED, budget)
+        random = minus(results, GENERATED, AGGREGATED, RANDOM, budget)
+        said.append(
+            f"at {_among(budget)} the agent with aggregated states finds networks of "
+            f"{interval(found[AGGREGATED], 2)} % (random search: {number(found[RANDOM].value, 2)} "
+            f"%, difference {interval(random, 2, sign=True)} points; minus hand-crafted states "
+            f"{interval(states, 2, sign=True)}; the best there is: "
+            f"{number(results.marks[budget].best, 2)} %)"
+        )
+    return f"With {results.scored.evaluations} evaluations by generated accuracy, {joined(said)}."
 
 
 def true_accuracy(results: ChannelBenchResults) -> Figure:

@@ -13,7 +13,7 @@ from matplotlib import rc_context
 
 from graphpruning.common.errors import UserError
 from graphpruning.common.files import read_text, write_text
-from paper import command, measures
+from paper import channel_bench, command, measures
 from paper.captions import budget_amount, spread
 from paper.claims import claims
 from paper.figure_effects import across
@@ -83,6 +83,21 @@ def says(results: Results) -> str:
     )
 
 
+def truth(root: Path) -> str:
+    """What channel-bench says, for README."""
+    results = channel_bench.read(root / "results" / channel_bench.STUDY)
+    return f"{channel_bench.agrees(results)} {channel_bench.finds(results)}"
+
+
+def truth_tables(root: Path) -> str:
+    """Tables 7 and 8, as channel-bench's results have them."""
+    folder = root / "results" / channel_bench.STUDY / "tables"
+    return "\n\n".join(
+        read_text(folder / f"{name}.md", "make channel-bench").strip()
+        for name in ("table7_agreement", "table8_true_searches")
+    )
+
+
 PARTS: dict[str, dict[str, tuple[str, Callable[[Results], str]]]] = {
     "README.md": {
         "says": ("desk", says),
@@ -92,6 +107,11 @@ PARTS: dict[str, dict[str, tuple[str, Callable[[Results], str]]]] = {
     "docs/results.md": {"desk": ("desk", table3)},
 }
 """By page and mark: whose results are quoted, and how."""
+OF_TRUTH: dict[str, dict[str, Callable[[Path], str]]] = {
+    "README.md": {"truth": truth},
+    "docs/results.md": {"truth": truth_tables},
+}
+"""The same for what channel-bench says."""
 
 
 def filled(page: Path, parts: dict[str, str]) -> str:
@@ -113,7 +133,9 @@ def render(root: Path = ROOT) -> dict[Path, str]:
     results = {study: read(root / "results" / study) for study in studies}
     return {
         root / page: filled(
-            root / page, {name: make(results[study]) for name, (study, make) in parts.items()}
+            root / page,
+            {name: make(results[study]) for name, (study, make) in parts.items()}
+            | {name: make(root) for name, make in OF_TRUTH.get(page, {}).items()},
         )
         for page, parts in PARTS.items()
     }

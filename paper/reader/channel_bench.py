@@ -30,7 +30,8 @@ STUDY = "channel-bench"
 ANY, MACS, TRAINED = "any", "macs", "trained"
 """The whole space in place of a budget; and what else than a PruningNet rates networks: their MACs,
 or one of their trainings."""
-REWARDS = ("generated", TRAINED)
+GENERATED = "generated"
+REWARDS = (GENERATED, TRAINED)
 
 _TAU = Number(-1, 1, optional=True)
 """None where all networks are rated alike."""

@@ -149,7 +149,7 @@ def test_random_search_minus_itself_is_nothing(made: Path) -> None:
     results = read(made / RESULTS)
     for budget in results.budgets:
         for reward in ("generated", "trained"):
-            same = channel_bench.minus_random(results, reward, "random", budget)
+            same = channel_bench.minus(results, reward, "random", "random", budget)
             assert same.value == same.low == same.high == 0
 
 
