@@ -210,3 +210,11 @@ def test_bench_measures_loading_where_it_is_given_images(project: Path) -> None:
     ready_environment(project, 'echo "$@"')
     assert make(project, "bench").stdout == "-m benchmarks\n"
     assert make(project, "bench", "IMAGES=photos").stdout == "-m benchmarks --images photos\n"
+
+
+def test_channel_bench_runs_its_pipeline_and_makes_its_own_tables(project: Path) -> None:
+    ready_environment(project, 'echo "$@"')
+    tables = "-m paper.channel_bench results/channel-bench\n"
+    assert make(project, "channel-bench").stdout == "-m experiments.channel_bench.repro\n" + tables
+    shown = make(project, "tables", "STUDY=channel-bench").stdout
+    assert shown == tables + "-m paper.verdicts\n-m paper.readme\n"
