@@ -78,7 +78,7 @@ def searches(results: ChannelBenchResults) -> Table:
     """Table 8: the true accuracy and rank of what each searcher finds."""
     rows: list[tuple[Cells, Cells]] = []
     for reward in REWARDS:
-        for name, styled in results.scored.searchers.items():
+        for name, styled in results.searched.searchers.items():
             csv: Cells = {"reward": reward, "searcher": name}
             shown: Cells = {"Reward": _reward(results, reward), "Searcher": styled.label}
             for budget in results.budgets:
@@ -156,7 +156,7 @@ def finds(results: ChannelBenchResults) -> str:
             f"{interval(states, 2, sign=True)}; the best there is: "
             f"{number(results.marks[budget].best, 2)} %)"
         )
-    return f"With {results.scored.evaluations} evaluations by generated accuracy, {joined(said)}."
+    return f"With {results.searched.evaluations} evaluations by generated accuracy, {joined(said)}."
 
 
 def true_accuracy(results: ChannelBenchResults) -> Figure:
@@ -185,8 +185,8 @@ def true_accuracy(results: ChannelBenchResults) -> Figure:
 def _curves(axis: Axes, results: ChannelBenchResults, reward: str, budget: str) -> None:
     frame = results.curves
     chosen = frame[(frame["reward"] == reward) & (frame["budget"] == budget)]
-    end = results.scored.evaluations
-    for number_, (name, styled) in enumerate(results.scored.searchers.items()):
+    end = results.searched.evaluations
+    for number_, (name, styled) in enumerate(results.searched.searchers.items()):
         curve = chosen[chosen["searcher"] == name]
         style = look(styled)
         every = max(1, end // 5)
@@ -196,7 +196,7 @@ def _curves(axis: Axes, results: ChannelBenchResults, reward: str, budget: str) 
         axis.fill_between(
             curve["evaluation"], curve["low"], curve["high"], color=style["color"], **BAND
         )
-        offset = (number_ * every) // len(results.scored.searchers)
+        offset = (number_ * every) // len(results.searched.searchers)
         axis.plot(
             curve["evaluation"],
             curve["true_top1"],
@@ -227,9 +227,9 @@ def _curves(axis: Axes, results: ChannelBenchResults, reward: str, budget: str) 
 
 def captions(results: ChannelBenchResults) -> dict[str, Caption]:
     """By the artefact's file name."""
-    plays = results.scored.plays
+    plays = results.searched.plays
     stages = tuple(run.stage for run in results.runs)
-    found = f"mean over {plays} searches of {results.scored.evaluations} evaluations"
+    found = f"mean over {plays} searches of {results.searched.evaluations} evaluations"
     return {
         "table7_agreement": Caption(
             "Table 7",

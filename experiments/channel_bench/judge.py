@@ -3,6 +3,7 @@
 from itertools import product
 
 import numpy as np
+import pandas as pd
 from torch import Generator, randperm
 
 from experiments.channel_bench.study import STUDY_FILE, of, parse
@@ -16,7 +17,7 @@ from experiments.common.inputs import (
 )
 from experiments.common.stage import Context, Stage
 from graphpruning.common.budget import budget_in_macs
-from graphpruning.common.files import sha256, write_json
+from graphpruning.common.files import require_file, sha256, write_json
 from graphpruning.judging import Judge
 from graphpruning.network.graph import Widths
 from graphpruning.network.widths import SearchSpace
@@ -89,6 +90,17 @@ def _filling(space: SearchSpace, share: float, context: Context, most: int | Non
     generator = Generator().manual_seed(of(context).data.seed)
     order = randperm(len(vectors), generator=generator)[:most]
     return [space.widths(vectors[index].tolist()) for index in order.tolist()]
+
+
+def judged(context: Context, conditioning: str) -> pd.DataFrame:
+    """What a PruningNet judged, with `vector` for the widths; networks that came twice, once."""
+    path = context.results.joinpath(
+        "generated", context.items["model"], conditioning, context.items["seed"], "generated.csv"
+    )
+    require_file(path, "the stage judge")
+    frame = pd.read_csv(path, dtype={"budget": str})
+    frame["vector"] = [tuple(map(int, one.split("-"))) for one in frame["widths"]]
+    return frame.drop_duplicates(["budget", "vector"])
 
 
 STAGE = Stage(

@@ -18,7 +18,8 @@ from experiments.common.study import (
     check_within,
     ranges_of_data,
 )
-from graphpruning.channel_bench import NETWORKS
+from experiments.common.study_file import root_folder
+from graphpruning.channel_bench import NETWORKS, ChannelBench
 from graphpruning.common.errors import UserError
 from graphpruning.common.names import nearest, require_plain
 from graphpruning.common.validated import STRICT, validated
@@ -68,6 +69,13 @@ class ChannelBenchStudy:
 def of(context: Context) -> ChannelBenchStudy:
     """The context's study, which is one of these."""
     return cast(ChannelBenchStudy, context.study)
+
+
+def truth(context: Context) -> ChannelBench:
+    """The tables of the study's network; `UserError` where they are not, or are others."""
+    study = of(context)
+    network = next(name for name, built in NETWORKS.items() if built == context.items["model"])
+    return ChannelBench(network, root_folder(study.tables), filled=study.space.filled)
 
 
 def parse(raw: Any, where: str = str(STUDY_FILE)) -> ChannelBenchStudy:

@@ -83,10 +83,9 @@ class BenchFile:
 
 
 @dataclass(frozen=True)
-class ScoredFile:
-    """metrics.json of the stage score: how much was played, and how searchers look."""
+class SearchedFile:
+    """metrics.json of the stage search: how much was played, and how searchers look."""
 
-    network: LineText
     evaluations: Positive
     plays: Positive
     searchers: dict[LineText, Look]
@@ -137,7 +136,7 @@ class ChannelBenchResults:
     source: str
     conditionings: dict[str, Look]
     nets: dict[str, NetFile]
-    scored: ScoredFile
+    searched: SearchedFile
     agreement: dict[tuple[str, str], Estimate]
     marks: dict[str, Mark]
     searches: dict[tuple[str, str, str], dict[int, Find]]
@@ -160,8 +159,11 @@ def read(path: Path) -> ChannelBenchResults:
         runs.append(_run(judge, f"generated/{model}/{name}/{seed}", seed))
     score = _files(path, "score", model, seed)
     folder = f"scored/{model}/{seed}"
-    scored = score.json(f"{folder}/metrics.json", ScoredFile)
     runs.append(_run(score, folder, seed))
+    search = _files(path, "search", model, seed)
+    plays = f"searched/{model}/{seed}"
+    searched = search.json(f"{plays}/metrics.json", SearchedFile)
+    runs.append(_run(search, plays, seed))
     budgets = [f"{share:g}" for share in study.budgets]
     agreement = score.csv(f"{folder}/agreement.csv", AGREEMENT)
     raters = {*study.conditionings, MACS, TRAINED}
@@ -171,15 +173,17 @@ def read(path: Path) -> ChannelBenchResults:
     marks = score.csv(f"{folder}/marks.csv", MARKS)
     if list(marks["budget"]) != budgets:
         raise score.damaged(f"{folder}/marks.csv", "other budgets than study.json's")
-    searches = score.csv(f"{folder}/searches.csv", SEARCHES)
+    searches = search.csv(f"{plays}/searches.csv", SEARCHES)
     played = searches.groupby(["budget", "reward", "searcher"]).size()
-    if len(played) != len(budgets) * len(REWARDS) * len(scored.searchers) or any(
-        played != scored.plays
+    if len(played) != len(budgets) * len(REWARDS) * len(searched.searchers) or any(
+        played != searched.plays
     ):
-        raise score.damaged(f"{folder}/searches.csv", f"not {scored.plays} plays of each searcher")
-    curves = score.csv(f"{folder}/curves.csv", CURVES)
-    if set(curves["searcher"]) != set(scored.searchers):
-        raise score.damaged(f"{folder}/curves.csv", "other searchers than metrics.json's")
+        raise search.damaged(
+            f"{plays}/searches.csv", f"not {searched.plays} plays of each searcher"
+        )
+    curves = search.csv(f"{plays}/curves.csv", CURVES)
+    if set(curves["searcher"]) != set(searched.searchers):
+        raise search.damaged(f"{plays}/curves.csv", "other searchers than metrics.json's")
     return ChannelBenchResults(
         path,
         study.title,
@@ -187,7 +191,7 @@ def read(path: Path) -> ChannelBenchResults:
         study.source,
         study.conditionings,
         nets,
-        scored,
+        searched,
         {
             (str(row.rated_by), str(row.budget)): Estimate(
                 float(row.tau), float(row.low), float(row.high), int(row.networks)

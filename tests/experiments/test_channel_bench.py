@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
-from experiments.channel_bench import judge, prepare, score, train_pruningnet
+from experiments.channel_bench import judge, prepare, score, search, train_pruningnet
 from experiments.channel_bench.study import parse
 from experiments.common.stage import Context
 from experiments.common.study_file import read_study_file
@@ -61,7 +61,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             items = {"model": MODEL, "conditioning": name, "seed": "0"}
             for stage in (train_pruningnet, judge):
                 stage.STAGE._work(context(stage, raw, **items))
-        score.STAGE._work(context(score, raw, model=MODEL, seed="0"))
+        for stage in (score, search):
+            stage.STAGE._work(context(stage, raw, model=MODEL, seed="0"))
         assert channel_bench.main([str(RESULTS)]) == 0
         yield folder
 
@@ -72,7 +73,8 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 def scored(folder: Path, name: str) -> list[dict[str, str]]:
-    return rows(folder / RESULTS / "scored" / MODEL / "0" / name)
+    stage = "scored" if name in ("agreement.csv", "marks.csv") else "searched"
+    return rows(folder / RESULTS / stage / MODEL / "0" / name)
 
 
 def test_its_searches_are_judged_by_networks_that_fill_the_budget(made: Path) -> None:
@@ -106,8 +108,8 @@ def test_a_searcher_finds_what_the_tables_say_of_it(made: Path) -> None:
         assert int(row["rank"]) >= 1
     best = max(float(row["true_top1"]) for row in found)
     assert best == max(float(row["best"]) for row in scored(made, "marks.csv")) or best < 79
-    assert {row["searcher"] for row in found} == set(score.SEARCHERS)
-    assert {row["reward"] for row in found} == set(score.REWARDS)
+    assert {row["searcher"] for row in found} == set(search.SEARCHERS)
+    assert {row["reward"] for row in found} == set(search.REWARDS)
 
 
 def channel_bench_levels() -> list[list[int]]:
@@ -175,14 +177,15 @@ def test_a_damaged_result_is_refused_by_name(
 ) -> None:
     copied = tmp_path / "channel-bench"
     copy(made / RESULTS, copied)
-    path = copied / "scored" / MODEL / "0" / name
+    stage = "score" if name in ("agreement.csv", "marks.csv") else "search"
+    path = copied / {"score": "scored", "search": "searched"}[stage] / MODEL / "0" / name
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new, 1))
     assert channel_bench.main([str(copied)]) == 2
     refusal = capsys.readouterr().err
     assert name in refusal and says in refusal and "Traceback" not in refusal
-    assert "(dvc repro channel_bench/dvc.yaml:score@channel_bench_mobilenet-0)" in refusal
+    assert f"(dvc repro channel_bench/dvc.yaml:{stage}@channel_bench_mobilenet-0)" in refusal
 
 
 def test_a_killed_judge_goes_on_from_its_journal(made: Path) -> None:
@@ -247,8 +250,8 @@ def test_the_committed_study_reads() -> None:
 
 def test_dvc_lists_what_the_stages_leave(made: Path) -> None:
     pipeline = yaml.safe_load((ROOT / "channel_bench/dvc.yaml").read_text())["stages"]
-    assert list(pipeline) == ["prepare", "train_pruningnet", "judge", "score"]
-    for name in ("splits/run.json", f"scored/{MODEL}/0/run.json"):
+    assert list(pipeline) == ["prepare", "train_pruningnet", "judge", "score", "search"]
+    for name in ("splits/run.json", f"scored/{MODEL}/0/run.json", f"searched/{MODEL}/0/run.json"):
         sidecar = json.loads((made / RESULTS / name).read_text())
         assert sidecar["stage"].split("@")[0] in pipeline
     truth = np.array([float(row["true_top1"]) for row in scored(made, "curves.csv")])
