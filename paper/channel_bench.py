@@ -220,9 +220,21 @@ def _curves(axis: Axes, results: ChannelBenchResults, reward: str, budget: str) 
             ha="right",
             color=GREY,
         )
-    low = chosen[chosen["evaluation"] >= max(2, end // 20)]["true_top1"]
-    axis.set_ylim(min(float(low.min()), mark.median) - 0.05, mark.best + 0.08)
+    axis.set_ylim(_lowest(results, budget) - 0.05, mark.best + 0.08)
     axis.grid(axis="y", color="#dddddd", linewidth=0.5)
+
+
+def _lowest(results: ChannelBenchResults, budget: str) -> float:
+    """The lowest mean that a budget's panels show; the first few candidates may lie below."""
+    frame = results.curves
+    late = frame["evaluation"] >= max(1, results.searched.evaluations // 20)
+    shown = frame[(frame["budget"] == budget) & late]["true_top1"].min()
+    found = [
+        mean([find.true_top1 for find in plays.values()]).value
+        for (_, _, of), plays in results.searches.items()
+        if of == budget
+    ]
+    return min(float(shown), *found, results.marks[budget].median)
 
 
 def captions(results: ChannelBenchResults) -> dict[str, Caption]:
