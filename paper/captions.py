@@ -175,10 +175,9 @@ def _of_tables(results: Results) -> dict[str, Caption]:
             "network's MACs for each image (forward and two gradients), and once the teacher's "
             f"where there is one; generating weights is left out, and {ABSENT} stands where no "
             "file tells the widths that a PruningNet was trained with. All: base network, the "
-            "PruningNet that the method uses, search and final training. Equal: candidates and "
-            "thousands of images until the best so far is what random search ends with on the "
-            "search split, mean over the replicates that reach it (Reached), of methods that rate "
-            "candidates by the same weights.",
+            "PruningNet that the method uses, search and final training. Equal after: candidates "
+            "until the best so far is what random search ends with on the search split, mean over "
+            "the replicates that reach it, of methods that rate candidates by the same weights.",
             _TABLES,
             (f"train_base@{results.name}", "train_pruningnet", "search", "finetune"),
         ),

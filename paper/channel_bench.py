@@ -30,7 +30,7 @@ from paper.reader.channel_bench import (
 )
 from paper.statistics import Estimate, mean, paired
 from paper.table_formats import Cells, Table, made, spread, to_csv, to_latex, to_markdown
-from paper.wording import fixed, interval, joined, number
+from paper.wording import fixed, interval, joined, number, plus_minus
 
 RESULTS = Path("results") / STUDY
 SCRIPT = "paper/channel_bench.py"
@@ -71,7 +71,11 @@ def agreement(results: ChannelBenchResults) -> Table:
 
 
 def _among(kind: str) -> str:
-    return "any size" if kind == ANY else f"{100 * float(kind):.3g} % of MACs"
+    return "any size" if kind == ANY else f"{_share(kind)} of MACs"
+
+
+def _share(budget: str) -> str:
+    return f"{100 * float(budget):.3g} %"
 
 
 def searches(results: ChannelBenchResults) -> Table:
@@ -90,11 +94,11 @@ def searches(results: ChannelBenchResults) -> Table:
                 csv |= spread(f"minus_random_{budget}", over, 4)
                 csv |= {f"rank_{budget}": fixed(rank.value, 1)}
                 shown |= {
-                    f"Top-1, {_among(budget)}": interval(top1, 2),
-                    f"− random, {_among(budget)}": ""
+                    f"Top-1, {_share(budget)}": plus_minus(top1, 2),
+                    f"− random, {_share(budget)}": ""
                     if name == RANDOM
                     else interval(over, 2, True),
-                    f"Rank, {_among(budget)}": number(rank.value, 0),
+                    f"Rank, {_share(budget)}": number(rank.value, 0),
                 }
             rows.append((csv, shown))
     marks = [
@@ -258,8 +262,8 @@ def captions(results: ChannelBenchResults) -> dict[str, Caption]:
             "Table 8",
             f"{results.title}: true accuracy (%) of what each searcher finds, {found}, with its "
             "95 % t-interval over searches; minus what random search finds with the same seed; and "
-            "the rank among all networks within the budget. Reward: accuracy with weights that the "
-            f"PruningNet generates, or one of a network's three trainings. Truth: {TRUTH}. {DATA}",
+            "the rank among all networks within the budget, a share of MACs. Reward: accuracy with "
+            f"weights that the PruningNet generates, or one of a network's three trainings. Truth: {TRUTH}. {DATA}",
             SCRIPT,
             stages,
         ),

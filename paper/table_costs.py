@@ -99,8 +99,6 @@ def _method(
     shown = {
         **_shown(model, row.label, budget_amount(results, budget, model), search, final, total),
         "Equal after": number(evaluations, 1),
-        "Equal (k)": number(images / 1e3, 1),
-        "Reached": how_many or ABSENT,
     }
     return csv, shown
 
@@ -110,7 +108,7 @@ def _shared(model: str, name: str, label: str, cost: Cost) -> tuple[Cells, Cells
     csv = {**_named(model, name, ""), **_cells(nothing, cost, cost)}
     shown = _shown(model, label, ABSENT, nothing, cost, cost)
     csv |= {"equal_evaluations": "", "equal_images": "", "equal_replicates": ""}
-    shown |= {"Equal after": ABSENT, "Equal (k)": ABSENT, "Reached": ABSENT}
+    shown |= {"Equal after": ABSENT}
     return csv, shown
 
 
@@ -138,10 +136,10 @@ def _shown(model: str, label: str, budget: str, search: Cost, training: Cost, to
         "Budget": budget,
         "Judged (k)": number(search.images / 1e3, 1),
         "Search (s)": number(search.seconds, 1),
-        "Search (GMACs)": number(search.macs / 1e9, 0),
+        "Search GMACs": number(search.macs / 1e9, 0),
         "Trained (k)": number(training.images / 1e3, 1),
-        "Training (s)": number(training.seconds, 1),
-        "Training (GMACs)": number(training.macs / 1e9, 0),
+        "Train (s)": number(training.seconds, 1),
+        "Train GMACs": number(training.macs / 1e9, 0),
         "All (k)": number(total.images / 1e3, 1),
         "All (s)": number(total.seconds, 1),
     }
