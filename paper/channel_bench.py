@@ -263,7 +263,8 @@ def captions(results: ChannelBenchResults) -> dict[str, Caption]:
             f"{results.title}: true accuracy (%) of what each searcher finds, {found}, with its "
             "95 % t-interval over searches; minus what random search finds with the same seed; and "
             "the rank among all networks within the budget, a share of MACs. Reward: accuracy with "
-            f"weights that the PruningNet generates, or one of three trainings. Truth: {TRUTH}. {DATA}",
+            "weights that the PruningNet generates, or one of a network's three trainings. "
+            f"Truth: {TRUTH}. {DATA}",
             SCRIPT,
             stages,
         ),
