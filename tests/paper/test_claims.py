@@ -98,6 +98,8 @@ def test_c5_is_equivalent_where_nothing_differs(tmp_path):
         whole = json.loads(path.read_text())
         noise = 0.01 * (len(path.parts[-4]) % 3) * int(path.parts[-2])
         path.write_text(json.dumps(whole | {"test_top1": 90 + noise}))
+        trainings = pd.read_csv(path.with_name("trainings.csv")).assign(test_top1=90 + noise)
+        trainings.to_csv(path.with_name("trainings.csv"), index=False, lineterminator="\n")
     found = {claim.id: claim for claim in claims(read(folder))}["C5"]
     assert found.verdict == EQUIVALENT
     assert found.evidence.endswith("GraphPruning is equivalent to AMC and Random search.")
