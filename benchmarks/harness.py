@@ -1,6 +1,7 @@
 """What all benchmarks share: rows of the table, alternating repeats, and this machine's floors."""
 
 import csv
+import math
 import os
 import platform
 import resource
@@ -14,6 +15,7 @@ from io import StringIO
 from pathlib import Path
 
 import torch
+from scipy import stats
 
 from graphpruning.common.files import write_text
 from graphpruning.common.machine import processor
@@ -145,6 +147,14 @@ def show(rows: Sequence[Row]) -> str:
 
 def machine() -> str:
     return f"{processor()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+
+
+def half_interval(values: Sequence[float]) -> float:
+    """Half of the 95 % t-interval of the mean of `values`; NaN for fewer than two."""
+    if len(values) < 2:
+        return math.nan
+    error = statistics.stdev(values) / len(values) ** 0.5
+    return float(stats.t.ppf(0.975, len(values) - 1) * error)
 
 
 def seconds(work: Callable[[], object]) -> float:

@@ -37,7 +37,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import stats
 
-from benchmarks.harness import RESULTS
+from benchmarks.harness import RESULTS, half_interval
 from graphpruning.channel_bench import NETWORKS, ChannelBench
 from graphpruning.common.files import atomic, write_text
 from graphpruning.network.cost import Counts
@@ -175,9 +175,8 @@ def rows(found: dict[Key, list[dict[str, float]]]) -> Iterator[list[Any]]:
 
 def _interval(values: list[float]) -> tuple[float, float, float]:
     """The mean, and the ends of its 95 % interval."""
-    mean = float(np.mean(values))
-    half = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5
-    return mean, mean - float(half), mean + float(half)
+    mean, half = float(np.mean(values)), half_interval(values)
+    return mean, mean - half, mean + half
 
 
 LOOKS = {

@@ -38,10 +38,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import stats
 from torch import Tensor
 
-from benchmarks.harness import RESULTS
+from benchmarks.harness import RESULTS, half_interval
 from graphpruning.channel_bench import NETWORKS, Answers, ChannelBench
 from graphpruning.common.files import atomic, write_text
 from graphpruning.methods import METHODS, SearchSettings, Task, run
@@ -216,7 +215,7 @@ def rows(found: dict[Key, dict[int, Play]]) -> Iterator[list[Any]]:
             for name in ("true_top1", "rank", "area", "late", "distinct")
         }
         paired = [mine[seed].true_top1 - random[seed].true_top1 for seed in seeds]
-        mean, half = float(np.mean(paired)), _half_interval(paired)
+        mean, half = float(np.mean(paired)), half_interval(paired)
         yield [
             network,
             share,
@@ -230,13 +229,6 @@ def rows(found: dict[Key, dict[int, Play]]) -> Iterator[list[Any]]:
             f"{figures['late']:.3f}",
             f"{figures['distinct']:.3f}",
         ]
-
-
-def _half_interval(values: list[float]) -> float:
-    if len(values) < 2:
-        return float("nan")
-    error = np.std(values, ddof=1) / len(values) ** 0.5
-    return float(stats.t.ppf(0.975, len(values) - 1) * error)
 
 
 LOOKS = {

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Generator, Tensor, nn
+from torch_geometric.nn.conv.gcn_conv import gcn_norm
+from torch_geometric.utils import to_dense_adj, to_undirected
 
 from graphpruning.network.cost import Counts
 from graphpruning.network.graph import ChannelGraph
@@ -141,16 +143,14 @@ class Nodes:
 
 
 def _mixing(graph: ChannelGraph) -> Tensor:
-    """D^-1/2 (E + I) D^-1/2, as in PyG's `GCNConv`: E are the edges in both directions, D the
-    degrees of E + I.
-    """
+    """PyG's normalisation for `GCNConv`, of the edges in both directions, as a matrix."""
     position = {layer.name: index for index, layer in enumerate(graph.layers)}
-    joined = torch.eye(len(graph.layers))
-    for edge in graph.edges:
-        source, target = position[edge.source], position[edge.target]
-        joined[source, target] = joined[target, source] = 1.0
-    scale = joined.sum(dim=1).rsqrt()
-    return scale[:, None] * joined * scale
+    pairs = [(position[edge.source], position[edge.target]) for edge in graph.edges]
+    count = len(graph.layers)
+    joined = to_undirected(torch.tensor(pairs, dtype=torch.int64).view(-1, 2).T, num_nodes=count)
+    edges, weights = gcn_norm(joined, num_nodes=count)
+    matrix: Tensor = to_dense_adj(edges, edge_attr=weights, max_num_nodes=count)[0]
+    return matrix
 
 
 class GraphNetwork:

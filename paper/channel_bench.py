@@ -190,7 +190,7 @@ def _curves(axis: Axes, results: ChannelBenchResults, reward: str, budget: str) 
     frame = results.curves
     chosen = frame[(frame["reward"] == reward) & (frame["budget"] == budget)]
     end = results.searched.evaluations
-    for number_, (name, styled) in enumerate(results.searched.searchers.items()):
+    for place, (name, styled) in enumerate(results.searched.searchers.items()):
         curve = chosen[chosen["searcher"] == name]
         style = look(styled)
         every = max(1, end // 5)
@@ -200,7 +200,7 @@ def _curves(axis: Axes, results: ChannelBenchResults, reward: str, budget: str) 
         axis.fill_between(
             curve["evaluation"], curve["low"], curve["high"], color=style["color"], **BAND
         )
-        offset = (number_ * every) // len(results.searched.searchers)
+        offset = (place * every) // len(results.searched.searchers)
         axis.plot(
             curve["evaluation"],
             curve["true_top1"],

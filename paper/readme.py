@@ -83,12 +83,6 @@ def says(results: Results) -> str:
     )
 
 
-def truth(root: Path) -> str:
-    """What channel-bench says, for README."""
-    results = channel_bench.read(root / "results" / channel_bench.STUDY)
-    return f"{channel_bench.agrees(results)} {channel_bench.finds(results)}"
-
-
 def truth_tables(root: Path) -> str:
     """Tables 7 and 8, as channel-bench's results have them."""
     folder = root / "results" / channel_bench.STUDY / "tables"
@@ -108,7 +102,6 @@ PARTS: dict[str, dict[str, tuple[str, Callable[[Results], str]]]] = {
 }
 """By page and mark: whose results are quoted, and how."""
 OF_TRUTH: dict[str, dict[str, Callable[[Path], str]]] = {
-    "README.md": {"truth": truth},
     "docs/results.md": {"truth": truth_tables},
 }
 """The same for what channel-bench says."""

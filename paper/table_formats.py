@@ -92,8 +92,8 @@ def to_latex(table: Table, caption: Caption) -> str:
     )
     characters = sum(max(map(len, [str(c), *table.shown[c]])) for c in table.shown)
     filled = characters + _GAP * len(table.shown.columns)
-    size = "footnotesize" if filled <= _FOOTNOTESIZE else "scriptsize"
-    setting = f"\\centering\n\\{size}\n\\setlength{{\\tabcolsep}}{{3.5pt}}\n"
+    size, gap = ("footnotesize", 3.5) if filled <= _FOOTNOTESIZE else ("scriptsize", 3)
+    setting = f"\\centering\n\\{size}\n\\setlength{{\\tabcolsep}}{{{gap}pt}}\n"
     notes = "".join(f"\\par {escaped(note)}\n" for note in table.notes)
     end = "\\end{table*}"
     return body.replace("\\centering\n", setting).replace(end, notes + end)

@@ -157,8 +157,8 @@ def test_every_file_and_make_target_that_is_named_exists() -> None:
     for path in re.findall(r"\]\((?!http)([^)#]+)\)", README.replace("\n", " ")):
         assert (ROOT / path).exists(), path
     makefile = (ROOT / "Makefile").read_text()
-    for target in set(re.findall(r"`make ([a-z]+)", "".join(PAGES))):
-        rule = rf"^{target}:|^[a-z ]*\b{target}\b[a-z ]*:"
+    for target in set(re.findall(r"`make ([a-z-]+)", "".join(PAGES))):
+        rule = rf"^{target}:|^[a-z -]*\b{target}\b[a-z -]*:"
         assert re.search(rule, makefile, re.MULTILINE), target
 
 

@@ -41,10 +41,11 @@ def judge(context: Context) -> None:
     full = full_network(context, images)
     space = search_space(context, full.graph)
     conditioning = context.items["conditioning"]
-    asked = _random(space, settings.candidates, of(context).data.seed)
+    seed = of(context).data.seed
+    asked = _random(space, settings.candidates, seed)
     most = None if conditioning == of(context).search.source else settings.within
     for share in of(context).budgets:
-        asked += [(f"{share:g}", one) for one in _filling(space, share, context, most)]
+        asked += [(f"{share:g}", one) for one in _filling(space, share, most, seed)]
     answers = Judge.by_pruningnet(
         pruningnet(context, full, conditioning), evidence(context, images, fabric)
     )
@@ -81,14 +82,13 @@ def _random(space: SearchSpace, count: int, seed: int) -> list[tuple[str, Widths
     return [(ANY, space.sample(generator)) for _ in range(count)]
 
 
-def _filling(space: SearchSpace, share: float, context: Context, most: int | None) -> list[Widths]:
+def _filling(space: SearchSpace, share: float, most: int | None, seed: int) -> list[Widths]:
     """The space's networks that fill a budget, in a random order; `most` of them at most."""
     budget = budget_in_macs(share, space.macs(space.full))
     vectors = np.array(list(product(*(space.levels[group] for group in space.groups))))
     macs = space.cost.macs(vectors)
     vectors = vectors[(macs <= budget) & (macs >= space.filled * budget)]
-    generator = Generator().manual_seed(of(context).data.seed)
-    order = randperm(len(vectors), generator=generator)[:most]
+    order = randperm(len(vectors), generator=Generator().manual_seed(seed))[:most]
     return [space.widths(vectors[index].tolist()) for index in order.tolist()]
 
 

@@ -96,7 +96,11 @@ def parse(raw: Any, where: str = str(STUDY_FILE)) -> ChannelBenchStudy:
         raise UserError(f"{where}: {inheriting[0]} begins with a base, and none is trained here")
     if study.search.source not in names:
         raise UserError(f"{where}: search: source: {study.search.source!r} is not trained")
-    for key, values in (("budgets", study.budgets), ("seeds", study.seeds), ("names", names)):
+    for key, values in (
+        ("budgets", study.budgets),
+        ("seeds", study.seeds),
+        ("conditionings", names),
+    ):
         if not values or len(set(values)) < len(values):
             raise UserError(f"{where}: {key}: empty, or one stands twice")
     if not study.tables.isprintable() or not study.tables:

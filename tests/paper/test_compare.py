@@ -105,8 +105,8 @@ def test_everything_is_written_beside_the_study(
     for link in Page(text).links:
         is_record = "records/" in link  # the fixture keeps only some of their files
         assert link.startswith("#") or is_record or (folder / unquote(link)).is_file(), link
-    assert len(list((folder / "figures").iterdir())) == 16
-    assert len(list((folder / "tables").iterdir())) == 18
+    assert len(list((folder / "figures").iterdir())) == 18
+    assert len(list((folder / "tables").iterdir())) == 21
     assert all(path.read_bytes() == content for path, content in before.items())
 
 
