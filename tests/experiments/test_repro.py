@@ -281,7 +281,8 @@ def called(monkeypatch: pytest.MonkeyPatch) -> list[list[Any]]:
     """What would be run by two lanes, and as plain DVC."""
     calls: list[list[Any]] = []
 
-    def steps(force: bool) -> dict[str, Step]:
+    def steps(force: bool, pipeline: str) -> dict[str, Step]:
+        assert pipeline == repro.PIPELINE
         return as_steps(DIAMOND if force else {})
 
     monkeypatch.setattr(repro, "call", lambda command: calls.append(command[len(repro.DVC) :]))
