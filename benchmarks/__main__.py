@@ -3,7 +3,8 @@
 `python -m benchmarks` measures every part, or those that are named; each writes its CSV under
 `benchmarks/results/`. Nothing else should run meanwhile. The part `loading` needs --images, a
 folder of class folders with photographs; the parts `searchers` and `predictors` --tables,
-Channel-Bench-Macro's.
+Channel-Bench-Macro's. The part `coverage` takes half an hour and measures no speed, so it runs
+only where it is named.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import torch
 from benchmarks import (
     candidate,
     costs,
+    coverage,
     loading,
     predictors,
     pruningnet_step,
@@ -42,7 +44,7 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
 def main(arguments: list[str] | None = None) -> int:
     """Measure, write and print; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    known = [*PARTS, "loading", "scaling", "searchers", "predictors"]
+    known = [*PARTS, "loading", "scaling", "searchers", "predictors", "coverage"]
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(known)}")
     parser.add_argument("--images", type=Path, help="a folder of class folders, for `loading`")
     parser.add_argument("--tables", type=Path, help="a folder with Channel-Bench-Macro's tables")
@@ -53,6 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
     if unknown := [part for part in options.parts if part not in known]:
         parser.error(f"unknown part {unknown[0]!r}: choose from {', '.join(known)}")
     given = {"loading": options.images, "searchers": options.tables, "predictors": options.tables}
+    given["coverage"] = None
     chosen = options.parts or [part for part in known if given.get(part, True)]
     table: list[Row] = []
     try:
@@ -70,6 +73,9 @@ def main(arguments: list[str] | None = None) -> int:
                 continue
             if part == "predictors":
                 predictors.measure(options.tables, options.download, options.draws)
+                continue
+            if part == "coverage":
+                coverage.measure()
                 continue
             if part == "scaling":
                 scaling.measure(DATA, CHECKPOINTS)

@@ -9,7 +9,6 @@ types and ranges (`architecture_file`), then the names, shapes and MACs of tenso
 memory yet, then the SHA-256, and the numbers last.
 """
 
-import copy
 import inspect
 import json
 import math
@@ -25,7 +24,6 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from graphpruning.architecture_file import FORMAT, MEND, Entry, check_description, read_entry, shown
 from graphpruning.builder import Build, Builder
@@ -34,7 +32,9 @@ from graphpruning.common.files import atomic, require_file, sha256, write_json
 from graphpruning.network import zoo
 from graphpruning.network.cost import macs, params
 from graphpruning.network.graph import ChannelGraph, Widths
+from graphpruning.network.leaves import Convolution
 from graphpruning.network.surgery import narrow
+from graphpruning.network.symbolic import twin
 from graphpruning.network.trace import trace
 from graphpruning.training.checkpoint import save_tensors
 
@@ -152,8 +152,9 @@ def load_architecture(
         _require_names(full, held)
     with _about(path):
         places = _positions(full, tuple(description["input_size"]))
-        # Of an altered image the price is known before its graph is made, which takes long.
-        _require_equal(description, "macs", _macs_of(held, places))
+        # A larger image than it was trained with could cost anything, and is known beforehand.
+        if (layers := _macs_of(held, places)) > description["macs"]:
+            _require_equal(description, "macs", layers)
         graph = trace(full, tuple(description["input_size"]))
         model = narrow(full, graph, widths)
     with _about(misfit, mend):
@@ -278,21 +279,26 @@ def _require_shapes(model: nn.Module, held: Held) -> None:
 
 def _positions(full: nn.Module, size: tuple[int, ...]) -> dict[str, int]:
     """How often each layer's filters are applied to one image, by running it without numbers."""
-    model = copy.deepcopy(full).eval()
+    model = twin(full).eval()
     found: dict[str, int] = {}
 
-    def note(name: str, layer: nn.Module, _: Any, output: Tensor) -> None:
-        assert isinstance(layer, nn.Conv2d | nn.Linear)
-        filters = layer.out_channels if isinstance(layer, nn.Conv2d) else layer.out_features
-        found[name] = output.numel() // filters
+    def note(name: str, layer: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
+        if isinstance(layer, nn.ConvTranspose2d):
+            places = given[0].numel() // layer.in_channels
+        elif isinstance(layer, nn.Conv2d):
+            places = output.numel() // layer.out_channels
+        else:
+            assert isinstance(layer, nn.Linear)
+            places = output.numel() // layer.out_features
+        found[name] = found.get(name, 0) + places
 
     for name, part in model.named_modules():
-        if isinstance(part, nn.Conv2d | nn.Linear):
+        if isinstance(part, Convolution | nn.Linear):
             part.register_forward_hook(partial(note, name))
-    like = next(model.parameters(), torch.zeros(()))
+    dtypes = (p.dtype for p in model.parameters() if p.is_floating_point())
     try:
-        with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
-            model(torch.zeros(1, *size, dtype=like.dtype, device=like.device))
+        with torch.no_grad():
+            model(torch.empty(1, *size, device="meta", dtype=next(dtypes, torch.float32)))
     except zoo.FAULTS as error:
         reason = textwrap.shorten(str(error), 200)
         raise UserError(f"the network does not run on an image of {size}: {reason}") from error

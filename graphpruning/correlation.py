@@ -14,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from graphpruning.network.flow import ELEMENTWISE, ELEMENTWISE_MODULES
 from graphpruning.network.graph import ChannelGraph, Layer
+from graphpruning.network.leaves import plain, standardised_layers
+from graphpruning.network.operations import ELEMENTWISE, ELEMENTWISE_MODULES
 
 STRENGTHS = tuple(10.0**power for power in range(-5, 3))
 """Ridge strengths to choose from, as shares of the variance of a former channel."""
@@ -184,6 +185,7 @@ class _Sampler(fx.Interpreter):
         self, model: nn.Module, graph: ChannelGraph, wanted: list[tuple[str, Size]]
     ) -> None:
         super().__init__(fx.GraphModule(model, graph.module.graph))
+        self.standardised = standardised_layers(graph.module)
         self.chosen: dict[Size, Tensor] = {}
         self.parts: dict[tuple[str, str, Size], list[Tensor]] = {}
         sizes: dict[str, list[Size]] = {}
@@ -196,6 +198,9 @@ class _Sampler(fx.Interpreter):
                 for output, end in zip(OUTPUTS, ends, strict=True):
                     keys = [(output, node.target, size) for size in sizes[node.target]]
                     self.taps.setdefault(end, []).extend(keys)
+
+    def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        return plain(self.submodules[target], args[0], self.standardised.get(target))
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)

@@ -46,6 +46,12 @@ class CostTable:
             if isinstance(direct_tensor(graph.module, name), nn.Parameter)
         }
         self.direct = self._linear(list(learnt.values()))
+        of_each = [
+            direct_tensor(graph.module, name).numel() // len(learnt[name]) for name in learnt
+        ]
+        self.of_each = np.array(of_each, dtype=np.int64)
+        self.filters = self._linear([channels for channels, _ in graph.filters.values()])
+        self.each = np.array([macs for _, macs in graph.filters.values()], dtype=np.int64)
         self.kernel = np.array([layer.kernel[0] * layer.kernel[1] for layer in layers])
         self.positions = np.array([layer.output_size[0] * layer.output_size[1] for layer in layers])
         self.bias = np.array([layer.bias for layer in layers], dtype=np.int64)
@@ -89,16 +95,16 @@ class CostTable:
     def macs(self, matrix: Counts) -> Counts:
         """MACs [vectors] for width vectors `matrix` [vectors, groups]."""
         result: Counts = self.layer_macs(matrix).sum(axis=1)
-        return result
+        return result + self.count(self.filters, matrix) @ self.each
 
     def params(self, matrix: Counts) -> Counts:
-        """Parameters [vectors] of layers and normalisations, and those that are used directly."""
+        """Parameters [vectors]: of layers, of normalisations, used directly, and all others."""
         columns, filters = self.count(self.columns, matrix), self.count(self.writes, matrix)
         layers = (columns * self.kernel + self.bias) * filters
         norms = self.affine * self.count(self.norms, matrix)
-        direct = self.count(self.direct, matrix)
+        direct = self.of_each * self.count(self.direct, matrix)
         result: Counts = layers.sum(axis=1) + norms.sum(axis=1) + direct.sum(axis=1)
-        return result
+        return result + self.graph.rest
 
 
 def macs(graph: ChannelGraph, widths: Widths) -> int:

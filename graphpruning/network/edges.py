@@ -44,9 +44,11 @@ def edges_and_depths(
         joins = node.target in _ADDITIONS or node.target in _CONCATENATIONS
         sources = _merged(operands, depth, joins)
         if node.op == "call_module" and is_layer(name):
-            edges += [Edge(source, name, shortcut) for source, shortcut in sources.items()]
+            edges += [
+                Edge(source, name, flag) for source, flag in sources.items() if source != name
+            ]
             sources, depth = {name: False}, depth + 1
-            depths[name] = depth
+            depths.setdefault(name, depth)  # a layer that is called twice stands where it is first
         origins[node] = _Origin(sources, depth)
     return edges, depths
 

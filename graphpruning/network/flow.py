@@ -5,6 +5,7 @@ them). What the numbers mean, and what happens at a layer, is up to its subclass
 """
 
 import operator
+from collections import namedtuple
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
@@ -15,78 +16,17 @@ from torch import Tensor, fx, nn
 from torch.fx.node import Target
 
 from graphpruning.common.errors import UnsupportedNetwork, UserError
-
-ELEMENTWISE_MODULES = (
-    nn.ReLU,
-    nn.ReLU6,
-    nn.LeakyReLU,
-    nn.ELU,
-    nn.SiLU,
-    nn.GELU,
-    nn.Mish,
-    nn.Hardswish,
-    nn.Hardsigmoid,
-    nn.Hardtanh,
-    nn.Sigmoid,
-    nn.Tanh,
-    nn.Dropout,
-    nn.Dropout2d,
-    nn.Identity,
-)
-ELEMENTWISE = {
-    "relu",
-    "relu_",
-    "relu6",
-    "leaky_relu",
-    "elu",
-    "silu",
-    "gelu",
-    "mish",
-    "hardswish",
-    "hardsigmoid",
-    "hardtanh",
-    "sigmoid",
-    "sigmoid_",
-    "tanh",
-    "dropout",
-    "dropout2d",
-    "stochastic_depth",
-    "contiguous",
-    "clone",
-    "float",
-}
-_POOLING_MODULES = (
-    nn.MaxPool2d,
-    nn.AvgPool2d,
-    nn.AdaptiveAvgPool2d,
-    nn.AdaptiveMaxPool2d,
-    nn.Upsample,
-    nn.ZeroPad2d,
-)
-_POOLING = {
-    "max_pool2d",
-    "boolean_dispatch",
-    "avg_pool2d",
-    "adaptive_avg_pool2d",
-    "adaptive_max_pool2d",
-    "interpolate",
-}
-_ADDED = {"add", "iadd", "add_", "sub", "isub", "sub_"}
-_MULTIPLIED = {"mul", "imul", "mul_", "truediv", "itruediv", "div", "div_"}
-_MOVES = {"transpose", "permute", "flatten", "unsqueeze", "squeeze"}
-_SIZES = {"size", "dim", "getattr", "numel"}
-_SUPPORTED = (
-    "convolution (grouped, depthwise), linear, batch and layer normalisation, per-channel scale, "
-    "activations, pooling, addition, product, concatenation, chunk, split, reshape, transpose, "
-    "flatten and mean over positions"
-)
-
+from graphpruning.network import operations as known
+from graphpruning.network.channel_numbers import compact, lean, tensors, varies, varying
+from graphpruning.network.leaves import Convolution, Norm, each_channel
 
 Args = tuple[Any, ...]
 Kwargs = dict[str, Any]
 """What an operation is given: tensors of numbers, sizes, axes and the like."""
 
 Axes = int | Sequence[int] | None
+
+_Pair = namedtuple("_Pair", ["values", "indices"])
 
 
 class Flow(fx.Interpreter):
@@ -124,6 +64,17 @@ class Flow(fx.Interpreter):
         """Numbers of a parameter or buffer that is used directly, in its own shape."""
         raise NotImplementedError
 
+    def made(self, count: int) -> Tensor:
+        """`count` numbers that this node makes and that all stay: padding, a mean of channels."""
+        raise NotImplementedError
+
+    def filtered(self, numbers: Tensor, macs: int) -> None:
+        """Each channel of `numbers` costs `macs` multiply-accumulates that no layer counts."""
+        raise NotImplementedError
+
+    def mixed(self) -> None:
+        """At this node each number depends on others, as in a mean over channels."""
+
     def tie(self, one: Tensor, other: Tensor, how: str) -> None:
         """These numbers [n], [n] stay or go together."""
         raise NotImplementedError
@@ -145,201 +96,377 @@ class Flow(fx.Interpreter):
 
     def get_attr(self, target: Target, args: Args, kwargs: Kwargs) -> Tensor | int:
         value = super().get_attr(target, args, kwargs)
-        known = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
-        if target not in known:
-            self.refuse("a constant made while the network runs (register it as a buffer)")
         numbers = self.direct(str(target), value)
         return numbers if value.numel() > 1 else 1
 
-    def call_module(self, target: Target, args: Args, kwargs: Kwargs) -> Tensor:
+    def call_module(self, target: Target, args: Args, kwargs: Kwargs) -> Any:
         name = str(target)
         module = self.submodules[name]
-        if len(_tensors((args, kwargs))) != 1 or not isinstance(args[0], Tensor):
+        given = [*args, *kwargs.values()]
+        if len(tensors(given)) != 1 or not isinstance(given[0], Tensor):
             self.refuse(f"{type(module).__name__} with other than one tensor")
-        x: Tensor = args[0]
-        if isinstance(module, nn.Conv2d):
-            return self._convolution(name, module, x)
+        x: Tensor = given[0]
+        if isinstance(module, Convolution):
+            return self._spread(self.layer(name, module, self._along(x, 1)), x)
         if isinstance(module, nn.Linear):
             written = self.layer(name, module, self._along(x, -1))
             return written.expand(*x.shape[:-1], len(written))
-        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
-            self.norm(name, self._along(x, 1))
+        if isinstance(module, Norm):
+            return self._norm(name, module, x)
+        if isinstance(module, nn.Conv1d):
+            return self._across(module, x)
+        if isinstance(module, nn.PReLU):
+            return self._prelu(name, module, x)
+        if isinstance(module, known.ELEMENTWISE_MODULES):
             return x
-        if isinstance(module, nn.LayerNorm):
-            return self._layer_norm(name, module, x)
-        if isinstance(module, ELEMENTWISE_MODULES):
-            return x
-        if isinstance(module, _POOLING_MODULES):
+        if isinstance(module, known.COUPLED_MODULES):
+            return self._coupled(x, getattr(module, "dim", 1))  # Softmax2d's is 1
+        if isinstance(module, known.POOLING_MODULES):
             return self._pooled(x)
-        if isinstance(module, nn.Flatten):
-            return _lean(module(x))
+        if isinstance(module, nn.Flatten | nn.Unflatten):
+            return (
+                self._unflattened(x, module)
+                if isinstance(module, nn.Unflatten)
+                else self._flat(x, module.start_dim, module.end_dim)
+            )
         if isinstance(module, nn.ChannelShuffle):
             parts = x.unflatten(1, (module.groups, -1))
             self._tie_parts(list(parts.unbind(1)), "shuffled")
-            return _lean(parts.transpose(1, 2).flatten(1, 2))
+            return lean(parts.transpose(1, 2).flatten(1, 2))
+        if isinstance(module, nn.PixelShuffle):
+            return self._pixels(x, module.upscale_factor)
         self.refuse(type(module).__name__)
 
     def call_function(self, target: Target, args: Args, kwargs: Kwargs) -> Any:
-        if not _tensors((args, kwargs)):
-            return super().call_function(target, args, kwargs)
+        if not tensors((args, kwargs)):
+            result = super().call_function(target, args, kwargs)
+            if isinstance(result, Tensor):
+                self.refuse("a tensor made while the network runs (register it as a buffer)")
+            return result
+        assert callable(target)
         name = getattr(target, "__name__", str(target))
         if target in (torch.cat, torch.concat):
             return self._concatenated(*args, **kwargs)
         if target is F.pad:
             return self._padded(*args, **kwargs)
+        if target is F.pixel_shuffle:
+            return self._pixels(*args, **kwargs)
+        if target is each_channel:
+            return self._each_channel(args[0], args[1])
         if target is operator.getitem:
             return self._item(*args)
-        assert callable(target)
+        if target is getattr and not isinstance(args[0], Tensor):
+            return getattr(*args)
         return self._operation(name, args, kwargs, lambda: target(*args, **kwargs))
 
     def call_method(self, target: Target, args: Args, kwargs: Kwargs) -> Any:
         name = str(target)
+        if not tensors((args, kwargs)):  # of a shape, say
+            return super().call_method(target, args, kwargs)
         return self._operation(
             name, args, kwargs, lambda: getattr(args[0], name)(*args[1:], **kwargs)
         )
 
     def output(self, target: Target, args: Args, kwargs: Kwargs) -> Any:
-        for x in _tensors(args):
-            self.fix(_compact(x).flatten(), "the network's output")
+        for x in tensors(args):
+            self.fix(compact(x).flatten(), "the network's output")
         return args
 
     def _operation(self, name: str, args: Args, kwargs: Kwargs, native: Callable[[], Any]) -> Any:
         """A function or method of tensors; `native` calls it on the numbers."""
-        if name in _SIZES:
+        given = tensors((args, kwargs))
+        if name in known.SIZES and not (name == "getattr" and args[1] in ("data", "T", "mT")):
             return native()
-        if name in _ADDED or name in _MULTIPLIED:
-            return self._met(_tensors((args, kwargs)), "added" if name in _ADDED else "multiplied")
-        if len(_tensors((args, kwargs))) > 1:
-            self.refuse(f"{name} of several tensors")
-        if name in ELEMENTWISE:
-            return args[0]
-        if name in _POOLING:
-            return self._pooled(args[0])
-        if name == "mean":
-            return self._averaged(*args, **kwargs)
-        if name == "chunk":
-            return self._chunks(args[0], native(), False, _split_axis(args, kwargs))
-        if name == "split":
+        if name in ("mT", "T") or (name == "getattr" and args[1] != "data"):
+            return lean(native())
+        if name in known.ADDED or name in known.MULTIPLIED:
+            return self._met(given, "added" if name in known.ADDED else "multiplied")
+        if name in known.COMPARED and len(given) > 1:
+            return self._met(given, "compared")
+        if name in known.ELEMENTWISE or name in known.COMPARED - known.REDUCED or name == "getattr":
+            if len(given) > 1 and name not in known.LIKE_THE_FIRST:
+                return self._met(given, "compared")
+            return given[0]
+        if name in known.REDUCED:
+            return self._reduced(name, *args, **kwargs)
+        if name in known.COUPLED:
+            place = 2 if name == "normalize" else 1
+            dim = kwargs.get("dim", args[place] if len(args) > place else 1)
+            return self._coupled(given[0], 1 if name == "local_response_norm" else dim)
+        if name in known.POOLING and len(given) == 1:
+            return self._pooled(given[0])
+        if name in ("chunk", "split", "tensor_split"):
             sizes = self.node.args[1] if len(self.node.args) > 1 else None
-            constant = not isinstance(sizes, fx.Node)
-            return self._chunks(args[0], native(), constant, _split_axis(args, kwargs))
+            constant = name != "chunk" and not isinstance(sizes, fx.Node)
+            return self._chunks(args[0], native(), constant, _axis(args, kwargs, 2))
         if name in ("view", "reshape"):
             sizes = self.node.args[1:]
             flat = sizes[0] if len(sizes) == 1 and isinstance(sizes[0], list | tuple) else sizes
             return self._reshaped(args[0], args[0].reshape(*args[1:], **kwargs), flat)
-        if name in _MOVES:
-            return _lean(native())
+        if name in ("view_as", "reshape_as"):
+            return self._reshaped(args[0], args[0].reshape(args[1].shape), [None] * args[1].ndim)
+        if name == "unflatten":
+            return self._split_axis(native(), *args, **kwargs)
+        if name == "flatten":
+            return self._flat(*args, **kwargs)
+        if name == "expand_as":
+            return args[0].expand(args[1].shape)
+        if name in known.MOVED and (len(given) == 1 or name == "stack"):
+            result = native()
+            return tuple(map(lean, result)) if isinstance(result, tuple) else lean(result)
+        if name in known.IN_ORDER and not self._along_channels(name, args, kwargs):
+            return given[0]
+        if name in ("select", "narrow"):
+            return self._item_of(args[0], native())
+        if name in ("matmul", "bmm") and len(given) == 2:
+            return self._product(*given)
+        if len(given) > 1:
+            self.refuse(f"{name} of several tensors")
         self.refuse(name)
 
-    def _convolution(self, name: str, module: nn.Conv2d, x: Tensor) -> Tensor:
-        if module.padding_mode != "zeros":
-            self.refuse(f"a convolution with {module.padding_mode} padding")
-        written = self.layer(name, module, self._along(x, 1))
-        return self._spread(written)
+    # Layers and what goes with them.
 
-    def _layer_norm(self, name: str, module: nn.LayerNorm, x: Tensor) -> Tensor:
-        if len(module.normalized_shape) != 1:
+    def _norm(self, name: str, module: Norm, x: Tensor) -> Tensor:
+        last = isinstance(module, nn.LayerNorm)
+        if isinstance(module, nn.LayerNorm) and len(module.normalized_shape) != 1:
             self.refuse("a layer normalisation over positions")
-        if type(module) is not nn.LayerNorm and type(module).__name__ != "LayerNorm2d":
-            self.refuse(type(module).__name__)
-        self.norm(name, self._along(x, -1 if type(module) is nn.LayerNorm else 1))
+        numbers = self._along(x, -1 if last else 1)
+        if isinstance(module, nn.GroupNorm) and module.num_groups > 1:
+            self._tie_parts(
+                list(numbers.view(module.num_groups, -1).unbind(0)),
+                f"in {module.num_groups} normalisation groups, which keep the same channels",
+            )
+        if last or isinstance(module, nn.GroupNorm):
+            self.mixed()
+        self.norm(name, numbers)
         return x
+
+    def _coupled(self, x: Tensor, dim: Any) -> Tensor:
+        """A softmax and the like: every number stays in its place, in proportion to others."""
+        if varies(x, dim):
+            self.mixed()
+        return x
+
+    def _prelu(self, name: str, module: nn.PReLU, x: Tensor) -> Tensor:
+        if module.num_parameters > 1:
+            slopes = self.direct(f"{name}.weight", module.weight)
+            self.tie(self._along(x, 1), slopes, "multiplied")
+        return x
+
+    def _across(self, module: nn.Conv1d, x: Tensor) -> Tensor:
+        """One filter that slides over the channels (ECA) is the same however many there are."""
+        kernel, padding = module.kernel_size[0], module.padding
+        same = padding == "same" or (isinstance(padding, tuple) and 2 * padding[0] == kernel - 1)
+        slides = (module.in_channels, module.out_channels) == (1, 1) and same
+        if not slides or module.stride != (1,) or module.dilation != (1,):
+            self.refuse("a one-dimensional convolution other than one filter over all channels")
+        self.mixed()
+        self.filtered(self._along(x, -1), kernel)
+        return x
+
+    def _each_channel(self, x: Tensor, weight: Tensor) -> Tensor:
+        """A blur: every channel is filtered by itself, by no layer."""
+        numbers, filters = self._along(x, 1), compact(weight).flatten()
+        if len(filters) > 1:
+            self.tie(numbers, filters, "multiplied")
+        height, width = self.node.meta["shape"][2:]
+        self.filtered(numbers, weight.shape[2] * weight.shape[3] * height * width)
+        return self._spread(numbers, x)
+
+    # Positions.
 
     def _pooled(self, x: Tensor) -> Tensor:
         if x.ndim != 4:
             self.refuse("pooling of a tensor without height and width")
-        return self._spread(self._along(x, 1))
+        return self._spread(self._along(x, 1), x)
 
-    def _padded(self, x: Tensor, pad: Sequence[int], *rest: Any, **kwargs: Any) -> Tensor:
-        if len(pad) > 4 or x.ndim != 4:
-            self.refuse("padding with new channels")
-        return self._spread(self._along(x, 1))
+    def _padded(
+        self, x: Tensor, pad: Sequence[int], mode: str = "constant", value: Any = None
+    ) -> Tensor:
+        if x.ndim != 4:
+            self.refuse("padding of a tensor without height and width")
+        before, after = (*pad, 0, 0, 0, 0, 0, 0)[4:6]
+        if any(pad[6:]) or before < 0 or after < 0:
+            self.refuse("padding of another axis")
+        numbers = self._along(x, 1)
+        if before or after:
+            new = self.made(before + after)
+            numbers = torch.cat((new[:before], numbers, new[before:]))
+        return self._spread(numbers, x)
 
-    def _spread(self, numbers: Tensor) -> Tensor:
-        """`numbers` [channels] at every position that this node's output has."""
+    def _spread(self, numbers: Tensor, x: Tensor) -> Tensor:
+        """`numbers` [channels] at every position of this node's output, for the images of `x`."""
         height, width = self.node.meta["shape"][2:]
-        return numbers[None, :, None, None].expand(1, len(numbers), height, width)
+        return numbers[None, :, None, None].expand(len(x), len(numbers), height, width)
+
+    def _pixels(self, x: Tensor, factor: int) -> Tensor:
+        """Blocks of factor x factor channels become one channel's positions."""
+        parts = self._along(x, 1).view(-1, factor * factor)
+        self._tie_parts(list(parts.unbind(1)), "positions of one channel")
+        return self._spread(parts[:, 0], x)
+
+    # Where tensors meet.
 
     def _met(self, operands: list[Tensor], how: str) -> Tensor:
-        """Two tensors meet element by element; a number or a single channel meets all."""
-        if len(operands) == 1:
-            return operands[0]
-        shape = np.broadcast_shapes(*(x.shape for x in operands))  # torch's imports SymPy
-        one, other = (x.expand(shape) for x in operands)
-        for its, original in ((other, operands[0]), (one, operands[1])):
+        """Tensors meet element by element; a number or a single channel meets all."""
+        result = operands[0]
+        for other in operands[1:]:
+            result = self._pair_met(result, other, how)
+        return result
+
+    def _pair_met(self, first: Tensor, second: Tensor, how: str) -> Tensor:
+        shape = np.broadcast_shapes(first.shape, second.shape)  # torch's imports SymPy
+        one, other = first.expand(shape), second.expand(shape)
+        for its, original in ((other, first), (one, second)):
             original = original.reshape((1,) * (len(shape) - original.ndim) + original.shape)
             if any(
-                original.shape[axis] == 1 < shape[axis] and _varies(its, axis)
+                original.shape[axis] == 1 < shape[axis] and varies(its, axis)
                 for axis in range(len(shape))
             ):
                 self.fix(original.flatten(), f"one channel of {self.node.name} meets all others")
                 return its
         for axis in range(len(shape)):
-            if not _varies(one, axis) and not _varies(other, axis):
+            if not varies(one, axis) and not varies(other, axis):
                 one, other = one.narrow(axis, 0, 1), other.narrow(axis, 0, 1)
         self.tie(one.flatten(), other.flatten(), how)
-        return operands[0].expand(shape)
+        return first.expand(shape)
 
     def _concatenated(
         self, tensors: Iterable[Tensor], dim: int = 0, axis: int | None = None
     ) -> Tensor:
-        joined = _lean(torch.cat(tuple(tensors), dim if axis is None else axis))
-        if sum(_varies(joined, axis) for axis in range(joined.ndim)) > 1:
+        joined = lean(torch.cat(tuple(tensors), dim if axis is None else axis))
+        if len(varying(joined)) > 1:
             self.refuse("a concatenation that is not over channels")
         return joined
 
-    def _averaged(
-        self, x: Tensor, dim: Axes = None, keepdim: bool = False, axis: Axes = None
-    ) -> Tensor:
+    def _reduced(
+        self,
+        name: str,
+        x: Tensor,
+        *rest: Any,
+        dim: Axes = None,
+        keepdim: bool = False,
+        axis: Axes = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Over positions channels stay; over parts they meet; over channels nothing is left."""
+        if name in ("norm", "vector_norm"):  # the first is the kind of norm
+            rest = rest[1:]
         dim = axis if dim is None else dim
+        if rest and not isinstance(rest[0], bool):
+            dim, *flags = rest
+            keepdim = flags[-1] if flags else keepdim
         axes = range(x.ndim) if dim is None else [dim] if isinstance(dim, int) else dim
-        if any(_varies(x, axis) for axis in axes):
-            self.refuse("a mean over channels")
-        return _lean(x.amin(dim=tuple(axes), keepdim=keepdim))
+        axes = sorted({one % x.ndim for one in axes})
+        along = [one for one in axes if varies(x, one)]
+        if along and len(along) == len(varying(x)):
+            self.mixed()
+            x = self.made(1).view((1,) * x.ndim).expand(x.shape)
+        for one in along if len(along) < len(varying(x)) else ():
+            self._tie_parts(list(x.unbind(one)), "added")
+        result = lean(x.amin(dim=tuple(axes), keepdim=keepdim))
+        return _Pair(result, result) if name in known.IN_PAIRS and dim is not None else result
+
+    def _product(self, one: Tensor, other: Tensor) -> Tensor:
+        """A sum over positions, weighted: channels stay, on one side of the product."""
+        if one.ndim < 2 or other.ndim < 2 or varies(one, -1) or varies(other, -2):
+            self.refuse("a product that sums over channels")
+        shape = (
+            *np.broadcast_shapes(one.shape[:-2], other.shape[:-2]),
+            one.shape[-2],
+            other.shape[-1],
+        )
+        if varying(one) and varying(other):
+            self.refuse("a product of channels with channels")
+        numbers = (one[..., :1] if varying(one) else other[..., :1, :]).expand(shape)
+        if varying(numbers):
+            channels = compact(numbers).flatten()
+            self.filtered(channels, numbers.numel() // len(channels) * one.shape[-1])
+        return numbers
+
+    # Places.
 
     def _chunks(
         self, x: Tensor, pieces: Sequence[Tensor], constant: bool, axis: int
     ) -> tuple[Tensor, ...]:
-        if _varies(x, axis):
+        if varies(x, axis):
             if constant or len({piece.shape for piece in pieces}) > 1:
-                self.fix(_compact(x).flatten(), f"{self.node.name} splits at constant places")
+                self.fix(compact(x).flatten(), f"{self.node.name} splits at constant places")
             else:
                 self._tie_parts(list(pieces), "parts of one split")
-        return tuple(_lean(piece) for piece in pieces)
+        return tuple(lean(piece) for piece in pieces)
 
     def _reshaped(self, x: Tensor, result: Tensor, sizes: Sequence[object]) -> Tensor:
         """An axis of constant size stays whole: what lies along it is tied."""
-        result = _lean(result)
-        varying = [axis for axis in range(result.ndim) if _varies(result, axis)]
-        constant = [axis for axis in varying if _is_constant(sizes[axis])]
-        if len(varying) == 1 and constant:
-            self.fix(_compact(x).flatten(), f"{self.node.name} has a constant size")
-        elif len(varying) > 1 and len(varying) - len(constant) != 1:
+        result = lean(result)
+        along = varying(result)
+        constant = [axis for axis in along if _is_constant(sizes[axis])]
+        if len(along) == 1 and constant:
+            self.fix(compact(x).flatten(), f"{self.node.name} has a constant size")
+        elif len(along) > 1 and len(along) - len(constant) != 1:
             self.refuse("a reshape of channels into several axes of unknown size")
-        elif len(varying) > 1:
+        elif len(along) > 1:
             for axis in constant:
                 self._tie_parts(list(result.unbind(axis)), "shuffled")
         return result
+
+    def _split_axis(self, result: Tensor, x: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
+        """`unflatten`: one axis becomes several, of which the constant ones stay whole."""
+        dim %= x.ndim
+        asked = self.node.args[2] if len(self.node.args) > 2 else self.node.kwargs["sizes"]
+        assert isinstance(asked, list | tuple)
+        rest = [None] * (x.ndim - dim - 1)
+        return self._reshaped(x, result, [*([None] * dim), *asked, *rest])
+
+    def _unflattened(self, x: Tensor, module: nn.Unflatten) -> Tensor:
+        result, sizes = module(x), tuple(module.unflattened_size)
+        dim = int(module.dim) % x.ndim
+        rest = [None] * (x.ndim - dim - 1)
+        return self._reshaped(x, result, [*([None] * dim), *sizes, *rest])
+
+    def _flat(self, x: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
+        return lean(x.flatten(start_dim, end_dim))
 
     def _item(self, x: Any, index: Any) -> Any:
         """`x[index]`, of a tensor or of a tuple."""
         if not isinstance(x, Tensor):
             return x[index]
-        result = x[index]
+        return self._item_of(x, x[index])
+
+    def _item_of(self, x: Tensor, result: Tensor) -> Tensor:
+        """Part of a tensor: one of several alike parts, or channels at constant places."""
+        along, left = varying(x), varying(result)
+        if left and len(left) < len(along):  # one part of those along another axis
+            return lean(result)
+        if left == along and _follows_widths(self.node.args[1:]):
+            (axis,) = along
+            parts = x.split(result.shape[axis], axis)
+            if parts[-1].shape == parts[0].shape:
+                self._tie_parts(list(parts), "parts of one tensor")
+                return lean(result)
         if result.unique().numel() < x.unique().numel():
-            self.fix(_compact(x).flatten(), f"{self.node.name} takes channels by constant places")
-        return _lean(result)
+            self.fix(compact(x).flatten(), f"{self.node.name} takes channels by constant places")
+        return lean(result)
+
+    def _along_channels(self, name: str, args: Args, kwargs: Kwargs) -> bool:
+        """Whether `flip`, `roll` and the like work along the axis of the channels."""
+        x, *rest = args
+        dims = kwargs.get("dims", kwargs.get("dim"))
+        if dims is None:
+            dims = rest[-1] if name != "flip" or len(rest) == 1 else rest
+        axes = [dims] if isinstance(dims, int) else dims
+        return any(varies(x, axis) for axis in axes)
 
     def _tie_parts(self, parts: list[Tensor], how: str) -> None:
         for part in parts[1:]:
-            self.tie(_compact(parts[0]).flatten(), _compact(part).flatten(), how)
+            self.tie(compact(parts[0]).flatten(), compact(part).flatten(), how)
 
     def _along(self, x: Tensor, axis: int) -> Tensor:
         """The numbers [channels] along `axis`, which are the same at all positions."""
         axis %= x.ndim
         for other in reversed(range(x.ndim)):
             if other != axis:
-                if _varies(x, other):
+                if varies(x, other):
                     self.refuse("an operation on channels that lie along another axis")
                 x = x.select(other, 0)
         return x
@@ -347,51 +474,32 @@ class Flow(fx.Interpreter):
     def refuse(self, what: str) -> NoReturn:
         """Say that the operation at hand is `what`, which nobody follows."""
         raise UnsupportedNetwork(
-            f"{type(self.model).__name__}: {self.node.target} ({self.node.op}) is {what}, which is "
-            f"not supported; supported are {_SUPPORTED}"
+            f"{type(self.model).__name__}: {self.node.target} ({self.node.op}"
+            f"{self._where()}) is {what}, which is not supported; supported are {known.SUPPORTED}"
         )
 
-
-def _tensors(values: Any) -> list[Tensor]:
-    """The tensors among (nested) arguments."""
-    if isinstance(values, Tensor):
-        return [values]
-    if isinstance(values, dict):
-        values = values.values()
-    if isinstance(values, Iterable) and not isinstance(values, str):
-        return [x for value in values for x in _tensors(value)]
-    return []
+    def _where(self) -> str:
+        """The module in whose `forward` the operation stands."""
+        stack = self.node.meta.get("nn_module_stack")
+        name = next(reversed(stack.values()))[0] if stack else ""
+        return f" in {name}" if name and self.node.op != "call_module" else ""
 
 
-def _split_axis(args: Args, kwargs: Kwargs) -> int:
-    """The axis that `chunk` and `split` cut."""
-    axis: int = args[2] if len(args) > 2 else kwargs.get("dim", 0)
+def _follows_widths(index: object) -> bool:
+    """Whether an index has sizes in it that follow when channels go."""
+    if isinstance(index, slice):
+        index = (index.start, index.stop, index.step)
+    if isinstance(index, tuple | list):
+        return any(map(_follows_widths, index))
+    return isinstance(index, fx.Node)
+
+
+def _axis(args: Args, kwargs: Kwargs, position: int) -> int:
+    """The axis that an operation is given at `position` or by name."""
+    axis: int = args[position] if len(args) > position else kwargs.get("dim", 0)
     return axis
 
 
 def _is_constant(size: object) -> bool:
     """Whether a size in a reshape stands in the code, and is not to be inferred (-1)."""
     return isinstance(size, int) and size > 0
-
-
-def _varies(x: Tensor, axis: int) -> bool:
-    """Whether the numbers differ along `axis`."""
-    if x.shape[axis] == 1 or x.stride(axis) == 0:
-        return False
-    for other in range(x.ndim):  # repeated numbers need no second look
-        if other != axis and x.stride(other) == 0:
-            x = x.narrow(other, 0, 1)
-    return not torch.equal(x, x.narrow(axis, 0, 1).expand_as(x))
-
-
-def _compact(x: Tensor) -> Tensor:
-    """`x` with size 1 along every axis on which the numbers do not differ."""
-    for axis in range(x.ndim):
-        if not _varies(x, axis):
-            x = x.narrow(axis, 0, 1)
-    return x
-
-
-def _lean(x: Tensor) -> Tensor:
-    """The same tensor, with stride 0 along every axis on which the numbers do not differ."""
-    return _compact(x).expand(x.shape)

@@ -35,9 +35,11 @@ class Layer:
 
     `inputs` and `outputs` are the units of the channels that it reads and writes, `reads` and
     `writes` the groups of those. `groups` are the parts of a grouped convolution (1 of any other
-    layer). `output_size` (height, width) counts positions, of a linear layer too. `depth` is the
-    longest path from the input image in layers; `block` is the module that encloses the layer (a
-    residual block, an inverted residual), or the layer itself.
+    layer); a `transposed` convolution's filters are counted as any other's. `output_size` (height,
+    width) counts the positions at which the filters are applied: of a linear layer too, of a
+    transposed convolution those that it reads, and of a layer that is called twice those of both
+    calls, as (all, 1). `depth` is the longest path from the input image in layers; `block` is the
+    module that encloses the layer (a residual block, an inverted residual), or the layer itself.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Layer:
     stride: tuple[int, int]
     output_size: tuple[int, int]
     groups: int
+    transposed: bool
     bias: bool
     depth: int
     block: str
@@ -116,8 +119,11 @@ class ChannelGraph:
 
     `norms` maps each normalisation to the units of its channels, `scales` each parameter that
     multiplies channels (such as ConvNeXt's layer scale), and `constants` the buffers and other
-    parameters that are used directly. `module` is the traced network, which `Subnet` runs at other
-    widths.
+    parameters that are used directly. `filters` maps what filters every channel without being a
+    layer (a blur, ECA's filter over channels) to its channels and the MACs that each costs.
+    `mixing` names operations in which channels depend on each other, as in a layer normalisation.
+    `rest` counts parameters that have no channels. `module` is the traced network, which `Subnet`
+    runs at other widths.
     """
 
     layers: tuple[Layer, ...]
@@ -126,6 +132,9 @@ class ChannelGraph:
     norms: dict[str, Channels]
     scales: dict[str, Channels]
     constants: dict[str, Channels]
+    filters: dict[str, tuple[Channels, int]]
+    mixing: tuple[str, ...]
+    rest: int
     input_size: tuple[int, ...]
     module: fx.GraphModule = field(repr=False)
 
@@ -223,17 +232,26 @@ def direct_tensor(model: nn.Module, name: str) -> Tensor:
     return value
 
 
+def direct_axis(value: Tensor) -> int | None:
+    """The axis of a parameter's channels: the only one that is longer than 1; None of several.
+
+    A filter for each channel, [channels, 1, height, width], has them first.
+    """
+    if value.ndim == 4 and value.shape[1] == 1 and value.shape[2] == value.shape[3] > 1:
+        return 0
+    longer = [axis for axis, size in enumerate(value.shape) if size > 1]
+    return None if len(longer) > 1 else (longer or [0])[0]
+
+
 def cut_direct(value: Tensor, index: Tensor) -> Tensor:
-    """A tensor such as [channels, 1, 1] with the channels of `index` along its only axis."""
-    shape = [len(index) if size > 1 else 1 for size in value.shape]
-    return value.flatten()[index.to(value.device)].view(shape)
+    """A tensor such as [channels, 1, 1] with the channels of `index` along their axis."""
+    axis = direct_axis(value)
+    assert axis is not None
+    if not value.ndim:  # one number, which meets all channels
+        return value
+    return value.index_select(axis, index.to(value.device))
 
 
 def kept(channels: Channels, mask: UnitMask) -> Tensor:
     """Positions (int64, ascending) of the channels whose units stay."""
     return mask[channels].nonzero().flatten()
-
-
-def channel_axis(norm: nn.Module) -> int:
-    """The axis of the channels that a normalisation works on: the last for `nn.LayerNorm`."""
-    return -1 if type(norm) is nn.LayerNorm else 1

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from graphpruning.network.graph import FIXED, ChannelGraph, Channels
+from graphpruning.network.leaves import filters
 
 
 @torch.no_grad()
@@ -18,8 +19,7 @@ def by_importance(model: nn.Module, graph: ChannelGraph) -> dict[str, Tensor]:
     """
     norms = torch.zeros(len(graph.first_units(graph.full_widths)))
     for layer in graph.layers:
-        weight = model.get_submodule(layer.name).weight
-        assert isinstance(weight, Tensor)
+        weight = filters(model.get_submodule(layer.name))
         if layer.kind != "depthwise":
             # [parts of a grouped convolution, filters, columns, kernel]
             parts = weight.abs().flatten(2) if weight.ndim > 2 else weight.abs()[..., None]

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from graphpruning.network.flow import Flow
-from graphpruning.network.graph import UnitMask, kept
+from graphpruning.network.graph import UnitMask, direct_axis, kept
+from graphpruning.network.leaves import Convolution, Norm, standardised_layers
 from graphpruning.network.units import Ledger, Units
 
 
@@ -15,42 +16,68 @@ class Recorder(Flow):
     """The first run: numbers are new channels, and everything is written down.
 
     `ledger` holds numbers and ties, `sizes` each layer's positions (height, width), `constants`
-    the names of buffers and parameters that are used directly and do more than multiply.
+    the names of buffers and parameters that are used directly and do more than multiply, `filters`
+    the channels, and the MACs for each, of what filters channels without being a layer, `mixing`
+    the operations in which each channel depends on others.
     """
 
     def __init__(self, model: nn.Module, module: fx.GraphModule) -> None:
         super().__init__(model, module)
         self.ledger = Ledger()
+        self.standardised = standardised_layers(module)
         self.sizes: dict[str, tuple[int, int]] = {}
         self.constants: set[str] = set()
-        self.weights: set[int] = set()
+        self.filters: dict[str, tuple[Tensor, int]] = {}
+        self.mixing: list[str] = []
+        self.owners: dict[int, str] = {}  # of weights, by their id
 
     def layer(self, name: str, module: nn.Module, numbers: Tensor) -> Tensor:
-        if name in self.ledger.layers:
-            self.refuse("a layer called twice")
-        weight = module._parameters.get("weight")
-        if weight is None:
-            self.refuse("a layer whose weight is computed, as by weight normalisation")
-        if id(weight) in self.weights:
-            self.refuse("a layer that shares another one's weight")
-        self.weights.add(id(weight))
-        shape = self.node.meta["shape"]
-        if isinstance(module, nn.Conv2d):
-            self.sizes[name] = (shape[0] * shape[2], shape[3])
-        else:
-            image = len(shape) == 4 and shape[0] == 1
-            self.sizes[name] = (shape[1], shape[2]) if image else (math.prod(shape[:-1]), 1)
+        self._owns(name, module)
+        height, width = self._positions(module)
+        if name in self.ledger.layers:  # the same filters once more
+            read, written = self.ledger.layers[name]
+            self.tie(read, numbers, "read by the same layer")
+            before = self.sizes[name]
+            self.sizes[name] = (before[0] * before[1] + height * width, 1)
+            return written
+        self.sizes[name] = (height, width)
         if isinstance(module, nn.Linear):
             written = self.ledger.new(module.out_features, name)
         else:
-            assert isinstance(module, nn.Conv2d)
+            assert isinstance(module, Convolution)
             written = self.ledger.new(module.out_channels, name)
             self._tie_convolution_groups(name, module, numbers, written)
         self.ledger.layers[name] = (numbers, written)
+        if how := self.standardised.get(name):
+            self.mixed()
+            if how.gain is not None:
+                gain = self.direct(how.gain, getattr(module, how.gain.rpartition(".")[2]))
+                self.tie(written, gain.flatten(), "multiplied")
         return written
 
+    def _positions(self, module: nn.Module) -> tuple[int, int]:
+        """Where the kernel is applied: of a transposed convolution at what it reads."""
+        shape = self.node.meta["shape"]
+        if isinstance(module, nn.ConvTranspose2d):
+            (before,) = self.node.all_input_nodes
+            shape = before.meta["shape"]
+        if not isinstance(module, nn.Linear):
+            return shape[0] * shape[2], shape[3]
+        image = len(shape) == 4 and shape[0] == 1
+        return (shape[1], shape[2]) if image else (math.prod(shape[:-1]), 1)
+
+    def _owns(self, name: str, module: nn.Module) -> None:
+        """Each weight belongs to one layer or normalisation, and to nobody else."""
+        weight = module._parameters.get("weight", module)
+        if weight is module and not isinstance(module, Norm):
+            self.refuse("a layer whose weight is computed")
+        if weight is not None and self.owners.setdefault(id(weight), name) != name:
+            self.refuse(
+                f"a layer that shares another one's weight, that of {self.owners[id(weight)]}"
+            )
+
     def _tie_convolution_groups(
-        self, name: str, module: nn.Conv2d, numbers: Tensor, written: Tensor
+        self, name: str, module: Convolution, numbers: Tensor, written: Tensor
     ) -> None:
         if module.groups == 1:
             return
@@ -65,18 +92,32 @@ class Recorder(Flow):
             self.ledger.tie(parts[:1].expand_as(parts).flatten(), parts.flatten(), why)
 
     def norm(self, name: str, numbers: Tensor) -> None:
+        self._owns(name, self.submodules[name])
         if name in self.ledger.norms:
-            self.refuse("a normalisation called twice")
-        self.ledger.norms[name] = numbers
+            self.tie(self.ledger.norms[name], numbers, "normalised by the same module")
+        else:
+            self.ledger.norms[name] = numbers
 
     def direct(self, name: str, value: Tensor) -> Tensor:
-        if sum(size > 1 for size in value.shape) > 1:
+        if self.owners.setdefault(id(value), name) != name:
+            self.refuse(f"a parameter of {self.owners[id(value)]}, used directly too")
+        axis = direct_axis(value)
+        if axis is None:
             self.refuse("a parameter with more than one axis, used directly")
         if name not in self.ledger.direct:
-            self.ledger.direct[name] = self.ledger.new(value.numel(), name)
+            self.ledger.direct[name] = self.ledger.new(value.shape[axis] if value.ndim else 1, name)
         if not isinstance(value, nn.Parameter) or not all(_multiplies(u) for u in self.node.users):
             self.constants.add(name)
-        return self.ledger.direct[name].view(value.shape)
+        return in_shape(self.ledger.direct[name], value)
+
+    def made(self, count: int) -> Tensor:
+        return self.ledger.new(count, self.node.name, fixed=True).flatten()
+
+    def mixed(self) -> None:
+        self.mixing.append(self.node.name)
+
+    def filtered(self, numbers: Tensor, macs: int) -> None:
+        self.filters[self.node.name] = (numbers, macs)
 
     def tie(self, one: Tensor, other: Tensor, how: str) -> None:
         first, second = self.ledger.owner(one), self.ledger.owner(other)
@@ -114,8 +155,15 @@ class Replay(Flow):
         self._agree(numbers, self._narrowed(self.ledger.norms[name]))
 
     def direct(self, name: str, value: Tensor) -> Tensor:
-        numbers = self._narrowed(self.ledger.direct[name])
-        return numbers.view([len(numbers) if size > 1 else 1 for size in value.shape])
+        return in_shape(self._narrowed(self.ledger.direct[name]), value)
+
+    def made(self, count: int) -> Tensor:
+        owner = self.node.name
+        start = self.ledger.starts[self.ledger.owners.index(owner)]
+        return self.units.labels(torch.arange(start, start + count))
+
+    def filtered(self, numbers: Tensor, macs: int) -> None:
+        pass
 
     def tie(self, one: Tensor, other: Tensor, how: str) -> None:
         self._agree(one, other)
@@ -139,6 +187,15 @@ def _random_mask(units: Units) -> UnitMask:
             chosen = torch.randperm(number, generator=generator)[: max(1, number // 2)]
             mask[group.first + chosen] = True
     return mask
+
+
+def in_shape(numbers: Tensor, value: Tensor) -> Tensor:
+    """The numbers of a parameter's channels in the shape that it has at that many channels."""
+    axis = direct_axis(value)
+    assert axis is not None
+    shape = [len(numbers) if one == axis else 1 for one in range(value.ndim)]
+    sizes = [len(numbers) if one == axis else size for one, size in enumerate(value.shape)]
+    return numbers.view(shape).expand(sizes)
 
 
 def _multiplies(node: fx.Node) -> bool:

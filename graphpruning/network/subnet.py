@@ -14,7 +14,8 @@ from torch import Tensor, fx, nn
 
 from graphpruning.common import distributed
 from graphpruning.common.convolution import conv2d
-from graphpruning.network.graph import ChannelGraph, channel_axis
+from graphpruning.network.graph import ChannelGraph
+from graphpruning.network.leaves import BatchNorm, Convolution, as_stored, standardised_layers
 
 Batch = tuple[Tensor, Tensor]
 """Images [batch, channels, height, width] and labels [batch]."""
@@ -105,10 +106,12 @@ class _Run(fx.Interpreter):
     ) -> None:
         super().__init__(subnet.graph.module)
         self.layers = subnet.layers
+        self.standardised = standardised_layers(subnet.graph.module)
         self.scales = subnet.graph.scales
         self.weights = weights
         self.statistics = statistics
         self.collect = collect
+        self.calls: dict[str, int] = {}
 
     def get_attr(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if target in self.weights:
@@ -117,36 +120,55 @@ class _Run(fx.Interpreter):
 
     def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         module = self.submodules[target]
+        x = args[0] if args else next(iter(kwargs.values()))
         if target in self.layers:
-            return self._layer(target, module, args[0])
-        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
-            return self._batch_norm(target, module, args[0])
+            return self._layer(target, module, x)
+        if isinstance(module, BatchNorm):
+            return self._batch_norm(target, module, x)
         if isinstance(module, nn.LayerNorm):
-            return self._layer_norm(target, module, args[0])
+            scale, shift = self.weights.get(target, (None, None))
+            return F.layer_norm(x, x.shape[-1:], scale, shift, module.eps)
+        if isinstance(module, nn.GroupNorm):
+            scale, shift = self.weights.get(target, (None, None))
+            return F.group_norm(x, module.num_groups, scale, shift, module.eps)
+        if isinstance(module, nn.InstanceNorm2d):
+            return self._instance_norm(target, module, x)
+        if isinstance(module, nn.PReLU):
+            slopes = self.weights.get(f"{target}.weight")
+            return F.prelu(x, module.weight if slopes is None else slopes[0])
         if isinstance(module, nn.Dropout | nn.Dropout2d):
             # In training alone, whatever the module's own mode.
             training = self.statistics is None and self.collect is None
             drop = F.dropout2d if isinstance(module, nn.Dropout2d) else F.dropout
-            return drop(args[0], module.p, training)
+            return drop(x, module.p, training)
         return super().call_module(target, args, kwargs)
 
     def _layer(self, name: str, module: nn.Module, x: Tensor) -> Tensor:
         weight, bias = self.weights[name]
         if isinstance(module, nn.Linear):
             return F.linear(x, weight, bias)
-        assert isinstance(module, nn.Conv2d)
+        assert isinstance(module, Convolution)
+        if isinstance(module, nn.ConvTranspose2d):
+            groups = x.shape[1] // weight.shape[1]
+            stored = as_stored(weight, True, groups)
+            named: Any = {"stride": module.stride, "padding": module.padding, "groups": groups}
+            more: Any = {"output_padding": module.output_padding, "dilation": module.dilation}
+            return F.conv_transpose2d(x, stored, bias, **named, **more)
+        if how := self.standardised.get(name):
+            gain = None if how.gain is None else self.weights[how.gain][0]
+            weight = how(weight, gain)
         groups = x.shape[1] // weight.shape[1]
-        return conv2d(x, weight, bias, module.stride, module.padding, module.dilation, groups)
+        padding: Any = module.padding
+        if module.padding_mode != "zeros":
+            x = F.pad(x, module._reversed_padding_repeated_twice, module.padding_mode)
+            padding = 0
+        return conv2d(x, weight, bias, module.stride, padding, module.dilation, groups)
 
-    def _layer_norm(self, name: str, module: nn.LayerNorm, x: Tensor) -> Tensor:
+    def _instance_norm(self, name: str, module: nn.InstanceNorm2d, x: Tensor) -> Tensor:
         scale, shift = self.weights.get(name, (None, None))
-        if channel_axis(module) == -1:
-            return F.layer_norm(x, x.shape[-1:], scale, shift, module.eps)
-        last = x.permute(0, 2, 3, 1)
-        y = F.layer_norm(last, last.shape[-1:], scale, shift, module.eps)
-        return y.permute(0, 3, 1, 2)
+        return F.instance_norm(x, None, None, scale, shift, True, 0.0, module.eps)
 
-    def _batch_norm(self, name: str, module: nn.BatchNorm2d | nn.BatchNorm1d, x: Tensor) -> Tensor:
+    def _batch_norm(self, name: str, module: Any, x: Tensor) -> Tensor:
         scale, shift = self.weights.get(name, (None, None))
         if self.statistics is not None:
             mean, variance = self.statistics[name]
@@ -156,5 +178,13 @@ class _Run(fx.Interpreter):
         mean = torch.zeros(x.shape[1], device=x.device)
         variance = torch.ones(x.shape[1], device=x.device)
         y = F.batch_norm(x, mean, variance, scale, shift, True, 1.0, module.eps)
-        self.collect[name] = (mean, variance)  # momentum 1: exactly this batch's statistics
+        calls, so_far = self.calls.get(name, 0), self.collect.get(name, (mean, variance))
+        self.calls[name] = calls + 1
+        # Momentum 1: exactly this batch's statistics; of a module called twice the mean of both.
+        share = 1 / (calls + 1)
+        self.collect[name] = (
+            (mean, variance)
+            if not calls
+            else (so_far[0].lerp(mean, share), so_far[1].lerp(variance, share))
+        )
         return y

@@ -12,10 +12,16 @@ from graphpruning.network.graph import (
     UnitMask,
     Widths,
     cut_direct,
+    direct_axis,
     direct_tensor,
     kept,
 )
+from graphpruning.network.leaves import Convolution, Norm, as_stored, filters
+from graphpruning.network.refusals import unwrapped
 from graphpruning.network.subnet import LayerWeights, Statistics
+from graphpruning.network.verify import require_same_operations
+
+_COUNTS = ("num_parameters", "num_features", "num_channels", "channels")
 
 
 def narrow(
@@ -26,7 +32,9 @@ def narrow(
 ) -> nn.Module:
     """Return a copy of `model` whose layers have the channels of `widths` only.
 
-    At full width the copy computes bit for bit what `model` computes.
+    At full width the copy computes bit for bit what `model` computes. It is looked at before it is
+    handed out: where its own code would go another way at these widths (a branch on a number of
+    channels, a size that stands in the code), it is refused.
 
     Args:
         model: the network that `graph` was traced from, at full width.
@@ -35,6 +43,7 @@ def narrow(
 
     Raises:
         UserError: when the widths do not fit the graph.
+        UnsupportedNetwork: when the narrowed network would not compute what was traced.
         ValueError: when `keep` has other numbers of units than `widths`.
     """
     graph.check(widths)
@@ -44,7 +53,7 @@ def narrow(
             if len(keep[name]) * graph.prunable[name].unit != width:
                 raise ValueError(f"keep[{name!r}] has another length than widths says")
         mask = graph.these_units(keep)
-    result = copy.deepcopy(model)
+    result = copy.deepcopy(unwrapped(model))
     with torch.no_grad():
         for layer in graph.layers:
             _narrow_layer(result.get_submodule(layer.name), layer, mask)
@@ -52,14 +61,15 @@ def narrow(
             _narrow_norm(result.get_submodule(name), kept(channels, mask))
         for name, channels in (graph.scales | graph.constants).items():
             _narrow_direct(result, name, kept(channels, mask))
+    require_same_operations(result, graph)
     return result
 
 
 def _narrow_layer(module: nn.Module, layer: Layer, mask: UnitMask) -> None:
-    assert isinstance(module, nn.Conv2d | nn.Linear)
+    assert isinstance(module, Convolution | nn.Linear)
     outputs, columns = kept(layer.outputs, mask), kept(layer.columns, mask)
     inputs = len(kept(layer.inputs, mask))
-    module.weight = _cut(module.weight, outputs, columns)
+    module.weight = _cut_weight(module, outputs, columns, inputs)
     if module.bias is not None:
         module.bias = _cut(module.bias, outputs)
     if isinstance(module, nn.Linear):
@@ -70,10 +80,12 @@ def _narrow_layer(module: nn.Module, layer: Layer, mask: UnitMask) -> None:
 
 
 def _narrow_norm(module: nn.Module, index: Tensor) -> None:
+    assert isinstance(module, Norm)
     if isinstance(module, nn.LayerNorm):
         module.normalized_shape = (len(index),)
+    elif isinstance(module, nn.GroupNorm):
+        module.num_channels = len(index)
     else:
-        assert isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d)
         module.num_features = len(index)
         for name in ("running_mean", "running_var"):
             if (statistic := getattr(module, name)) is not None:
@@ -89,15 +101,34 @@ def _narrow_direct(model: nn.Module, name: str, index: Tensor) -> None:
     cut = cut_direct(value.detach(), index).clone()
     if isinstance(value, nn.Parameter):
         cut = nn.Parameter(cut, requires_grad=value.requires_grad)
-    setattr(model.get_submodule(owner), attribute, cut)
+    module = model.get_submodule(owner)
+    setattr(module, attribute, cut)
+    axis = direct_axis(value)
+    assert axis is not None
+    for count in _COUNTS:  # what a module calls the number of its channels
+        if value.ndim and getattr(module, count, None) == value.shape[axis]:
+            setattr(module, count, len(index))
 
 
-def _cut(parameter: Tensor, outputs: Tensor, inputs: Tensor | None = None) -> nn.Parameter:
-    result = parameter[outputs.to(parameter.device)]
-    if inputs is not None:
-        result = result[:, inputs.to(parameter.device)]
+def _cut_weight(
+    module: Convolution | nn.Linear, outputs: Tensor, columns: Tensor, inputs: int
+) -> nn.Parameter:
+    parameter = module.weight
+    result = filters(module)[outputs.to(parameter.device)][:, columns.to(parameter.device)]
+    if isinstance(module, nn.ConvTranspose2d):
+        result = as_stored(result, True, inputs // len(columns))
+    return _like(parameter, result)
+
+
+def _cut(parameter: Tensor, outputs: Tensor) -> nn.Parameter:
+    return _like(parameter, parameter[outputs.to(parameter.device)])
+
+
+def _like(parameter: Tensor, result: Tensor) -> nn.Parameter:
     if parameter.ndim == 4 and parameter.is_contiguous(memory_format=torch.channels_last):
         result = result.contiguous(memory_format=torch.channels_last)
+    else:
+        result = result.contiguous()
     return nn.Parameter(result.clone(), requires_grad=parameter.requires_grad)
 
 
@@ -113,12 +144,13 @@ def install(
         for layer in graph.layers:
             module = model.get_submodule(layer.name)
             weight, bias = weights[layer.name]
-            module.weight.copy_(weight)  # type: ignore[operator]
+            groups = getattr(module, "groups", 1)
+            module.weight.copy_(as_stored(weight, layer.transposed, groups))  # type: ignore
             if bias is not None:
                 module.bias.copy_(bias)  # type: ignore[operator]
         for name in graph.norms:
             norm = model.get_submodule(name)
-            if name in statistics:
+            if name in statistics and norm.running_mean is not None:
                 norm.running_mean.copy_(statistics[name][0])  # type: ignore[operator]
                 norm.running_var.copy_(statistics[name][1])  # type: ignore[operator]
             scale, shift = weights.get(name, (None, None))

@@ -7,15 +7,18 @@ second time, narrowed at random: if then any layer would read other channels tha
 the network is refused, so that a wrong graph never comes out.
 """
 
-from typing import Any, TypedDict
+from typing import TypedDict
 
-import torch
 from torch import Tensor, fx, nn
 
-from graphpruning.common.errors import UnsupportedNetwork, UserError, reason
+from graphpruning.common.errors import UnsupportedNetwork
 from graphpruning.network.edges import edges_and_depths
-from graphpruning.network.graph import ChannelGraph, Layer
+from graphpruning.network.graph import FIXED, ChannelGraph, Channels, Layer, direct_tensor
+from graphpruning.network.leaves import Convolution, base_of
+from graphpruning.network.refusals import refuse_other_dimensions, unwrapped
 from graphpruning.network.runs import Recorder, Replay
+from graphpruning.network.surgery import narrow
+from graphpruning.network.symbolic import symbolic_trace, twin
 from graphpruning.network.units import Units
 
 
@@ -23,7 +26,8 @@ def trace(model: nn.Module, input_size: tuple[int, ...] = (3, 32, 32)) -> Channe
     """Follow the channels of `model` on one image; return its graph of layers and groups.
 
     The network is looked at in evaluation mode and left as it was, on any device (the meta device
-    too). Nothing is computed.
+    too). Nothing is computed. DataParallel, DistributedDataParallel and what `torch.compile` makes
+    are unwrapped: the graph is that of the network inside.
 
     Args:
         model: any network that torch.fx can trace.
@@ -35,84 +39,27 @@ def trace(model: nn.Module, input_size: tuple[int, ...] = (3, 32, 32)) -> Channe
         UserError: when the network does not run on such an image.
     """
     size = tuple(input_size)
-    module = _shaped_module(model, size)
+    model = unwrapped(model)
+    refuse_other_dimensions(model, size)
+    module = symbolic_trace(model, size)
     recorder = Recorder(model, module)
     image = recorder.ledger.new(size[0], "the input image", fixed=True)
     recorder.run(image.expand(1, *size))
-    _refuse_unused(model, recorder)
+    _refuse_unused(model, module)
     units = Units(recorder.ledger)
-    Replay(model, module, recorder, units).run(units.labels(image).expand(1, *size))
-    return _graph(model, module, recorder, units, size)
+    # Of two images: a network that takes their number for 1 would break on a batch.
+    Replay(model, module, recorder, units).run(units.labels(image).expand(2, *size))
+    graph = _graph(model, module, recorder, units, size)
+    # Where all widths are small and alike, code that compares them goes another way, if any does.
+    narrow(twin(model), graph, {name: 2 * group.unit for name, group in graph.prunable.items()})
+    return graph
 
 
-def _shaped_module(model: nn.Module, size: tuple[int, ...]) -> fx.GraphModule:
-    """Trace in evaluation mode, then find every tensor's shape by running on one empty image.
-
-    Fake tensors would find them without computing, but loading what these stand on (the compiler,
-    SymPy) takes several times as long as a ResNet-50 takes for its image.
-    """
-    modes = [(part, part.training) for part in model.modules()]
-    values = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    model.eval()
-    try:
-        module = _symbolic(model)
-        module.eval()
-        dtype = next((p.dtype for p in model.parameters()), torch.float32)
-        device = next((p.device for p in model.parameters()), torch.device("cpu"))
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
-            _Shapes(module).run(torch.zeros(1, *size, dtype=dtype, device=device))
-    except (RuntimeError, ValueError, TypeError) as error:
-        raise UserError(
-            f"{type(model).__name__} does not run on an image of {size}: {reason(error)}"
-        ) from error
-    finally:
-        for part, training in modes:
-            part.training = training
-        with torch.no_grad():
-            for buffer, value in values:  # a network may count its passes
-                if not (buffer.is_meta or torch.equal(buffer, value)):
-                    buffer.copy_(value)
-    return module
-
-
-class _Shapes(fx.Interpreter):
-    """Writes the shape of every tensor to its node."""
-
-    def __init__(self, module: fx.GraphModule) -> None:
-        super().__init__(module)
-        self.extra_traceback = False
-
-    def run_node(self, n: fx.Node) -> Any:
-        result = super().run_node(n)
-        if isinstance(result, Tensor):
-            n.meta["shape"] = tuple(result.shape)
-        return result
-
-
-class _Tracer(fx.Tracer):
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        # A subclass of LayerNorm would otherwise be traced into a call with a constant size.
-        return isinstance(m, nn.LayerNorm) or super().is_leaf_module(m, module_qualified_name)
-
-
-def _symbolic(model: nn.Module) -> fx.GraphModule:
-    before = set(vars(model))
-    try:
-        return fx.GraphModule(model, _Tracer().trace(model))
-    except Exception as error:  # torch.fx raises whatever the model's own code raises
-        raise UnsupportedNetwork(
-            f"{type(model).__name__} cannot be traced by torch.fx ({reason(error)}); make its "
-            "control flow independent of the input, or trace the part that is convolutional"
-        ) from error
-    finally:
-        for name in set(vars(model)) - before:  # torch.fx leaves constants of `forward` there
-            delattr(model, name)
-
-
-def _refuse_unused(model: nn.Module, recorder: Recorder) -> None:
+def _refuse_unused(model: nn.Module, module: fx.GraphModule) -> None:
     """A layer that evaluation does not run (an auxiliary head) could not be narrowed rightly."""
+    used = {str(node.target) for node in module.graph.nodes if node.op == "call_module"}
     for name, part in model.named_modules():
-        if isinstance(part, nn.Conv2d | nn.Linear) and name not in recorder.ledger.layers:
+        if base_of(part) is not None and name not in used:
             raise UnsupportedNetwork(
                 f"{type(model).__name__}: the layer {name} is not used in evaluation mode; build "
                 "the network without it (for auxiliary heads: aux_logits=False)"
@@ -127,11 +74,15 @@ def _graph(
     size: tuple[int, ...],
 ) -> ChannelGraph:
     ledger = recorder.ledger
+
+    def of(numbers: Tensor) -> Channels:
+        return units.labels(numbers).clamp(min=FIXED)
+
     edges, depths = edges_and_depths(module, ledger.layers.__contains__)
     layers = []
     for name, (read, written) in ledger.layers.items():
         part = model.get_submodule(name)
-        assert isinstance(part, nn.Conv2d | nn.Linear)
+        assert isinstance(part, Convolution | nn.Linear)
         layers.append(
             Layer(
                 name=name,
@@ -140,20 +91,26 @@ def _graph(
                 bias=part.bias is not None,
                 depth=depths[name],
                 block=_block(model, name),
-                inputs=units.labels(read).clamp(min=-1),
-                outputs=units.labels(written).clamp(min=-1),
+                inputs=of(read),
+                outputs=of(written),
                 reads=units.group_names(read),
                 writes=units.group_names(written),
             )
         )
-    direct = {name: units.labels(x).clamp(min=-1) for name, x in ledger.direct.items()}
+    direct = {name: of(x) for name, x in ledger.direct.items()}
+    known = {id(direct_tensor(model, name)) for name in direct}
+    for name in (*ledger.layers, *ledger.norms):
+        known |= {id(x) for x in model.get_submodule(name)._parameters.values()}
     return ChannelGraph(
         layers=tuple(layers),
         edges=tuple(edges),
         groups=units.groups,
-        norms={name: units.labels(x).clamp(min=-1) for name, x in ledger.norms.items()},
+        norms={name: of(x) for name, x in ledger.norms.items()},
         scales={n: x for n, x in direct.items() if n not in recorder.constants},
         constants={n: x for n, x in direct.items() if n in recorder.constants},
+        filters={n: (of(x), macs) for n, (x, macs) in recorder.filters.items()},
+        mixing=tuple(recorder.mixing),
+        rest=sum(p.numel() for p in model.parameters() if id(p) not in known),
         input_size=size,
         module=module,
     )
@@ -168,6 +125,7 @@ class _Form(TypedDict):
     kernel: tuple[int, int]
     stride: tuple[int, int]
     groups: int
+    transposed: bool
 
 
 def _linear(part: nn.Linear) -> _Form:
@@ -178,10 +136,11 @@ def _linear(part: nn.Linear) -> _Form:
         "kernel": (1, 1),
         "stride": (1, 1),
         "groups": 1,
+        "transposed": False,
     }
 
 
-def _convolution(part: nn.Conv2d) -> _Form:
+def _convolution(part: Convolution) -> _Form:
     if part.groups == 1:
         kind = "pointwise" if part.kernel_size == (1, 1) else "convolution"
     else:
@@ -193,6 +152,7 @@ def _convolution(part: nn.Conv2d) -> _Form:
         "kernel": (part.kernel_size[0], part.kernel_size[1]),
         "stride": (part.stride[0], part.stride[1]),
         "groups": part.groups,
+        "transposed": isinstance(part, nn.ConvTranspose2d),
     }
 
 

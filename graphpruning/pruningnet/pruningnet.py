@@ -6,6 +6,7 @@ from torch import Generator, Tensor, nn
 
 from graphpruning.network.graph import ChannelGraph, Widths, cut_direct, direct_tensor, kept
 from graphpruning.network.importance import Reordering, by_importance
+from graphpruning.network.leaves import filters
 from graphpruning.network.subnet import LayerWeights, Subnet
 from graphpruning.network.widths import SearchSpace
 from graphpruning.pruningnet.aggregator import conditioned
@@ -51,7 +52,8 @@ class PruningNet(nn.Module):
         reordering = Reordering(graph, by_importance(base, graph))
         for layer, generator in zip(graph.layers, self.generators, strict=True):
             assert isinstance(generator, WeightGenerator)
-            weight, bias = (getattr(base.get_submodule(layer.name), k) for k in ("weight", "bias"))
+            module = base.get_submodule(layer.name)
+            weight, bias = filters(module), module._parameters["bias"]
             rows, columns = (
                 reordering.sources(channels).to(weight.device)
                 for channels in (layer.outputs, layer.columns)

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from graphpruning.common.errors import UserError
+from graphpruning.network.leaves import filters
 from graphpruning.network.widths import SearchSpace
 from graphpruning.search.history import Evaluate
 
@@ -92,7 +93,5 @@ def _kept(space: SearchSpace, model: nn.Module, group: str) -> float:
     """The share of its channels that a group has left, by a layer that writes no other group."""
     for layer in space.graph.layers:
         if layer.writes == (group,):
-            weight = model.get_submodule(layer.name).weight
-            assert isinstance(weight, torch.Tensor)
-            return len(weight) / layer.out_channels
+            return len(filters(model.get_submodule(layer.name))) / layer.out_channels
     raise UserError(f"group-norm cannot say how wide {group} is: no layer writes it alone")

@@ -5,10 +5,11 @@ outputs come near to those of the base network (He et al. 2017, arXiv 1707.06168
 """
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor, fx, nn
 
 from graphpruning.network.graph import (
     FIXED,
@@ -21,6 +22,7 @@ from graphpruning.network.graph import (
     kept,
 )
 from graphpruning.network.importance import by_importance
+from graphpruning.network.leaves import filters, plain, standardised_layers
 from graphpruning.network.subnet import LayerWeights, Statistics
 
 RIDGE = 1e-10
@@ -58,7 +60,13 @@ class SlicedWeights:
         reconstruct: bool = True,
     ) -> None:
         self.graph = graph
-        self.layers = {layer.name: _weights(model, layer.name) for layer in graph.layers}
+        self.layers = {
+            layer.name: (
+                filters(model.get_submodule(layer.name)).detach(),
+                _weights(model, layer.name)[1],
+            )
+            for layer in graph.layers
+        }
         self.norms = {name: _weights(model, name) for name in graph.norms}
         self.running = {name: _running(model, name) for name in graph.norms}
         self.direct = {
@@ -84,7 +92,6 @@ class SlicedWeights:
         result: LayerWeights = {}
         for layer in self.graph.layers:
             weight, bias = self.layers[layer.name]
-            assert weight is not None
             outputs = kept(layer.outputs, mask).to(weight.device)
             weight = self._read(layer, weight[outputs], mask)
             result[layer.name] = (weight, None if bias is None else bias[outputs])
@@ -139,28 +146,48 @@ class SlicedWeights:
         """Gram matrices [in x kernel, in x kernel] in float64 of layers whose inputs can go."""
         grams: dict[str, Tensor] = {}
 
-        def hook(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-            def add(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-                x = _patches(module, args[0], output, points, generator).double()
-                grams[name] = grams.get(name, 0) + x.T @ x
+        def add(name: str, module: nn.Module, x: Tensor, output: Tensor) -> None:
+            x = _patches(module, x, output, points, generator).double()
+            grams[name] = grams.get(name, 0) + x.T @ x
 
-            return add
-
-        hooks = [
-            model.get_submodule(layer.name).register_forward_hook(hook(layer.name))
+        standardised = standardised_layers(self.graph.module)  # not linear in their weights
+        wanted = {
+            layer.name
             for layer in self.graph.layers
-            if layer.groups == 1 and (layer.inputs != FIXED).any()
-        ]
+            if layer.groups == 1 and not layer.transposed and (layer.inputs != FIXED).any()
+        } - standardised.keys()
         was_training = model.training
         model.eval()
         try:
+            run = _Reading(model, self.graph, wanted, add)
             for images in batches:
-                model(images)
+                run.run(images)
         finally:
             model.train(was_training)
-            for handle in hooks:
-                handle.remove()
         return grams
+
+
+class _Reading(fx.Interpreter):
+    """Runs the network, and shows what each wanted layer reads and writes."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        graph: ChannelGraph,
+        wanted: set[str],
+        show: Callable[[str, nn.Module, Tensor, Tensor], None],
+    ) -> None:
+        super().__init__(fx.GraphModule(model, graph.module.graph))
+        self.standardised = standardised_layers(graph.module)
+        self.wanted = wanted
+        self.show = show
+
+    def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        module = self.submodules[target]
+        output = plain(module, args[0], self.standardised.get(target))
+        if target in self.wanted:
+            self.show(target, module, args[0], output)
+        return output
 
 
 def _weights(model: nn.Module, name: str) -> tuple[Tensor | None, Tensor | None]:

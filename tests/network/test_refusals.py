@@ -1,0 +1,286 @@
+"""What would make a wrong graph is refused by name, and the user's network is left as it was."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations, parametrize, prune, spectral_norm, weight_norm
+
+from graphpruning import UnsupportedNetwork, UserError, macs, narrow, params, trace
+
+SIZE = (3, 8, 8)
+
+
+class Small(nn.Module):
+    """Two convolutions and a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, padding=1)
+        self.bn = nn.BatchNorm2d(8)
+        self.last = nn.Conv2d(8, 8, 3, padding=1)
+        self.fc = nn.Linear(8, 4)
+
+    def body(self, x: Tensor) -> Tensor:
+        return self.bn(self.conv(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.last(self.body(x)).mean((2, 3)))
+
+
+class Flip(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flip(0)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda m: m.conv.register_forward_pre_hook(lambda m, x: x[0].flip(1)), "conv .*pre-hook"),
+        (lambda m: m.bn.register_forward_hook(lambda m, x, y: y * 0), r"bn \(BatchNorm2d\).* hook"),
+        (lambda m: m.register_forward_hook(lambda m, x, y: y), "the network itself .* hook"),
+        (
+            lambda m: prune.l1_unstructured(m.conv, "weight", 0.5),
+            "conv .*weight_orig.*prune.remove",
+        ),
+        (lambda m: prune.ln_structured(m.last, "weight", 0.5, 1, 0), "last .*weight_orig"),
+        (lambda m: parametrize.register_parametrization(m.conv, "bias", Flip()), "conv .*of bias"),
+        (lambda m: parametrizations.weight_norm(m.conv), "conv .*remove_parametrizations"),
+        (lambda m: parametrizations.spectral_norm(m.last), "last .*remove_parametrizations"),
+        (lambda m: spectral_norm(m.conv), "conv .*weight_orig.*remove_spectral_norm"),
+        (lambda m: weight_norm(m.conv), "conv .*weight norm"),
+        (lambda m: m.add_module("lazy", nn.LazyConv2d(4, 3)), "lazy .*no weight yet"),
+        (lambda m: m.add_module("aux", nn.BatchNorm2d(8)), "aux is not used in evaluation mode"),
+        (lambda m: m.add_module("aux", nn.PReLU(8)), "aux is not used in evaluation mode"),
+        (lambda m: m.add_module("aux", nn.ConvTranspose2d(8, 8, 3)), "aux is not used"),
+    ],
+)
+def test_what_acts_on_the_side_is_refused_by_name(
+    spoil: Callable[[nn.Module], object], says: str
+) -> None:
+    model = Small()
+    spoil(model)
+    state = {
+        name: value.clone() for name, value in model.state_dict().items() if "lazy" not in name
+    }
+    with pytest.raises(UnsupportedNetwork, match=says) as refusal:
+        trace(model, SIZE)
+    assert "\n" not in str(refusal.value)
+    for name, value in state.items():
+        assert type(value) is Tensor and torch.equal(value, model.state_dict()[name])
+
+
+class LiveBranch(Small):
+    """Adds its input where the numbers of channels happen to agree."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide = nn.Conv2d(8, 16, 1)
+        self.back = nn.Conv2d(16, 8, 1)
+
+    def body(self, x: Tensor) -> Tensor:
+        x = super().body(x)
+        y = self.wide(x)
+        if self.wide.in_channels == self.wide.out_channels:
+            y = y + x
+        return self.back(y)
+
+
+class SharedNorm(Small):
+    """Two normalisations with one scale."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.other = nn.BatchNorm2d(8)
+        self.other.weight = self.bn.weight
+
+    def body(self, x: Tensor) -> Tensor:
+        return self.other(super().body(x))
+
+
+class LiveSize(Small):
+    """Has the full network's number of channels in its code."""
+
+    def body(self, x: Tensor) -> Tensor:
+        x = self.bn(self.conv(x))
+        return x.view(-1, self.conv.out_channels * 64).view(-1, self.conv.out_channels, 8, 8)
+
+
+class WidthTwice(Small):
+    def body(self, x: Tensor) -> Tensor:
+        return super().body(x) * self.bn.weight.view(1, -1, 1, 1)
+
+
+class OnlyOneImage(Small):
+    def body(self, x: Tensor) -> Tensor:
+        return super().body(x).view(1, -1, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        (LiveBranch, "takes another way when it is narrowed: back becomes add"),
+        (SharedNorm, "other .* shares another one's weight, that of bn"),
+        (WidthTwice, "a parameter of bn, used directly too"),
+        (OnlyOneImage, "mixes channels up when some go"),
+    ],
+)
+def test_code_that_would_go_another_way_is_refused(model: type[Small], says: str) -> None:
+    with pytest.raises(UnsupportedNetwork, match=says):
+        trace(model(), SIZE)
+
+
+def test_a_live_attribute_that_follows_is_no_fault() -> None:
+    """`narrow` sets `out_channels`; its own code then says the same of fewer channels."""
+    graph = trace(LiveSize(), SIZE)
+    assert "conv" not in graph.prunable
+
+
+class Squeezes(Small):
+    """Of one channel, `squeeze` takes the channels too."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.last(self.body(x)).mean((2, 3), keepdim=True)
+        return self.fc(x.squeeze())
+
+
+def test_a_width_at_which_the_network_breaks_is_refused_before_it_is_handed_out() -> None:
+    graph = trace(Squeezes(), SIZE)
+    two = narrow(Squeezes(), graph, {"conv": 1, "last": 2}).eval()
+    assert two(torch.zeros(3, *SIZE)).shape == (3, 4)
+    with pytest.raises(UnsupportedNetwork, match="narrowed"):
+        narrow(Squeezes(), graph, {"conv": 1, "last": 1})
+
+
+def test_a_width_that_happens_to_equal_the_images_is_refused() -> None:
+    class Agrees(Small):
+        def body(self, x: Tensor) -> Tensor:
+            y = super().body(x)
+            return y + x if self.conv.in_channels == self.conv.out_channels else y
+
+    graph = trace(Agrees(), SIZE)
+    narrow(Agrees(), graph, {"conv": 4, "last": 3})
+    with pytest.raises(UnsupportedNetwork, match="takes another way when it is narrowed"):
+        narrow(Agrees(), graph, {"conv": 3, "last": 3})
+
+
+class Leaves(Small):
+    """Keeps what it saw, and counts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps = 0
+        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.steps += 1
+        self.seen += 1
+        self.feature = self.body(x)
+        return self.fc(self.last(self.feature).mean((2, 3)))
+
+
+def test_a_network_that_remembers_is_left_as_it_was() -> None:
+    model = Leaves().train()
+    before = set(vars(model))
+    trace(model, SIZE)
+    assert set(vars(model)) == before and model.steps == 0 and model.seen == 0 and model.training
+
+
+class Extra(Small):
+    """Has a parameter that nothing reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unused = nn.Parameter(torch.zeros(16))
+
+
+def test_parameters_outside_the_graph_are_counted_at_every_width() -> None:
+    model = Extra()
+    graph = trace(model, SIZE)
+    assert params(graph, graph.full_widths) == sum(p.numel() for p in model.parameters())
+    small = dict.fromkeys(graph.prunable, 3)
+    assert params(graph, small) == sum(p.numel() for p in narrow(model, graph, small).parameters())
+
+
+def test_a_narrowed_network_runs_in_training_mode() -> None:
+    graph = trace(Small(), SIZE)
+    narrowed = narrow(Small(), graph, dict.fromkeys(graph.prunable, 3)).train()
+    narrowed(torch.randn(2, *SIZE)).sum().backward()
+    assert all(p.grad is not None for p in narrowed.parameters())
+
+
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        (nn.Sequential(nn.Conv3d(3, 8, 3)), r"0 is a Conv3d.*videos"),
+        (nn.Sequential(nn.Conv1d(3, 8, 3)), r"0 is a Conv1d.*sequences"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(192, 4)), "linear layers and no convolution"),
+        (torch.jit.script(nn.Conv2d(3, 8, 3)), "compiled by torch.jit"),
+        (lambda x: x, "a network is an nn.Module; this is function"),
+        (
+            nn.Sequential(nn.Conv2d(3, 8, 3), nn.MaxPool2d(16)),
+            r"does not run on an image of \(3, 8",
+        ),
+    ],
+)
+def test_what_is_no_network_of_images_is_refused(model: nn.Module, says: str) -> None:
+    with pytest.raises(UserError, match=says) as refusal:
+        trace(model, SIZE)
+    assert "\n" not in str(refusal.value)
+
+
+def test_an_exported_program_is_refused() -> None:
+    exported = torch.export.export(Small().eval(), (torch.zeros(1, *SIZE),))
+    with pytest.raises(UserError, match=r"ExportedProgram .*give the nn\.Module it was made from"):
+        trace(exported, SIZE)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wrap", [nn.DataParallel, torch.compile])
+def test_a_wrapped_network_is_unwrapped(wrap: Callable[[nn.Module], nn.Module]) -> None:
+    model = Small().eval()
+    graph = trace(wrap(model), SIZE)
+    assert [layer.name for layer in graph.layers] == ["conv", "last", "fc"]
+    narrowed = narrow(wrap(model), graph, graph.full_widths)
+    images = torch.randn(2, *SIZE)
+    assert type(narrowed) is Small and torch.equal(narrowed(images), model(images))
+
+
+class Flags(Small):
+    """Takes more than images, and returns more than scores."""
+
+    def forward(  # type: ignore[override]
+        self, x: Tensor, features: bool = True, *rest: Tensor, scale: float = 1.0, **more: Tensor
+    ) -> dict[str, Tensor | list[Tensor]]:
+        assert x.shape[1] == 3, "colour images"
+        y = self.body(x)
+        found: dict[str, Tensor | list[Tensor]] = {"out": self.fc(self.last(y).mean((2, 3)))}
+        return {**found, "features": [y]} if features else found
+
+
+def test_other_arguments_keep_their_defaults_and_outputs_may_be_nested() -> None:
+    graph = trace(Flags(), SIZE)
+    assert list(graph.prunable) == ["last"]  # what is returned stays whole
+    narrowed = narrow(Flags(), graph, {"last": 2}).eval()(torch.zeros(2, *SIZE))
+    assert narrowed["out"].shape == (2, 4) and narrowed["features"][0].shape == (2, 8, 8, 8)
+
+
+def test_log_softmax_at_the_end_is_followed() -> None:
+    """As in PyTorch's own MNIST example."""
+
+    class Mnist(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv1, self.conv2 = nn.Conv2d(1, 32, 3, 1), nn.Conv2d(32, 64, 3, 1)
+            self.dropout1, self.dropout2 = nn.Dropout(0.25), nn.Dropout(0.5)
+            self.fc1, self.fc2 = nn.Linear(9216, 128), nn.Linear(128, 10)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = torch.relu(self.conv2(torch.relu(self.conv1(x))))
+            x = self.dropout1(nn.functional.max_pool2d(x, 2))
+            x = self.dropout2(torch.relu(self.fc1(torch.flatten(x, 1))))
+            return nn.functional.log_softmax(self.fc2(x), dim=1)
+
+    graph = trace(Mnist(), (1, 28, 28))
+    assert list(graph.prunable) == ["conv1", "conv2", "fc1"]
+    assert macs(graph, graph.full_widths) == 26 * 26 * 288 + 24 * 24 * 18432 + 9216 * 128 + 1280
