@@ -168,10 +168,10 @@ def torch_pruning(model: nn.Module, size: tuple[int, ...]) -> str:
     image = torch.zeros(1, *size)
     last = [module for module in model.modules() if isinstance(module, nn.Linear)][-1:]
     try:
-        tp.MagnitudePruner(
+        tp.pruner.MetaPruner(
             model,
             image,
-            importance=tp.MagnitudeImportance(),
+            importance=tp.importance.MagnitudeImportance(),
             pruning_ratio=0.5,
             ignored_layers=last,
             root_module_types=[nn.Conv2d, nn.Linear],
