@@ -7,6 +7,7 @@ line; any other outcome than "exact" or "refused" is a fault of ours.
 """
 
 import csv
+import signal
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.harness import RESULTS
-from graphpruning.common.errors import UserError, reason
+from graphpruning.common.errors import UserError
 from graphpruning.common.files import write_text
 from graphpruning.network.cost import macs, params
 from graphpruning.network.graph import ChannelGraph, direct_tensor
@@ -32,6 +33,8 @@ from graphpruning.network.trace import trace
 COLUMNS = ("library", "version", "model", "family", "ours", "torch_pruning", "reason", "seconds")
 SIZE, LARGER = (3, 96, 96), (3, 128, 128)
 """What networks see; segmentation bodies, which pool more, see the larger image."""
+PATIENCE = 60.0
+"""Seconds that Torch-Pruning may take for a network; it is then undecided."""
 FAMILIES = {
     *("byobnet", "convmixer", "convnext", "cspnet", "cspnext", "csatv2", "densenet", "dla", "dpn"),
     *("nfnet", "vovnet", "resnet", "efficientnet", "fasternet", "mobilenetv3", "mobilenetv5"),
@@ -162,11 +165,17 @@ def weights_of(model: nn.Module, graph: ChannelGraph) -> tuple[LayerWeights, Sta
 
 
 def torch_pruning(model: nn.Module, size: tuple[int, ...]) -> str:
-    """Whether Torch-Pruning halves the network so that it still runs."""
+    """Whether Torch-Pruning halves the network so that it still runs: runs, fails or undecided."""
     import torch_pruning as tp
 
     image = torch.zeros(1, *size)
     last = [module for module in model.modules() if isinstance(module, nn.Linear)][-1:]
+
+    def stop(*_: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, PATIENCE)
     try:
         tp.pruner.MetaPruner(
             model,
@@ -178,8 +187,13 @@ def torch_pruning(model: nn.Module, size: tuple[int, ...]) -> str:
         ).step()
         with torch.no_grad():
             model.eval()(image)
-    except Exception as error:  # whatever it raises: that is what is asked
-        return f"fails: {reason(error)}"
+    except TimeoutError:
+        return "undecided"
+    except Exception:  # whatever it raises: that is what is asked
+        return "fails"
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
     return "runs"
 
 
@@ -206,7 +220,7 @@ def measure(only: str | None = None) -> None:
             found = check(known.build(), size)
             theirs = torch_pruning(known.build(), size)
         library = names[known.library]
-        outcome = (found.ours, theirs.partition(":")[0], found.reason, f"{found.seconds:.1f}")
+        outcome = (found.ours, theirs, found.reason, f"{found.seconds:.1f}")
         rows.append((library, version(library), known.model, known.family, *outcome))
         print(known.model, *outcome, flush=True)
     text = StringIO()
