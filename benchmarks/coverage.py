@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from io import StringIO
+from pathlib import Path
 
+import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -33,6 +35,8 @@ from graphpruning.network.trace import trace
 COLUMNS = ("library", "version", "model", "family", "ours", "torch_pruning", "reason", "seconds")
 SIZE, LARGER = (3, 96, 96), (3, 128, 128)
 """What networks see; segmentation bodies, which pool more, see the larger image."""
+PAGE = Path("docs/networks.md")
+START, END = "<!-- coverage -->\n", "<!-- /coverage -->"
 PATIENCE = 60.0
 """Seconds that Torch-Pruning may take for a network; it is then undecided."""
 FAMILIES = {
@@ -227,6 +231,28 @@ def measure(only: str | None = None) -> None:
     csv.writer(text, lineterminator="\n").writerows([COLUMNS, *rows])
     if not only:
         write_text(RESULTS / "coverage.csv", text.getvalue())
+        write_text(PAGE, page(PAGE.read_text(), [dict(zip(COLUMNS, r, strict=True)) for r in rows]))
+
+
+def page(text: str, rows: list[dict[str, str]]) -> str:
+    """Return `text` with what `rows` say between its marks: counts, and what is refused and why."""
+    before, _, rest = text.partition(START)
+    _, end, after = rest.partition(END)
+    if not end:
+        raise UserError(f"{PAGE} lacks the marks {START.strip()} and {END}")
+    frame = pd.DataFrame(rows)
+    lines = ["| family | networks | handled | Torch-Pruning runs |", "|---|---|---|---|"]
+    for (library, release), of_library in frame.groupby(["library", "version"], sort=False):
+        groups = [(f"**{library} {release}**", of_library)]
+        groups += [(str(family), part) for family, part in of_library.groupby("family")]
+        for name, part in groups:
+            exact, runs = (part.ours == "exact").sum(), (part.torch_pruning == "runs").sum()
+            lines.append(f"| {name} | {len(part)} | {exact} | {runs} |")
+    lines += ["", "Refused:", "", "| network | why |", "|---|---|"]
+    for row in frame[frame.ours == "refused"].itertuples():
+        why = str(row.reason).partition(", which is not supported")[0].replace("|", "\\|")
+        lines.append(f"| {row.library} {row.model} | {why} |")
+    return before + START + "\n".join(lines) + "\n" + END + after
 
 
 def _of_torchvision() -> Iterator[Known]:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmarks.coverage import COLUMNS, check
+from benchmarks.coverage import COLUMNS, check, page
 from graphpruning.network.trace import trace
 
 ROOT = Path(__file__).parents[2]
@@ -166,3 +166,10 @@ def test_the_committed_table_holds_no_fault() -> None:
     timm = [row for row in rows if row["library"] == "timm"]
     handled = sum(row["ours"] == "exact" for row in timm)
     assert len(timm) > 180 and handled / len(timm) > 0.9
+
+
+def test_the_page_of_networks_says_what_the_table_says() -> None:
+    with open(ROOT / "benchmarks/results/coverage.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    text = (ROOT / "docs/networks.md").read_text()
+    assert page(text, rows) == text
