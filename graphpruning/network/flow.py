@@ -321,10 +321,19 @@ class Flow(Places):
     def _concatenated(
         self, tensors: Iterable[Tensor], dim: int = 0, axis: int | None = None
     ) -> Tensor:
-        joined = lean(torch.cat(tuple(tensors), dim if axis is None else axis))
-        if len(varying(joined)) > 1:
-            self.refuse("a concatenation that is not over channels")
-        return joined
+        """Over channels they stand side by side; over positions those of all tensors are tied."""
+        parts = tuple(tensors)
+        dim = (dim if axis is None else axis) % parts[0].ndim
+        joined = lean(torch.cat(parts, dim))
+        if len(varying(joined)) < 2:
+            return joined
+        if any(varies(part, dim) for part in parts):  # channels among positions, as of boxes
+            self.fix(joined.flatten(), f"{self.node.name} joins channels and positions")
+            return joined
+        first = parts[0].narrow(dim, 0, 1)
+        for part in parts[1:]:
+            self.tie(compact(first).flatten(), compact(part).flatten(), "concatenated")
+        return first.expand(joined.shape)
 
     def _reduced(
         self,

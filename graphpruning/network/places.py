@@ -50,7 +50,7 @@ class Places(fx.Interpreter):
         result = lean(result)
         along = varying(result)
         constant = [axis for axis in along if _is_constant(sizes[axis])]
-        if len(along) == 1 and constant:
+        if along and len(constant) == len(along):
             self.fix(compact(x).flatten(), f"{self.node.name} has a constant size")
         elif len(along) > 1 and len(along) - len(constant) != 1:
             self.refuse("a reshape of channels into several axes of unknown size")

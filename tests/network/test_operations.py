@@ -215,6 +215,7 @@ FOLLOWED: list[tuple[str, Callable[[Tensor], Tensor], int]] = [
     ("splits of unequal sizes", lambda x: torch.cat(x.split([2, 6], 1)[::-1], 1), 8),
     ("halves by their size", lambda x: x[:, : x.size(1) // 2] + x[:, x.size(1) // 2 :], 4),
     ("the larger of two", lambda x: torch.maximum(x, x.flip(2)), 8),
+    ("a concatenation over positions", lambda x: torch.cat((x, x.relu()), 2), 8),
     ("where", lambda x: torch.where(x > 1, x, x * 0.1), 8),
     ("repeat", lambda x: x.repeat(1, 2, 1, 1), 16),
     ("a shuffle by unflatten", lambda x: x.unflatten(1, (2, -1)).transpose(1, 2).flatten(1, 2), 8),
