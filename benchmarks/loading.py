@@ -15,8 +15,9 @@ from torchvision.datasets import ImageFolder
 from benchmarks.harness import Row
 from graphpruning.common.errors import UserError
 from graphpruning.training.folder import open_images
-from graphpruning.training.listing import list_folder, subfolders
+from graphpruning.training.listing import list_folder
 from graphpruning.training.preprocessing import Preprocessing
+from graphpruning.training.walk import subfolders
 
 IMAGENET = Preprocessing(
     mean=(0.485, 0.456, 0.406),

@@ -79,7 +79,8 @@ def _prune_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
         "--data",
         required=True,
         metavar="IMAGE_FOLDER",
-        help="folder with train/CLASS/ and val/CLASS/ (if missing: test/CLASS/)",
+        help="folder with train/CLASS/ and val/CLASS/ (if missing: test/CLASS/); "
+        "docs/images.md says which files are read",
     )
     add("--budget", required=True, help="MACs: a share of the full network's (0.5), or 300M, 2G")
     add(
@@ -97,7 +98,7 @@ def _prune_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
         nargs=3,
         metavar=("C", "H", "W"),
         default=(3, 224, 224),
-        help="what the network sees of an image (default: 3 224 224)",
+        help="what the network sees of an image; 1 H W is grey (default: 3 224 224)",
     )
     add("--epochs", type=float, help="of the final training (default: by the number of images)")
     add("--pruningnet-epochs", type=float, help="of the PruningNet (default: half as many)")
@@ -120,10 +121,10 @@ def _prune_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
         "--mean",
         type=float,
         nargs="+",
-        default=(0.485, 0.456, 0.406),
-        help="of each channel, as the weights were trained with (default: ImageNet's)",
+        help="of each channel, as the weights were trained with (default: ImageNet's; for grey "
+        "images the average of its three)",
     )
-    add("--std", type=float, nargs="+", default=(0.229, 0.224, 0.225), help="the same")
+    add("--std", type=float, nargs="+", help="the same")
     add("--divisor", type=int, default=8, help="widths are its multiples (default: 8)")
     add(
         "--smallest",
@@ -186,7 +187,7 @@ def _export(options: argparse.Namespace) -> None:
         )
     model = load_architecture(options.architecture, options.weights, build=build)
     size = tuple(described["input_size"])
-    difference = export_onnx(model, size, options.onnx)
+    difference = export_onnx(model, size, options.onnx, described.get("classes"))
     print(f"{options.onnx}: outputs differ from PyTorch's by {difference:.1e} of the largest")
 
 

@@ -14,7 +14,7 @@ import json
 import math
 import os
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -65,15 +65,17 @@ def save_architecture(
     input_size: tuple[int, ...],
     widths: Widths,
     preprocessing: dict[str, Any],
+    classes: Sequence[str] | None = None,
 ) -> None:
     """Write the narrowed `model` as `path` (JSON) and `weights_path` (safetensors).
 
     `network` is the full network: what `zoo.build` takes (name, num_classes, in_channels and
-    options), or a `Builder`. The JSON names the weights relative to itself, with their SHA-256.
+    options), or a `Builder`. The JSON names the weights relative to itself, with their SHA-256,
+    and the `classes` that the outputs stand for, where they are given.
     Raises `UserError`, before anything is written, for what `load_architecture` would refuse.
     """
     named = {"file": os.path.relpath(weights_path, Path(path).parent), "sha256": "0" * 64}
-    description = _described(path, network, input_size, widths, preprocessing, named)
+    description = _described(path, network, input_size, widths, preprocessing, named, classes)
     # safetensors refuses channels_last tensors, hence contiguous.
     state = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
     with atomic(weights_path) as beside:
@@ -101,6 +103,7 @@ def _described(
     widths: Widths,
     preprocessing: dict[str, Any],
     weights: dict[str, str] | None,
+    classes: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """What JSON says of a network; `UserError` for what could not be read again."""
     made = network if isinstance(network, Builder) else Builder(zoo.build, network)
@@ -114,6 +117,7 @@ def _described(
         "params": params(graph, widths),
         "preprocessing": preprocessing,
         "weights": weights,
+        **({} if classes is None else {"classes": list(classes)}),
     }
     check_description(Entry(path, json.loads(json.dumps(description))))
     return description

@@ -17,7 +17,10 @@ from graphpruning.common.names import nearest
 from graphpruning.training.preprocessing import Preprocessing
 
 FORMAT = 2
-"""2 added networks that a user's function builds; files of format 1 are read as before."""
+"""2 added networks that a user's function builds; files of format 1 are read as before.
+
+`classes`, the names of the outputs in order, may stand in either.
+"""
 
 LARGEST_FILE = 2**22
 """Bytes; of our own files none has a hundredth of it."""
@@ -26,9 +29,12 @@ LARGEST_SIDE, LARGEST_IMAGE = 2**13, 2**24
 """Pixels of a side, and numbers of a whole image: what follows its channels looks at each."""
 LARGEST_OPTION, LONGEST_LIST, LONGEST_TEXT, DEEPEST = 10**6, 100, 200, 3
 """Of a network's options: numbers, entries of a list, characters, lists within each other."""
+LONGEST_CLASS = 255
+"""Characters of a class's name; no folder has a longer one."""
 LARGEST_COUNT = 2**62
 
 _KEYS = ("format", "network", "input_size", "widths", "macs", "params", "preprocessing", "weights")
+_OPTIONAL = ("classes",)
 _MAKER = "`save_architecture`"
 MEND = f"get the file as {_MAKER} wrote it"
 
@@ -132,15 +138,20 @@ def read_entry(path: str | Path, made_by: str = _MAKER, mend: str = MEND) -> Ent
 
 
 def check_description(whole: Entry) -> dict[str, Any]:
-    """Return the description, which has every key of `_KEYS` with a value that can be used."""
+    """Return the description, which has every key of `_KEYS` with a value that can be used.
+
+    Those of `_OPTIONAL` may be there as well.
+    """
     if not isinstance(whole.value, dict):
         raise _not_ours(whole.path, f"it holds {shown(whole.value)}")
     form = whole.value.get("format")
     if type(form) is not int or not 1 <= form <= FORMAT:
         there = f"its format is {shown(form)}" if "format" in whole.value else "it names none"
         raise _not_ours(whole.path, there)
-    members = whole.known(_KEYS)
+    members = whole.known(_KEYS, _OPTIONAL)
     _check_network(members["network"])
+    if "classes" in members:
+        check_classes(members["classes"], members["network"].value.get("num_classes"))
     size = check_image(members["input_size"])
     check_widths(members["widths"])
     for name in ("macs", "params"):
@@ -171,6 +182,17 @@ def check_widths(widths: Entry) -> dict[str, int]:
             raise UserError(f"{what}: widths has {shown(width)} for {shown(name)}; {widths.mend}")
     result: dict[str, int] = widths.value
     return result
+
+
+def check_classes(classes: Entry, outputs: int | None = None) -> tuple[str, ...]:
+    """Return the classes' names, one for each of the `outputs` where these are known."""
+    names = tuple(name.text(LONGEST_CLASS) for name in classes.entries(1, MOST_CLASSES))
+    if outputs is not None and len(names) != outputs:
+        raise UserError(
+            f"{classes.where} has {len(names)} names, but the network {outputs} outputs: "
+            f"{classes.mend}"
+        )
+    return names
 
 
 def _not_ours(path: str | Path, why: str) -> UserError:

@@ -1,5 +1,7 @@
 """A network as ONNX, checked under onnxruntime before the file gets its name."""
 
+import json
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -15,10 +17,16 @@ TOLERANCE = 1e-4
 _EXTRA = ("onnx", "onnxscript", "onnxruntime")
 
 
-def export_onnx(model: nn.Module, input_size: tuple[int, ...], path: str | Path) -> float:
+def export_onnx(
+    model: nn.Module,
+    input_size: tuple[int, ...],
+    path: str | Path,
+    classes: Sequence[str] | None = None,
+) -> float:
     """Write `model` to `path` for batches of any size; return the largest share outputs differ by.
 
     Its input is `images` [batch, channels, height, width], its output `logits` [batch, classes].
+    The names of `classes`, in the order of the logits, become its metadata `classes`, a JSON list.
     Both runtimes see the same random images. Raises `UserError` when the extra `onnx` is not
     installed, when PyTorch cannot export the network, and when the outputs are not finite or differ
     by more than `TOLERANCE`; there is then no file.
@@ -32,7 +40,7 @@ def export_onnx(model: nn.Module, input_size: tuple[int, ...], path: str | Path)
     images = torch.randn(3, *input_size, generator=torch.Generator().manual_seed(0))
     try:
         with atomic(path) as beside:
-            _export(model, images[:2], beside)
+            _export(model, images[:2], beside, classes)
             session = onnxruntime.InferenceSession(beside, providers=["CPUExecutionProvider"])
             worst = 0.0
             for batch in (images[:1], images):
@@ -57,18 +65,22 @@ def export_onnx(model: nn.Module, input_size: tuple[int, ...], path: str | Path)
     return worst
 
 
-def _export(model: nn.Module, images: torch.Tensor, path: Path) -> None:
+def _export(
+    model: nn.Module, images: torch.Tensor, path: Path, classes: Sequence[str] | None
+) -> None:
     try:
-        torch.onnx.export(
+        program = torch.onnx.export(
             model,
             (images,),
-            path,
             input_names=["images"],
             output_names=["logits"],
             dynamic_shapes=({0: torch.export.Dim("batch")},),
-            external_data=False,
             verbose=False,
         )
+        assert program is not None
+        if classes is not None:
+            program.model.metadata_props["classes"] = json.dumps(list(classes))
+        program.save(path, external_data=False)
     except Exception as error:  # the exporter raises whatever its many parts raise
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{type(model).__name__} cannot be written as ONNX: {reason}") from error

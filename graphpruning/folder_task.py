@@ -2,21 +2,29 @@
 
 import hashlib
 import json
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from graphpruning.common.errors import UserError
+from graphpruning.architecture_file import Entry, check_classes
+from graphpruning.common.errors import UserError, one_line
 from graphpruning.methods import Initial
-from graphpruning.training.folder import open_images
+from graphpruning.training.folder import FolderSet, open_images
 from graphpruning.training.images import Images
-from graphpruning.training.listing import Listing
+from graphpruning.training.listing import Listing, list_images
 from graphpruning.training.preprocessing import Preprocessing
 from graphpruning.training.recipe import Recipe
 from graphpruning.training.splits import split
+from graphpruning.training.verification import verify
+from graphpruning.training.walk import kinds
 
 CALIBRATION, SEARCH = 2000, 5000
 """The most images that recalibrate a candidate, and that judge it."""
+MEAN: dict[int, tuple[float, ...]] = {1: (0.449,), 3: (0.485, 0.456, 0.406)}
+STD: dict[int, tuple[float, ...]] = {1: (0.226,), 3: (0.229, 0.224, 0.225)}
+"""ImageNet's by the number of channels; for grey images the average of its colours'."""
 SMALL = 64
 """Images up to this side are padded and cropped in training; of larger ones a part is cut out."""
 
@@ -39,15 +47,57 @@ class Parts:
         }
 
 
+def list_parts(data: Path) -> list[Listing]:
+    """List the training and the test images, of which a network can learn something.
+
+    Raises `UserError` for fewer than two classes, for one image in each, and for a class whose name
+    an architecture cannot keep.
+    """
+    train, test = (list_images("folder", data, is_train) for is_train in (True, False))
+    folder, names = data / "train", train.classes
+    if len(names) < 2:
+        raise UserError(
+            one_line(f"{folder} has one class, {names[0]}: a network tells two or more apart; ")
+            + "if the classes are folders inside it, move them up"
+        )
+    check_classes(Entry(folder, list(names), "classes", mend="rename this folder"))
+    if not _spare(train):
+        raise UserError(
+            one_line(f"{folder} has one image in each class, such as {names[0]}: add images, ")
+            + "because while one trains another judges candidates"
+        )
+    return [train, test]
+
+
+def passed_over(listings: list[Listing]) -> list[str]:
+    """Say which files are not read, a line for each part that has some."""
+    return [
+        f"{listing.root / listing.others[0].split('/')[0]}: left out, because they are no images "
+        f"that can be read: {kinds(listing.others)}"
+        for listing in listings
+        if listing.others
+    ]
+
+
+def _spare(listing: Listing) -> int:
+    """How many images may be held out, so that at least half of every class remains."""
+    return sum(count // 2 for count in Counter(listing.labels).values())
+
+
 def open_parts(
     listings: list[Listing], preprocessing: Preprocessing, workers: int, seed: int, cache: Path
 ) -> Parts:
-    """Split the training images, of which a tenth judges candidates."""
+    """Split the training images, of which a tenth judges candidates.
+
+    All images have been decoded once when this returns. Raises `UserError` for those that cannot.
+    """
     every, test = (
         open_images(listing, train, preprocessing, workers, cache)
         for listing, train in zip(listings, (True, False), strict=True)
     )
-    searching = min(SEARCH, max(len(every.classes), len(every) // 10))
+    if isinstance(every, FolderSet):
+        verify(every, preprocessing.resize, cache / "verified.bin")
+    searching = min(SEARCH, max(len(every.classes), len(every) // 10), _spare(listings[0]))
     splits = split(every.labels, searching, min(CALIBRATION, len(every) - searching), seed)
     train, search, calibration = (
         every.select(part) for part in (splits.train, splits.search, splits.calibration)
@@ -57,17 +107,42 @@ def open_parts(
 
 
 def preprocessing_for(
-    size: tuple[int, ...], mean: tuple[float, ...], std: tuple[float, ...]
+    size: tuple[int, ...], mean: tuple[float, ...] | None, std: tuple[float, ...] | None
 ) -> Preprocessing:
+    """How images become inputs of this size; mean and std are ImageNet's where they are None."""
     channels, height, width = size
     if height != width:
         raise UserError(f"input size {height} x {width}: images of a folder are cut square")
-    if len(mean) != channels or len(std) != channels:
-        raise UserError(f"mean and std need a value for each of the {channels} channels")
+    if channels not in MEAN:
+        raise UserError(
+            f"input size {channels} x {height} x {width}: images of a folder have 1 channel (grey) "
+            "or 3 (colours)"
+        )
+    mean = MEAN[channels] if mean is None else mean
+    std = STD[channels] if std is None else std
+    for name, values in (("mean", mean), ("std", std)):
+        if len(values) != channels:
+            wanted = "one value" if channels == 1 else f"{channels} values"
+            raise UserError(
+                f"{name} is {' '.join(map(str, values)) or 'empty'}, but the input size "
+                f"{channels} {height} {width} needs {wanted}, one a channel: give {wanted}"
+            )
     if width <= SMALL:
         return Preprocessing(mean, std, pad=width // 8, flip=True, size=width, resize=width)
     resize = round(width / 0.875)
     return Preprocessing(mean, std, 0, True, size=width, resize=resize, smallest_area=0.2)
+
+
+def check_batches(images: Parts, recipes: Mapping[str, Recipe], data: Path) -> None:
+    """Raise `UserError` for a batch of more images than there are to train on."""
+    count = len(images.train)
+    for recipe in recipes.values():
+        if recipe.batch_size > count:
+            raise UserError(
+                f"{data / 'train'} has {count} images to train on, besides {len(images.search)} "
+                f"that judge candidates, and a batch takes {recipe.batch_size}: add images, or "
+                f"give a batch size of {count} or less"
+            )
 
 
 def recipes_for(

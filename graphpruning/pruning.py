@@ -25,7 +25,15 @@ from graphpruning.common.distributed import barrier, is_writer
 from graphpruning.common.errors import UserError
 from graphpruning.common.files import alone, write_json, write_text
 from graphpruning.export import export_onnx
-from graphpruning.folder_task import Parts, open_parts, preprocessing_for, recipes_for
+from graphpruning.folder_task import (
+    Parts,
+    check_batches,
+    list_parts,
+    open_parts,
+    passed_over,
+    preprocessing_for,
+    recipes_for,
+)
 from graphpruning.judging import BATCH, Evidence, Judge, Reconstruction, found_network, search
 from graphpruning.latency import latency
 from graphpruning.methods import Initial
@@ -43,7 +51,6 @@ from graphpruning.training.distillation import Distillation, DistilledLoss
 from graphpruning.training.fabric import make_fabric
 from graphpruning.training.fabric import precision as precision_of
 from graphpruning.training.images import prepared
-from graphpruning.training.listing import list_images
 from graphpruning.training.loop import evaluate, fit
 from graphpruning.training.preprocessing import Preprocessing
 from graphpruning.training.pretrained import load_pretrained
@@ -68,8 +75,8 @@ def prune(
     batch_size: int | None = None,
     lr: float | None = None,
     initial: Initial | None = None,
-    mean: tuple[float, ...] = (0.485, 0.456, 0.406),
-    std: tuple[float, ...] = (0.229, 0.224, 0.225),
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
     divisor: int = 8,
     smallest: float = 0.1,
     seed: int = 0,
@@ -93,8 +100,8 @@ def prune(
     if evaluations < 2:
         raise UserError(f"evaluations is {evaluations}; a search needs at least 2")
     row = methods.method(method)
-    preprocessing = preprocessing_for(size, tuple(mean), tuple(std))
-    listings = [list_images("folder", Path(data), train) for train in (True, False)]
+    preprocessing = preprocessing_for(size, mean and tuple(mean), std and tuple(std))
+    listings = list_parts(Path(data))
     classes = len(listings[0].classes)
 
     make = builder(model, classes, size[0])
@@ -124,9 +131,12 @@ def prune(
 
     with alone(out / "checkpoints/lock", f"pruning into {out}") if is_writer() else nullcontext():
         _refuse_finished(out)
+        for line in passed_over(listings) if is_writer() else ():
+            print(line, flush=True)
         images = open_parts(listings, preprocessing, workers, seed, out / "checkpoints/decoded")
-        fabric = make_fabric(precision, cache=out / "checkpoints" / "precision.json")
         recipes = recipes_for(len(images.train), batch_size, lr, pruningnet_epochs, epochs, initial)
+        check_batches(images, recipes, Path(data))
+        fabric = make_fabric(precision, cache=out / "checkpoints" / "precision.json")
         judged = methods.evaluations_of(row, evaluations)
         settings: dict[str, Any] = {
             "network": make.description,
@@ -194,6 +204,7 @@ def prune(
                 input_size=size,
                 widths=found.widths,
                 preprocessing=preprocessing.to_dict(),
+                classes=images.test.classes,
             )
             result = report(
                 graph,
@@ -202,7 +213,8 @@ def prune(
                 (before, after),
                 times,
                 fabric.device,
-                onnx=_onnx(final, size, out / "network.onnx"),
+                onnx=_onnx(final, size, out / "network.onnx", images.test.classes),
+                classes=images.test.classes,
             )
             write_text(out / "report.md", markdown(result))
             write_json(out / "report.json", result)
@@ -345,10 +357,12 @@ def _check_outputs(name: str, model: nn.Module, size: tuple[int, ...], classes: 
         raise UserError(f"{name} has {shape} outputs, but the data {classes} classes")
 
 
-def _onnx(model: nn.Module, size: tuple[int, ...], path: Path) -> dict[str, Any]:
+def _onnx(
+    model: nn.Module, size: tuple[int, ...], path: Path, classes: tuple[str, ...]
+) -> dict[str, Any]:
     """Write ONNX if it can be written; if not, say so and why."""
     try:
-        return {"file": path.name, "difference": export_onnx(model, size, path)}
+        return {"file": path.name, "difference": export_onnx(model, size, path, classes)}
     except UserError as refusal:
         print(f"{path.name} is not written: {refusal}", flush=True)
         return {"file": None, "reason": str(refusal)}

@@ -1,6 +1,6 @@
 """What `prune` found, before and after, and where each number comes from."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,8 @@ from graphpruning.network.graph import ChannelGraph
 from graphpruning.search.history import Candidate
 from graphpruning.training.loop import Accuracy
 
+LISTED = 100  # classes that the report for people names
+
 
 def report(
     graph: ChannelGraph,
@@ -22,6 +24,7 @@ def report(
     milliseconds: list[float],
     device: torch.device,
     onnx: Mapping[str, Any],
+    classes: Sequence[str],
 ) -> dict[str, Any]:
     """Return the report as plain data for JSON; pairs are the full network, then the found one."""
     full = graph.full_widths
@@ -42,6 +45,7 @@ def report(
         "widths": {group: [width, found.widths[group]] for group, width in full.items()},
         "latency": {"device": name, "threads": torch.get_num_threads(), "repeats": REPEATS},
         "onnx": dict(onnx),
+        "classes": list(classes),
         "settings": dict(settings),
     }
 
@@ -79,6 +83,10 @@ def markdown(report: Mapping[str, Any]) -> str:
         f"{settings['seed']}." + _distilled(settings),
         f"- ONNX: {_onnx(report['onnx'])}",
         "",
+        "## Classes",
+        "",
+        _classes(report["classes"]),
+        "",
         "## Widths",
         "",
         "| group | before | after | kept |",
@@ -96,6 +104,13 @@ _INITIAL = {
     "generated": "the weights that the search used",
     "scratch": "fresh weights",
 }
+
+
+def _classes(names: Sequence[str]) -> str:
+    """In the order of the outputs, as Markdown that shows the names as they are."""
+    shown = [f"`{name}`" if "`" not in name else f"`` {name} ``" for name in names[:LISTED]]
+    more = f", and {len(names) - LISTED:,} more in `report.json`" if len(names) > LISTED else ""
+    return f"The outputs, in order: {', '.join(shown)}{more}."
 
 
 def _distilled(settings: Mapping[str, Any]) -> str:

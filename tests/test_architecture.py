@@ -18,7 +18,7 @@ from graphpruning import (
     trace,
 )
 from graphpruning.__main__ import main
-from graphpruning.architecture import save_weightless
+from graphpruning.architecture import read_architecture, save_weightless
 from graphpruning.builder import builder
 from tests.networks import SIZE, network
 
@@ -64,6 +64,21 @@ def test_files_of_the_first_format_are_read(saved: tuple[Path, torch.nn.Module])
     _rewrite(path, format=1)
     images = torch.randn(1, *SIZE)
     torch.testing.assert_close(load_architecture(path)(images), narrowed(images))
+
+
+def test_class_names_are_kept_and_may_be_missing(
+    saved: tuple[Path, torch.nn.Module], tmp_path: Path
+) -> None:
+    path, narrowed = saved
+    assert "classes" not in json.loads(path.read_text())
+    names = ["T-shirt", "Hemd (weiß)", *(f"class {number}" for number in range(8))]
+    _rewrite(path, classes=names)
+    assert read_architecture(path)["classes"] == names
+    images = torch.randn(1, *SIZE)
+    torch.testing.assert_close(load_architecture(path)(images), narrowed(images))
+    _rewrite(path, classes=names[:9])
+    with pytest.raises(UserError, match="classes has 9 names, but the network 10 outputs"):
+        read_architecture(path)
 
 
 def plain(num_classes: int) -> nn.Module:

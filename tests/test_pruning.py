@@ -14,6 +14,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from graphpruning import UserError, load_architecture, prune
@@ -114,6 +115,21 @@ def test_onnx_gives_the_outputs_of_pytorch(pruned: Path) -> None:
     (found,) = session.run(None, {"images": images.numpy()})
     torch.testing.assert_close(torch.from_numpy(found), model(images), rtol=1e-4, atol=1e-4)
     assert report_of(pruned)["onnx"]["difference"] <= 1e-4
+
+
+def test_class_names_travel_along_in_the_order_of_the_outputs(
+    pruned: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page for users shows how to read them; its code compares architecture and ONNX."""
+    names = ["blue", "green", "red"]
+    assert report_of(pruned)["classes"] == names
+    assert "in order: `blue`, `green`, `red`." in (pruned / "report.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/images.md").read_text(), re.DOTALL)
+    (pruned.parent / "pruned").symlink_to(pruned)
+    monkeypatch.chdir(pruned.parent)
+    read: dict[str, Any] = {}
+    exec(code, read)
+    assert read["classes"] == names
 
 
 def test_the_report_for_people_has_the_same_numbers(pruned: Path) -> None:
@@ -234,6 +250,29 @@ def test_a_users_own_trained_network(images: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_onnx")
+def test_grey_images_of_16_bits_and_a_network_of_one_channel(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Dark and bright scans, which were all white once, are told apart."""
+    draw = np.random.default_rng(0)
+    for part, count in (("train", 20), ("val", 8)):
+        for name, darkest in (("bright", 40_000), ("dark", 2_000)):
+            (tmp_path / "scans" / part / name).mkdir(parents=True)
+            for number in range(count):
+                levels = draw.integers(darkest, darkest + 20_000, (32, 32)).astype(np.uint16)
+                Image.fromarray(levels).save(tmp_path / "scans" / part / name / f"{number}.png")
+    (tmp_path / "scans/train/dark/notes.txt").write_text("no image")
+    arguments = {**ARGUMENTS, "input_size": (1, 32, 32), "epochs": 6, "method": "uniform"}
+    report = prune("resnet8", tmp_path / "scans", out=tmp_path / "out", **arguments)
+    assert report["after"]["top1"] == 100
+    assert report["settings"]["preprocessing"]["mean"] == [0.449]
+    assert "scans/train: left out, because" in (said := capsys.readouterr().out)
+    assert "can be read: .txt 1" in said
+    model = load_architecture(tmp_path / "out/architecture.json")
+    assert model(torch.zeros(1, 1, 32, 32)).shape == (1, 2)
+
+
+@pytest.mark.usefixtures("no_onnx")
 def test_what_goes_beyond_the_paper(images: Path, weights: Path, tmp_path: Path) -> None:
     """From the trained network's weights, and with its help, to a network within the budget."""
     arguments = {**ARGUMENTS, "evaluations": 4, "epochs": 1, "method": "graphpruning-plus"}
@@ -277,7 +316,12 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
     assert "more than the" in refusal(images, out, budget="5G")
     assert "at least 2" in refusal(images, out, evaluations=1)
     assert "cut square" in refusal(images, out, input_size=(3, 32, 24))
-    assert "for each of the 3" in refusal(images, out, mean=(0.5,))
+    assert "mean is 0.5, but" in refusal(images, out, mean=(0.5,))
+    assert "needs 3 values, one a channel" in refusal(images, out, std=(0.5, 0.2))
+    assert "needs one value, one a channel" in refusal(
+        images, out, input_size=(1, 32, 32), mean=(0.5, 0.4, 0.3)
+    )
+    assert "1 channel (grey) or 3" in refusal(images, out, input_size=(4, 32, 32))
     assert "does not fit" in refusal(images, out, model="resnet14", weights=weights)
     assert "missing" in refusal(images / "train", out)
     assert not out.exists()
@@ -313,6 +357,8 @@ def test_export_writes_what_the_architecture_describes(pruned: Path, tmp_path: P
         for path in (file, pruned / "network.onnx")
     ]
     np.testing.assert_array_equal(*outputs)
+    named = onnxruntime.InferenceSession(file).get_modelmeta().custom_metadata_map["classes"]
+    assert json.loads(named) == ["blue", "green", "red"]
 
 
 @pytest.mark.parametrize(

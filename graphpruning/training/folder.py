@@ -1,4 +1,7 @@
-"""Images decoded from files: random crops while training, central crops once for evaluation."""
+"""Images decoded from files: random crops while training, central crops once for evaluation.
+
+`decoding.py` reads one file.
+"""
 
 import hashlib
 import math
@@ -7,7 +10,6 @@ import random
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +17,24 @@ import numpy as np
 import PIL
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import functional as transforms
 from tqdm import tqdm
 
-from graphpruning.common.errors import UserError, one_line, reason
+from graphpruning.common.errors import UserError
 from graphpruning.common.files import atomic
 from graphpruning.common.machine import is_writer
+from graphpruning.training.decoding import (
+    MODES,
+    Box,
+    check_shape,
+    decode,
+    opened,
+    quiet,
+    refuse_unusable,
+    unusable,
+)
 from graphpruning.training.images import (
     Batch,
     Images,
@@ -39,15 +50,14 @@ CPU = torch.device("cpu")
 CACHE = Path("checkpoints/decoded")
 DECODED_AT_ONCE = 64  # images
 RATIOS = (3 / 4, 4 / 3)  # aspect ratios of random crops
-JPEG = b"\xff\xd8"  # how such a file begins
-FRAMES = (0xC0, 0xC1, 0xC2)  # markers: baseline, extended, progressive
-ROWS_BELOW = 16  # of which colours in the last wanted rows are interpolated; two would do
 ATTEMPTS = 10  # at a random crop, before the centre is taken
 
 
 @dataclass(frozen=True)
 class FolderSet:
-    """Labelled image files, decoded to 3 x `size` x `size` pixels as they are needed.
+    """Labelled image files, decoded to `channels` x `size` x `size` pixels as they are needed.
+
+    One channel is grey, three are colours, whatever the files have.
 
     `files` [N] are paths relative to `root` (an array of bytes: worker processes share it), `sizes`
     [N] their bytes, `labels` int64 [N]. Batches are made on `device`; `workers` processes decode.
@@ -59,6 +69,7 @@ class FolderSet:
     labels: Tensor
     classes: tuple[str, ...]
     size: int
+    channels: int = 3
     workers: int = 0
     device: torch.device = CPU
     cache: Path = CACHE
@@ -69,7 +80,7 @@ class FolderSet:
     @property
     def shape(self) -> tuple[int, int, int]:
         """Channels, height and width that the network sees."""
-        return 3, self.size, self.size
+        return self.channels, self.size, self.size
 
     def select(self, indices: Tensor) -> "FolderSet":
         """Return the images at `indices`, in that order."""
@@ -93,11 +104,13 @@ class FolderSet:
         how = (
             f"{self.root.absolute()} {preprocessing.resize} {preprocessing.size} {PIL.__version__}"
         )
+        if self.channels != 3:
+            how = f"{how} {self.channels} channels"
         digest = hashlib.sha256(how.encode())
         for array in (self.files, self.sizes):
             digest.update(np.ascontiguousarray(array).data)
         path = self.cache / f"{digest.hexdigest()[:32]}.bin"
-        shape = (len(self), self.size, self.size, 3)
+        shape = (len(self), self.size, self.size, self.channels)
         while not (whole := _has_size(path, math.prod(shape))) and not is_writer():
             time.sleep(0.2)  # of several processes (torchrun) the first writes
         if not whole:
@@ -107,16 +120,22 @@ class FolderSet:
         return ImageSet(images, self.labels, self.classes, self.device)
 
     def _decode_to(self, path: Path, preprocessing: Preprocessing) -> None:
-        central = _Files(self.root, self.files, _Centre(self.size, preprocessing.resize))
+        centre = _Centre(self.size, self.channels, preprocessing.resize)
+        central = _Files(self.root, self.files, centre)
         parts = [
             list(range(start, min(start + DECODED_AT_ONCE, len(self))))
             for start in range(0, len(self), DECODED_AT_ONCE)
         ]
         bar = tqdm(total=len(self), desc="decoding", unit="image", disable=None, delay=2)
-        with atomic(path) as beside, open(beside, "wb") as file, bar:
-            for pixels in _load(central, parts, self.workers):
-                file.write(pixels.numpy().data)
-                bar.update(len(pixels))
+        faults: list[str] = []
+        with atomic(path) as beside, open(beside, "wb") as file, bar, quiet():
+            for part, pixels in zip(parts, _load(central, parts, self.workers), strict=True):
+                if isinstance(pixels, Tensor):
+                    file.write(pixels.numpy().data)
+                else:
+                    faults += pixels
+                bar.update(len(part))
+            refuse_unusable(faults)
 
     def batches(
         self,
@@ -139,7 +158,7 @@ class FolderSet:
                 preprocessing, batch_size, generator, augment, rank, world, drop_last, limit
             )
             return
-        preprocessing.check_channels(3)
+        preprocessing.check_channels(self.channels)
         order = image_order(len(self), generator, limit)
         places = list(batch_slices(len(order), batch_size, rank, world, drop_last))
         batches = self._crops(preprocessing, order, places, generator)
@@ -151,7 +170,7 @@ class FolderSet:
         """Return one random crop of every image, in memory."""
         if preprocessing.smallest_area is None:
             return self.decoded(preprocessing).augmented(preprocessing, generator)
-        pixels = torch.empty(len(self), self.size, self.size, 3, dtype=torch.uint8)
+        pixels = torch.empty(len(self), self.size, self.size, self.channels, dtype=torch.uint8)
         places = list(batch_slices(len(self), DECODED_AT_ONCE, 0, 1, drop_last=False))
         order = torch.arange(len(self))
         crops = self._crops(preprocessing, order, places, generator)
@@ -169,10 +188,16 @@ class FolderSet:
         """Random crops [B, size, size, 3] of the images at each of the places in `order`."""
         assert preprocessing.smallest_area is not None
         seeds = torch.randint(2**62, (len(order),), generator=generator).numpy()
-        crop = _RandomCrop(self.size, preprocessing.smallest_area, preprocessing.flip, seeds)
+        crop = _RandomCrop(
+            self.size, self.channels, preprocessing.smallest_area, preprocessing.flip, seeds
+        )
         files = _Files(self.root, self.files[order.numpy()], crop)
         parts = [list(range(len(order))[mine]) for mine in places]
-        return _load(files, parts, self.workers, pin_memory=self.device.type == "cuda")
+        for pixels in _load(files, parts, self.workers, pin_memory=self.device.type == "cuda"):
+            if isinstance(pixels, Tensor):
+                yield pixels
+            else:
+                refuse_unusable(pixels)
 
 
 def open_images(
@@ -184,11 +209,13 @@ def open_images(
 ) -> Images:
     """Return listed images: decoded at once, but for training images that get random crops.
 
-    `preprocessing` must have a size; what is decoded is kept under `cache`. Raises `UserError` for
-    a file that cannot be decoded.
+    `preprocessing` must have a size, and a mean for each channel: one for grey, three for colours.
+    What is decoded is kept under `cache`. Raises `UserError` for files that cannot be decoded.
     """
     if preprocessing.size is None:
         raise UserError("image folders need preprocessing with a size")
+    if (channels := len(preprocessing.mean)) not in MODES:
+        raise UserError(f"preprocessing has {channels} channels, but images of folders have 1 or 3")
     images = FolderSet(
         listing.root,
         np.array([os.fsencode(name) for name in listing.files]),
@@ -196,6 +223,7 @@ def open_images(
         torch.tensor(listing.labels, dtype=torch.int64),
         listing.classes,
         preprocessing.size,
+        channels,
         workers,
         cache=cache,
     )
@@ -204,9 +232,7 @@ def open_images(
     return images.decoded(preprocessing)
 
 
-def crop_box(
-    width: int, height: int, smallest_area: float, draw: random.Random
-) -> tuple[int, int, int, int]:
+def crop_box(width: int, height: int, smallest_area: float, draw: random.Random) -> Box:
     """Draw a random crop's left, top, right and bottom, as torchvision's `RandomResizedCrop` does.
 
     Its area is uniform from `smallest_area` to 1 of the image's, the logarithm of its aspect ratio
@@ -230,57 +256,26 @@ def crop_box(
     return left, top, left + wide, top + tall
 
 
-def decode(content: bytes, box: tuple[int, int, int, int] | None = None) -> Image.Image:
-    """Return an image file's pixels, or those in a box (left, top, right, bottom), as RGB.
-
-    Raises `ValueError` for content that is no whole image.
-    """
-    if box is not None and content.startswith(JPEG):
-        content = end_at_row(content, box[3])
-    try:
-        with Image.open(BytesIO(content)) as image:
-            part = image.crop(box or (0, 0, *image.size))
-    except UNDECODABLE as error:
-        raise ValueError(reason(error)) from None
-    return part if part.mode == "RGB" else part.convert("RGB")
-
-
-def end_at_row(content: bytes, row: int) -> bytes:
-    """Return a JPEG file whose frame ends soon after `row`, so that decoding stops there.
-
-    Only the height in the frame's header is changed: pixels above `row` stay as they are. The
-    rest of the file is skipped, so that a fault in it shows only when another crop needs it.
-    """
-    place = len(JPEG)
-    while place + 8 < len(content) and content[place] == 0xFF:
-        length = int.from_bytes(content[place + 2 : place + 4], "big")
-        if content[place + 1] in FRAMES:
-            height = place + 5
-            lower = min(row + ROWS_BELOW, int.from_bytes(content[height : height + 2], "big"))
-            return content[:height] + lower.to_bytes(2, "big") + content[height + 2 :]
-        place += 2 + length
-    return content
-
-
 @dataclass(frozen=True)
 class _RandomCrop:
-    """A random crop, resized, and a flip in half of the cases if `flip`: uint8 [size, size, 3].
+    """A random crop, resized, and a flip in half of the cases if `flip`: uint8 [size, size, C].
 
     The resize is torch's for uint8, four times faster than Pillow's and within two levels of it.
     """
 
     size: int
+    channels: int
     smallest_area: float
     flip: bool
     seeds: np.ndarray
 
     def __call__(self, content: bytes, place: int) -> Tensor:
         draw = random.Random(int(self.seeds[place]))
-        with Image.open(BytesIO(content)) as image:
+        with opened(content) as image:
             box = crop_box(*image.size, self.smallest_area, draw)
-        part = decode(content, box)
+        part = decode(content, box, MODES[self.channels])
         pixels = torch.frombuffer(bytearray(part.tobytes()), dtype=torch.uint8)
-        pixels = pixels.view(1, part.height, part.width, 3).permute(0, 3, 1, 2)
+        pixels = pixels.view(1, part.height, part.width, self.channels).permute(0, 3, 1, 2)
         size = (self.size, self.size)
         pixels = F.interpolate(pixels, size, mode="bilinear", antialias=True)[0]
         if self.flip and draw.random() < 0.5:
@@ -290,14 +285,16 @@ class _RandomCrop:
 
 @dataclass(frozen=True)
 class _Centre:
-    """The preset of torchvision's pretrained networks, to the bit: uint8 [size, size, 3]."""
+    """The preset of torchvision's pretrained networks, to the bit: uint8 [size, size, C]."""
 
     size: int
+    channels: int
     resize: int | None
 
     def __call__(self, content: bytes, place: int) -> Tensor:
-        image = decode(content)
+        image = decode(content, mode=MODES[self.channels])
         if self.resize is not None:
+            check_shape(image.width, image.height, self.resize)
             image = transforms.resize(image, self.resize, transforms.InterpolationMode.BILINEAR)
         if min(image.size) < self.size:
             raise ValueError(f"{image.width} x {image.height} pixels are fewer than {self.size}")
@@ -311,16 +308,17 @@ def _has_size(path: Path, size: int) -> bool:
 
 
 class _Files(Dataset[Any]):
-    """Pixels of several files at once, uint8 [B, H, W, 3], or what is wrong with one of them."""
+    """Pixels of several files at once, uint8 [B, H, W, C], or what is wrong with some of them."""
 
     def __init__(self, root: Path, files: np.ndarray, crop: _RandomCrop | _Centre) -> None:
         self.root = root
         self.files = files
         self.crop = crop
 
-    def __getitems__(self, places: Sequence[int]) -> Tensor | str:
+    def __getitems__(self, places: Sequence[int]) -> Tensor | list[str]:
         size = self.crop.size
-        pixels = torch.empty(len(places), size, size, 3, dtype=torch.uint8)
+        pixels = torch.empty(len(places), size, size, self.crop.channels, dtype=torch.uint8)
+        faults = []
         for image, place in zip(pixels, places, strict=True):
             path = self.root / os.fsdecode(self.files[place])
             try:
@@ -328,18 +326,15 @@ class _Files(Dataset[Any]):
                     content = file.read()
                 image.copy_(self.crop(content, place))
             except UNDECODABLE as error:  # an error would come back as several lines
-                return one_line(
-                    f"{path} cannot be used ({reason(error)}): replace it, or remove it and run "
-                    "prepare"
-                )
-        return pixels
+                faults.append(unusable(path, error))
+        return faults or pixels
 
 
 def _load(
     files: _Files, parts: list[list[int]], workers: int, pin_memory: bool = False
-) -> Iterator[Tensor]:
-    """Yield the pixels of each part, read by `workers` processes (0: by this one)."""
-    loader: DataLoader[Any] = DataLoader(
+) -> "DataLoader[Any]":
+    """Yield the pixels of each part, or its faults, read by `workers` processes (0: by this)."""
+    return DataLoader(
         files,
         batch_sampler=parts,
         num_workers=workers,
@@ -347,10 +342,6 @@ def _load(
         pin_memory=pin_memory,
         generator=torch.Generator(),  # else it would draw from the global one
     )
-    for pixels in loader:
-        if isinstance(pixels, str):
-            raise UserError(pixels)
-        yield pixels
 
 
 def _same(pixels: Any) -> Any:

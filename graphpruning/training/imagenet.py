@@ -42,8 +42,8 @@ from graphpruning.training.listing import (
     list_folder,
     read_meta,
     refuse,
-    subfolders,
 )
+from graphpruning.training.walk import subfolders
 
 SUMS = "MD5SUMS"
 MAKER = "who publishes the archive"

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,6 +19,7 @@ from tqdm import tqdm
 from graphpruning.common.errors import UserError, one_line, reason
 from graphpruning.common.files import LARGEST_TEXT, atomic, require_file
 from graphpruning.training.pretrained import UNREADABLE, read_saved, said
+from graphpruning.training.walk import EXTENSIONS, images_in, kinds, subfolders
 
 META_MAKER = "the devkit archive (or torchvision)"
 WNIDS = Path(__file__).with_name("imagenet_wnids.txt")  # of the 1,000 classes, in index order
@@ -54,20 +55,24 @@ UNDECODABLE = (  # what Pillow raises for content that is no whole image
 
 @dataclass(frozen=True)
 class Listing:
-    """Files under `root`: paths relative to it, bytes and labels, and the classes' names."""
+    """Files under `root`: paths relative to it, bytes and labels, and the classes' names.
+
+    `others` are paths of files that are there too, but are no images that can be read.
+    """
 
     root: Path
     files: tuple[str, ...]
     sizes: tuple[int, ...]
     labels: tuple[int, ...]
     classes: tuple[str, ...]
+    others: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
 
 def list_images(name: str, root: Path, train: bool) -> Listing:
     """List the training or test images of an image-folder data set, as its name says.
 
     - `folder`: root/train, and root/val or, if that is missing, root/test; each class is a
-      folder (hidden ones, such as .cache, are not).
+      folder (hidden ones, such as .cache, and __MACOSX are not).
     - `imagenet`: root/train and root/val, class folders named by wnid.
     - `imagenet_subset`: root has folders of some of ImageNet's classes; the same images are
       training and test images, for studies in which nothing is trained.
@@ -97,10 +102,22 @@ def _list_classes(
     wanted = classes if all_of_them else found
     held = {classes[label] for label in set(listing.labels)}
     if lacking := [name for name in wanted if name not in held]:
-        raise UserError(one_line(f"{root / part / lacking[0]} has no image: fill it"))
+        raise _lacking(root / part / lacking[0], listing)
     if not held:
         raise UserError(f"{root / part} has no class: each is a folder of images")
     return listing
+
+
+def _lacking(place: Path, listing: Listing) -> UserError:
+    """The refusal of a class without images."""
+    inside = f"{place.relative_to(listing.root).as_posix()}/"
+    others = [file for file in listing.others if file.startswith(inside)]
+    if not others:
+        return UserError(one_line(f"{place} has no image: fill it"))
+    return UserError(
+        one_line(f"{place} has no image that is read ({kinds(others)}): convert its files to one ")
+        + f"of {' '.join(EXTENSIONS)}, or move the folder away if it is no class"
+    )
 
 
 def list_files(name: str, root: Path) -> Listing:
@@ -171,48 +188,20 @@ def is_there(path: Path, made_by: str) -> bool:
     return True
 
 
-def subfolders(folder: Path) -> tuple[str, ...]:
-    """Return the sorted names of the folders in `folder` but for hidden ones.
-
-    Raises `UserError` if it is missing or cannot be read, and for a link to nothing in it, because
-    that may be a class.
-    """
-    try:
-        with os.scandir(folder) as entries:
-            shown = [entry for entry in entries if not entry.name.startswith(".")]
-        for entry in shown:
-            if entry.is_symlink():
-                os.stat(entry)
-        return tuple(sorted(entry.name for entry in shown if entry.is_dir()))
-    except OSError as error:
-        if error.filename == str(folder) and isinstance(
-            error, FileNotFoundError | NotADirectoryError
-        ):
-            raise UserError(
-                one_line(f"{folder} is missing: it should hold one folder of images for each class")
-            ) from None
-        raise _unreadable(error, folder) from None
-
-
-def _unreadable(error: OSError, place: str | Path) -> UserError:
-    """The refusal of a folder, or of a link in it, that cannot be looked at."""
-    path = os.fsdecode(error.filename) if error.filename else place
-    if isinstance(error, FileNotFoundError) and os.path.islink(path):
-        return UserError(one_line(f"{path} is a link to nothing: mend or remove it"))
-    return UserError(
-        one_line(f"{path} cannot be read ({error.strerror}): see to whom it belongs, or move it")
-    )
-
-
 def list_folder(root: Path, part: str, classes: tuple[str, ...]) -> Listing:
     """List the images of those classes that have a folder in root/part, as `ImageFolder` does.
 
-    Raises `UserError` for a folder that cannot be read, links that lead in a circle, and images
-    that are no regular file.
+    Raises `UserError` for a folder that cannot be read, links that lead in a circle or to nothing,
+    and images that are no regular file.
     """
-    files, sizes, labels, faults = [], [], [], []
+    files, sizes, labels, others, faults = [], [], [], [], []
     for label, name in sorted(enumerate(classes), key=lambda numbered: numbered[1]):
-        for path in _images_in(root / part / name):
+        images, rest = images_in(root / part / name)
+        for path in rest:
+            others.append(Path(path).relative_to(root).as_posix())
+            if os.path.islink(path) and not os.path.exists(path):
+                faults.append(f"{others[-1]} is a link to nothing")
+        for path in images:
             file = Path(path).relative_to(root).as_posix()
             try:
                 found = os.stat(path)
@@ -227,36 +216,7 @@ def list_folder(root: Path, part: str, classes: tuple[str, ...]) -> Listing:
             sizes.append(found.st_size)
             labels.append(label)
     refuse(faults, root, "mend or remove these files")
-    return Listing(root, tuple(files), tuple(sizes), tuple(labels), classes)
-
-
-def _images_in(folder: Path) -> list[str]:
-    """Return the paths of the images under `folder`, links followed, in `ImageFolder`'s order."""
-    from torchvision.datasets.folder import IMG_EXTENSIONS
-
-    def stop(error: OSError) -> None:
-        raise error
-
-    found = []
-    try:
-        if not folder.is_dir():
-            return []
-        for place, folders, names in os.walk(folder, onerror=stop, followlinks=True):
-            for inner in (os.path.join(place, name) for name in folders):
-                above = (place, *map(str, Path(place).parents))
-                if os.path.islink(inner) and any(os.path.samefile(inner, p) for p in above):
-                    raise UserError(
-                        one_line(f"{inner} is a link to a folder that it is in: remove it")
-                    )
-            found.append((place, sorted(names)))
-    except OSError as error:
-        raise _unreadable(error, folder) from None
-    return [
-        os.path.join(place, name)
-        for place, names in sorted(found)
-        for name in names
-        if name.lower().endswith(IMG_EXTENSIONS)
-    ]
+    return Listing(root, tuple(files), tuple(sizes), tuple(labels), classes, tuple(others))
 
 
 def write_manifest(path: Path, parts: Mapping[str, Listing]) -> dict[str, Any]:

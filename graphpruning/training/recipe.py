@@ -115,6 +115,11 @@ class Recipe:
         """Return the steps in an epoch over `images` images; a `UserError` if not even one."""
         used = self.images_per_epoch or images
         if not self.batch_size <= used <= images:
+            if self.images_per_epoch is None:
+                raise UserError(
+                    f"recipe: batch_size {self.batch_size} does not fit the {images} training "
+                    "images: lower it"
+                )
             raise UserError(
                 f"recipe: batch_size {self.batch_size} and images_per_epoch "
                 f"{self.images_per_epoch} do not fit the {images} training images: lower them"

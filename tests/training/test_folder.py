@@ -17,7 +17,8 @@ from torchvision.transforms._presets import ImageClassification
 from graphpruning.common.errors import UserError
 from graphpruning.training import folder
 from graphpruning.training.datasets import load
-from graphpruning.training.folder import FolderSet, crop_box, decode, end_at_row
+from graphpruning.training.decoding import decode, end_at_row
+from graphpruning.training.folder import FolderSet, crop_box
 from graphpruning.training.images import Batch, ImageSet, prepared
 from graphpruning.training.listing import WNIDS, list_images, read_manifest, write_manifest
 from graphpruning.training.preprocessing import Preprocessing
@@ -108,6 +109,42 @@ def images_std() -> torch.Tensor:
     return torch.tensor(TRAINING.std)[:, None, None]
 
 
+GREY = Preprocessing((0.5,), (0.2,), pad=0, flip=True, size=32, resize=36, smallest_area=0.08)
+
+
+def test_a_network_of_one_channel_gets_grey_images(tree: Path) -> None:
+    test = load("folder", tree, False, GREY)
+    assert isinstance(test, ImageSet) and test.shape == (1, 32, 32)
+    for image, file in zip(test.images, list_images("folder", tree, False).files, strict=True):
+        with Image.open(tree / file) as opened:
+            resized = functional.resize(opened.convert("L"), 36)
+        expected = functional.pil_to_tensor(functional.center_crop(resized, 32))
+        assert torch.equal(image, expected)
+    images = load("folder", tree, True, GREY)
+    (batch, _) = next(images.batches(GREY, 8, torch.Generator(), True))
+    assert batch.shape == (8, 1, 32, 32)
+    crop, colours = (
+        folder._RandomCrop(32, channels, 0.08, True, np.arange(9)) for channels in (1, 3)
+    )
+    content = (tree / "train/Ape/grey.JPEG").read_bytes()  # as three equal channels elsewhere
+    for seed in range(9):
+        assert (crop(content, seed) - colours(content, seed) == 0).all()
+    with pytest.raises(UserError, match="2 channels, but images of folders have 1 or 3"):
+        load("folder", tree, True, Preprocessing((0.5,) * 2, (0.2,) * 2, 0, True, size=32))
+
+
+def test_grey_and_colours_are_kept_apart(tree: Path, cache: Path) -> None:
+    for how in (TRAINING, GREY, TRAINING):
+        assert training_as(tree, how).decoded(how).shape[0] == len(how.mean)
+    assert len(list(cache.glob("*.bin"))) == 2
+
+
+def training_as(tree: Path, how: Preprocessing) -> FolderSet:
+    images = load("folder", tree, True, how)
+    assert isinstance(images, FolderSet)
+    return images
+
+
 def test_training_images_are_evaluated_on_the_same_central_crops(tree: Path) -> None:
     chosen = torch.tensor([3, 26, 0])
     whole = training(tree).decoded(TRAINING)
@@ -169,7 +206,7 @@ def test_crops_are_pixels_of_the_image_within_two_levels(tree: Path) -> None:
     """Against Pillow's full decode, crop and resize of the same box; half of them are flipped."""
     images, flips, worst = training(tree), 0, 0.0
     seeds = np.arange(200)
-    crop = folder._RandomCrop(32, 0.08, True, seeds)
+    crop = folder._RandomCrop(32, 3, 0.08, True, seeds)
     names = [name.decode() for name in images.files]
     for seed in seeds:
         path = tree / names[seed % len(names)]

@@ -310,7 +310,7 @@ def test_top5_of_few_classes_is_always_right(fabric: Fabric) -> None:
 def test_batch_must_suit_the_data(
     fabric: Fabric, net: nn.Module, train_set: ImageSet, preprocessing: Preprocessing
 ) -> None:
-    with pytest.raises(UserError, match="do not fit the 600 training images"):
+    with pytest.raises(UserError, match="batch_size 700 does not fit the 600 training images"):
         recipe = replace(RECIPE, batch_size=700)
         fit(fabric, net, train_set, preprocessing, recipe, 0, name="base")
 

@@ -51,8 +51,11 @@ def test_steps_of_fractional_and_of_short_epochs() -> None:
     assert replace(RECIPE, epochs=2.5).steps(215) == 25
     assert replace(RECIPE, epochs=0.01).steps(215) == 1
     assert replace(RECIPE, images_per_epoch=60).steps(215) == 30
-    for recipe in (RECIPE, replace(RECIPE, images_per_epoch=10)):
-        with pytest.raises(UserError, match="do not fit the 19 training images"):
+    for recipe, given in (
+        (RECIPE, "batch_size 20 does not"),
+        (replace(RECIPE, images_per_epoch=10), "batch_size 20 and images_per_epoch 10 do not"),
+    ):
+        with pytest.raises(UserError, match=f"{given} fit the 19 training images"):
             recipe.steps(19)
 
 

@@ -36,11 +36,11 @@ from graphpruning.training.listing import (
     list_folder,
     list_images,
     read_manifest,
-    subfolders,
     write_manifest,
 )
 from graphpruning.training.preprocessing import Preprocessing
 from graphpruning.training.pretrained import load_pretrained
+from graphpruning.training.walk import subfolders
 from tests import miniature
 from tests.miniature import ARCHIVES, add, write_sums
 
