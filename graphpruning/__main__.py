@@ -72,7 +72,8 @@ def _prune_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     add(
         "--weights",
         metavar="FILE",
-        help="the trained network's weights (.safetensors, .pth, .pt), for this number of classes; "
+        help="the trained network's weights (.safetensors, .pth, .pt, also in a checkpoint: "
+        "docs/weights.md), for this number of classes; FILE:KEY for one of several networks in it; "
         "without them its accuracy is not known, and training starts from scratch",
     )
     add(

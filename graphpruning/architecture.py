@@ -37,6 +37,7 @@ from graphpruning.network.surgery import narrow
 from graphpruning.network.symbolic import twin
 from graphpruning.network.trace import trace
 from graphpruning.training.checkpoint import save_tensors
+from graphpruning.training.sound import first_fault
 
 LARGEST_HEADER = 2**23
 """Bytes of a safetensors header; one of 1,000 tensors has a hundredth of it."""
@@ -333,7 +334,7 @@ def _with_memory(model: nn.Module, make: Builder, graph: ChannelGraph, widths: W
 
 
 def _load(model: nn.Module, file: Path) -> None:
-    """Load weights of the right names and shapes, all of which must be finite."""
+    """Load weights of the right names and shapes, all of which must be sound."""
     state = model.state_dict()
     try:
         # Into the network's own dictionary, which has the version that MNASNet asks for.
@@ -341,6 +342,5 @@ def _load(model: nn.Module, file: Path) -> None:
         model.load_state_dict(state)
     except (OSError, SafetensorError, *zoo.FAULTS) as error:
         raise UserError(textwrap.shorten(str(error), 200)) from None
-    for name, value in model.state_dict().items():
-        if value.is_floating_point() and not value.isfinite().all():
-            raise UserError(f"{name} has a value that is infinite or no number (NaN)")
+    if fault := first_fault(model.state_dict(), model.state_dict()):
+        raise UserError(fault)

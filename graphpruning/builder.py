@@ -11,6 +11,7 @@ from torch import nn
 
 from graphpruning.common.errors import UserError
 from graphpruning.network import zoo
+from graphpruning.network.trainable import trainable
 
 Build = Callable[..., nn.Module]
 """A function without arguments, or taking `num_classes`, that returns a network."""
@@ -33,10 +34,14 @@ class Builder:
         return str(self.description.get("name") or self.description["function"])
 
     def __call__(self) -> nn.Module:
-        """Return the network, its weights drawn from PyTorch's global generator.
+        """Return the network as training needs it: in 32 bits, and no part of it frozen.
 
-        Raises `UserError` when a user's function returns something else.
+        Its weights are drawn from PyTorch's global generator. Raises `UserError` as `as_given`.
         """
+        return trainable(self.as_given())
+
+    def as_given(self) -> nn.Module:
+        """Return the network as it is built; `UserError` when a function returns something else."""
         key = "name" if "name" in self.description else "function"
         arguments = {name: value for name, value in self.description.items() if name != key}
         if key == "name":

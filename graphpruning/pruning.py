@@ -39,6 +39,7 @@ from graphpruning.latency import latency
 from graphpruning.methods import Initial
 from graphpruning.network.graph import ChannelGraph, Widths
 from graphpruning.network.trace import trace
+from graphpruning.network.trainable import changes, trainable
 from graphpruning.network.widths import SearchSpace
 from graphpruning.network.zoo import seeded
 from graphpruning.pruningnet.conditionings import CONDITIONINGS
@@ -55,6 +56,7 @@ from graphpruning.training.loop import evaluate, fit
 from graphpruning.training.preprocessing import Preprocessing
 from graphpruning.training.pretrained import load_pretrained
 from graphpruning.training.recipe import Recipe
+from graphpruning.training.sound import first_fault
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -106,10 +108,15 @@ def prune(
 
     make = builder(model, classes, size[0])
     with seeded(seed):
-        base = make()
+        given = make.as_given()
+    base = trainable(given)
+    if is_writer():
+        print(*(f"{make.name}: {line}\n" for line in changes(given)), sep="", end="", flush=True)
     source = {"source": "the network given"} if isinstance(model, nn.Module) else None
     if weights is not None:
         source = load_pretrained(base, make.name, str(weights))
+    elif source and (fault := first_fault(base.state_dict(), base.state_dict())):
+        raise UserError(f"{make.name}: {fault}: give a network with sound weights")
     _check_outputs(make.name, base, size, classes)
     if initial is None:
         usual: Initial = "inherited" if source else "scratch"

@@ -328,9 +328,11 @@ def _changed(**changes: Any) -> Callable[[dict[str, Any], bytes], bytes]:
     )
 
 
-def _with_value(value: float) -> Callable[[dict[str, Any], bytes], bytes]:
+def _with_value(
+    value: float, name: str = "conv1.weight"
+) -> Callable[[dict[str, Any], bytes], bytes]:
     def change(header: dict[str, Any], data: bytes) -> bytes:
-        start, _ = header["conv1.weight"]["data_offsets"]
+        start, _ = header[name]["data_offsets"]
         return packed(header, data[:start] + struct.pack("<f", value) + data[start + 4 :])
 
     return change
@@ -361,6 +363,7 @@ def _with_value(value: float) -> Callable[[dict[str, Any], bytes], bytes]:
         _changed(data_offsets=[0, 2**60]),
         _with_value(float("nan")),
         _with_value(float("-inf")),
+        _with_value(-1.0, "bn1.running_var"),
     ],
 )
 def test_weights_of_another_kind(

@@ -249,6 +249,42 @@ def test_a_users_own_trained_network(images: Path, tmp_path: Path) -> None:
     load_architecture(tmp_path / "architecture.json", build=lambda: own)
 
 
+def own_network() -> nn.Sequential:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        first = (nn.Conv2d(3, 16, 3, 2), nn.BatchNorm2d(16), nn.ReLU())
+        return nn.Sequential(*first, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 3))
+
+
+@pytest.mark.usefixtures("no_onnx")
+def test_a_frozen_network_of_16_bits_is_pruned_as_any_other(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = own_network().half()
+    given[0].requires_grad_(False)
+    arguments = {**ARGUMENTS, "method": "uniform", "epochs": 1}
+    prune(given, images, out=tmp_path / "given", **arguments)
+    printed = capsys.readouterr().out
+    prune(own_network().half().float(), images, out=tmp_path / "plain", **arguments)
+    files = [tmp_path / part / "weights.safetensors" for part in ("given", "plain")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert given[0].weight.dtype == torch.float16 and not given[0].weight.requires_grad
+    assert "weights of type float16 are converted to float32\n" in printed
+    assert "frozen (requires_grad=False): 0.weight, 0.bias; here the whole" in printed
+    assert "requires_grad" not in capsys.readouterr().out
+    found = load_architecture(tmp_path / "given/architecture.json", build=lambda: given)
+    assert {tensor.dtype for tensor in found.parameters()} == {torch.float32}
+
+
+def test_a_network_with_useless_weights_is_refused_at_once(images: Path, tmp_path: Path) -> None:
+    for name, value in (("0.bias", float("nan")), ("1.running_var", -1.0)):
+        own = own_network()
+        own.state_dict()[name][1] = value
+        with pytest.raises(UserError, match=f":Sequential: {name} holds "):
+            prune(own, images, out=tmp_path / "out", **ARGUMENTS)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.usefixtures("no_onnx")
 def test_grey_images_of_16_bits_and_a_network_of_one_channel(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -2,10 +2,13 @@
 
 import os
 import pickle
+import re
 import struct
 import textwrap
 import warnings
 import zlib
+from collections import OrderedDict
+from collections.abc import Mapping
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,10 @@ from torch import Tensor, nn
 
 from graphpruning.common.errors import UserError, one_line, reason
 from graphpruning.common.files import require_file, sum_of, unwritable
+from graphpruning.common.machine import is_writer
 from graphpruning.training.checkpoint import read_checked
+from graphpruning.training.sound import first_fault
+from graphpruning.training.state_dicts import OPTIONAL, Found, find
 
 TORCHVISION = "torchvision"
 MAKER = "`torch.save(model.state_dict(), FILE)`"
@@ -50,42 +56,76 @@ def load_pretrained(model: nn.Module, name: str, source: str) -> dict[str, str]:
     (tensors by name, nothing that would run). A path may hold environment variables. torchvision's
     are downloaded once, to PyTorch's hub folder ($TORCH_HOME/hub/checkpoints).
 
+    Tensors may lie in a checkpoint, and names may have a prefix (see `state_dicts`): one line says
+    what was taken. FILE:PLACE names one of several networks in a file. Of any floating-point type
+    they become the network's.
+
     Raises `UserError` for a file that is missing, damaged, of another network, or that holds
     anything but finite tensors; `model` may then have some of its tensors.
     """
     from_torchvision = source.split(":")[0] == TORCHVISION
-    path = _downloaded(name, source) if from_torchvision else _expanded(source)
-    tensors = _tensors(path)
-    for key, tensor in tensors.items():
-        if fault := _fault(key, tensor):
-            raise UserError(f"{path}: {one_line(key)} {fault}: name a file of sound weights")
+    path, part = (_downloaded(name, source), "") if from_torchvision else _expanded(source)
+    content, own = _content(path), model.state_dict()
     try:
-        model.load_state_dict(tensors)
-    except RuntimeError as error:
-        misfit = str(error).partition("\n\t")[2] or str(error)  # the heading is left out
-        misfit = one_line(textwrap.shorten(misfit.partition("\n\t")[0], 200))
-        raise UserError(f"{path} does not fit {name}: {misfit}") from None
-    return {"source": source if from_torchvision else path.name, "sha256": sum_of(path, MAKER)}
+        found = find(content, own, part)
+    except UserError as refusal:
+        raise UserError(f"{path}: {refusal}") from None
+    if found is None:
+        raise UserError(f"{path} does not hold tensors by name: save the network's state_dict()")
+    if fault := first_fault(found.tensors, own):
+        raise UserError(f"{path}: {fault}: name a file of sound weights")
+    _load(model, found, f"{path} does not fit {name}")
+    if is_writer() and (said := ", ".join(filter(None, [found.said, _converted(found, own)]))):
+        print(f"{path}: took {said}", flush=True)
+    named = path.name + (f":{part}" if part else "")
+    return {"source": source if from_torchvision else named, "sha256": sum_of(path, MAKER)}
 
 
-def _tensors(path: Path) -> dict[str, Tensor]:
+def _load(model: nn.Module, found: Found, misfit: str) -> None:
+    own = model.state_dict()
+    # As a state dict has versions of its modules, by which they know how to read older ones.
+    state: OrderedDict[str, Any] = OrderedDict(found.tensors)
+    state._metadata = {**getattr(own, "_metadata", {}), **found.versions}  # type: ignore[attr-defined]
+    for name, value in own.items():
+        if name.endswith(OPTIONAL):
+            state.setdefault(name, value)
+    try:
+        model.load_state_dict(state)
+    except UNREADABLE as error:
+        first = str(error).partition("\n\t")[2] or str(error)  # the heading is left out
+        first = one_line(textwrap.shorten(first.partition("\n\t")[0], 200)).rstrip(".")
+        raise UserError(
+            f"{misfit}: {first}: give weights of this very network, trained for these classes"
+        ) from None
+
+
+def _converted(found: Found, own: Mapping[str, Tensor]) -> str:
+    """Say of which type the numbers were, if they were not as in the network."""
+    kinds = {
+        str(found.tensors[name].dtype).removeprefix("torch.")
+        for name, value in own.items()
+        if torch.is_tensor(value) and value.is_floating_point() and name in found.tensors
+        if found.tensors[name].dtype != value.dtype
+    }
+    return f"{' and '.join(sorted(kinds))} as 32-bit numbers" if kinds else ""
+
+
+def _content(path: Path) -> Any:
     require_file(path, MAKER)
     try:
-        tensors = load_file(path) if path.suffix == ".safetensors" else read_saved(path)
+        return load_file(path) if path.suffix == ".safetensors" else read_saved(path)
     except (SafetensorError, *UNREADABLE) as error:
         if _holds_objects(path, error):
+            named = re.search(r"GLOBAL ([\w.]+)", str(error))
+            which = f" (here is {named[1]})" if named else ""
             raise UserError(
                 f"{path} holds Python objects; save model.state_dict(), which is tensors by name"
+                f"{which}"
             ) from None
         raise UserError(
             f"{path} is not a whole file of weights ({said(error)}): get it again, or save it by "
             f"{MAKER}"
         ) from None
-    if not isinstance(tensors, dict) or not all(
-        isinstance(key, str) and torch.is_tensor(tensor) for key, tensor in tensors.items()
-    ):
-        raise UserError(f"{path} does not hold tensors by name: save the network's state_dict()")
-    return tensors
 
 
 def read_saved(path: Path) -> Any:
@@ -115,24 +155,15 @@ def _holds_objects(path: Path, error: BaseException) -> bool:
     return whole or any(sign in str(error) for sign in ("GLOBAL ", "Trying to ", "Can only "))
 
 
-def _fault(name: str, tensor: Tensor) -> str | None:
-    """Say what makes a tensor useless in any network."""
-    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
-        return "is no plain tensor (but sparse, quantised or without values)"
-    # As 32 bits, which is what networks compute in: larger values become infinite there.
-    values = tensor.float() if tensor.is_floating_point() else tensor
-    if not values.isfinite().all():
-        return "holds NaN" if values.isnan().any() else "holds infinite values"
-    if name.endswith("running_var") and (values < 0).any():
-        return "holds negative variances"
-    return None
-
-
-def _expanded(source: str) -> Path:
+def _expanded(source: str) -> tuple[Path, str]:
+    """The file, and the place in it that is named behind a colon."""
     path = os.path.expandvars(source)
     if "$" in path:
         raise UserError(f"weights: {source}: an environment variable in it is not set")
-    return Path(path)
+    file, _, part = path.rpartition(":")
+    if file and os.path.lexists(file) and not os.path.lexists(path):
+        return Path(file), part
+    return Path(path), ""
 
 
 def _downloaded(name: str, source: str) -> Path:
