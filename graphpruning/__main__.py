@@ -83,7 +83,13 @@ def _prune_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
         help="folder with train/CLASS/ and val/CLASS/ (if missing: test/CLASS/); "
         "docs/images.md says which files are read",
     )
-    add("--budget", required=True, help="MACs: a share of the full network's (0.5), or 300M, 2G")
+    add(
+        "--budget",
+        required=True,
+        nargs="+",
+        help="one or several: a share of the full network's MACs (50%%, 0.5), MACs (300M, 405600), "
+        "or a measured time (3ms, see --device and --batch)",
+    )
     add(
         "--method",
         default="graphpruning",
@@ -133,6 +139,29 @@ def _prune_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
         default=0.1,
         help="smallest share of a group's channels (default: 0.1)",
     )
+    add(
+        "--keep",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="LAYERS",
+        help="layers that stay as wide as they are, by pattern: 'layer4.*'",
+    )
+    add(
+        "--limit",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="LAYERS=LOW:HIGH",
+        help="least and largest share of the channels of some layers: 'layer1.*=0.5:1'",
+    )
+    add("--device", help="where networks are timed: cpu, cuda (default: where they are trained)")
+    add("--batch", type=int, default=1, help="images of a timed batch (default: 1)")
+    add(
+        "--latency-table",
+        metavar="FILE",
+        help="measured times of layers, filled as needed (default: latency_table.json in --out)",
+    )
     add("--seed", type=int, default=0, help="(default: 0)")
     add("--workers", type=int, default=0, help="processes that decode images (default: 0)")
     add("--precision", default="auto", help="auto (default), 32-true or bf16-mixed")
@@ -171,7 +200,22 @@ def _prune(options: argparse.Namespace) -> None:
     if not launched():  # torchrun tells by itself how its processes ended
         watch("prune")
     chosen = {key: value for key, value in vars(options).items() if key != "run"}
+    chosen["limit"] = dict(map(_limit, options.limit))
+    if len(options.budget) == 1:
+        (chosen["budget"],) = options.budget
     prune(**chosen)
+
+
+def _limit(text: str) -> tuple[str, tuple[float, float]]:
+    """The pattern and the two shares of `PATTERN=LOW:HIGH`."""
+    pattern, _, shares = text.rpartition("=")
+    try:
+        low, high = map(float, shares.split(":"))
+    except ValueError:
+        pattern = ""
+    if not pattern:
+        raise UserError(f"--limit {text!r} is not LAYERS=LOW:HIGH, such as 'layer1.*=0.5:1'")
+    return pattern, (low, high)
 
 
 def _export(options: argparse.Namespace) -> None:

@@ -161,7 +161,7 @@ def search(
     journal: Path,
     fingerprint: Mapping[str, Any],
 ) -> Journal:
-    """Let the row's searcher find widths within `budget` (MACs); return its journal.
+    """Let the row's searcher find widths within `budget`; return its journal.
 
     `evaluations` are those that a searcher may use. What was judged is kept in the file `journal`,
     from which a killed search goes on if `fingerprint` is the same. Raises `UserError` when the

@@ -191,9 +191,10 @@ class SearchSettings:
 class Task:
     """What a searcher is given.
 
-    It searches `space` within `budget` (MACs) until `journal` has no evaluation left; whatever is
-    found is in the journal's history. All randomness comes from `generator`. `features` are those
-    of the PruningNet whose weights judge, `base` is the trained network; either may be None.
+    It searches `space` within `budget` (of the space's resource) until `journal` has no evaluation
+    left; whatever is found is in the journal's history. All randomness comes from `generator`.
+    `features` are those of the PruningNet whose weights judge, `base` is the trained network;
+    either may be None.
     """
 
     row: Method
@@ -278,6 +279,12 @@ ONE_SHOT = ("uniform", "group-norm")
 def evaluations_of(row: Method, evaluations: int) -> int:
     """How many candidates the row's searcher judges when each may judge `evaluations`."""
     return 1 if row.searcher in ONE_SHOT else evaluations
+
+
+def require(row: Method, space: SearchSpace, base: nn.Module) -> None:
+    """Raise `UserError` for a network that the row's searcher cannot search, before hours pass."""
+    if row.searcher == "group-norm":
+        group_norm.Ranking(space, base)
 
 
 def run(task: Task) -> None:

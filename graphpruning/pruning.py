@@ -8,7 +8,9 @@ no val) is read for the accuracies of the report alone.
 import hashlib
 import json
 import shutil
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -20,7 +22,6 @@ from torch import nn
 from graphpruning import methods
 from graphpruning.architecture import save_architecture
 from graphpruning.builder import Build, Builder, builder
-from graphpruning.common.budget import budget_in_macs
 from graphpruning.common.distributed import barrier, is_writer
 from graphpruning.common.errors import UserError
 from graphpruning.common.files import alone, write_json, write_text
@@ -34,10 +35,12 @@ from graphpruning.folder_task import (
     preprocessing_for,
     recipes_for,
 )
+from graphpruning.goals import Goal, Timing, goals_of, read_budgets, require_macs
 from graphpruning.judging import BATCH, Evidence, Judge, Reconstruction, found_network, search
-from graphpruning.latency import latency
+from graphpruning.latency import device_of, latency
 from graphpruning.methods import Initial
 from graphpruning.network.graph import ChannelGraph, Widths
+from graphpruning.network.refusals import unwrapped
 from graphpruning.network.trace import trace
 from graphpruning.network.trainable import changes, trainable
 from graphpruning.network.widths import SearchSpace
@@ -45,14 +48,15 @@ from graphpruning.network.zoo import seeded
 from graphpruning.pruningnet.conditionings import CONDITIONINGS
 from graphpruning.pruningnet.cropped_sgd import CroppedSGD
 from graphpruning.pruningnet.pruningnet import PruningNet, RandomWidthStep
-from graphpruning.report import markdown, report
+from graphpruning.report import markdown, report, time_budget
 from graphpruning.search.history import Candidate
-from graphpruning.training.checkpoint import Checkpoint
+from graphpruning.several import summarise
+from graphpruning.training.checkpoint import Checkpoint, digest
 from graphpruning.training.distillation import Distillation, DistilledLoss
 from graphpruning.training.fabric import make_fabric
 from graphpruning.training.fabric import precision as precision_of
 from graphpruning.training.images import prepared
-from graphpruning.training.loop import evaluate, fit
+from graphpruning.training.loop import Accuracy, evaluate, fit
 from graphpruning.training.preprocessing import Preprocessing
 from graphpruning.training.pretrained import load_pretrained
 from graphpruning.training.recipe import Recipe
@@ -66,7 +70,7 @@ def prune(
     model: str | Build | nn.Module,
     data: str | Path,
     *,
-    budget: float | str,
+    budget: float | str | Sequence[float | str],
     out: str | Path,
     method: str = "graphpruning",
     weights: str | Path | None = None,
@@ -81,6 +85,11 @@ def prune(
     std: tuple[float, ...] | None = None,
     divisor: int = 8,
     smallest: float = 0.1,
+    keep: Sequence[str] = (),
+    limit: Mapping[str, tuple[float, float]] | None = None,
+    device: str | None = None,
+    batch: int = 1,
+    latency_table: str | Path | None = None,
     seed: int = 0,
     workers: int = 0,
     precision: str = "auto",
@@ -91,17 +100,29 @@ def prune(
     `model` is a name (torchvision's, ours, `package.module:function`), a function that builds the
     network, or a network with the weights it has. `weights` is a file of trained weights, or
     "torchvision"; without them the base's accuracy is not known, and the final training starts
-    from scratch. `budget` is a share of the full network's MACs, or MACs such as "300M".
+    from scratch. `budget` is a share of the full network's MACs ("50%"), MACs such as "300M", or a
+    time such as "3ms": that of a batch of `batch` images on `device` ("cpu", "cuda"; where networks
+    are trained, if not given), told by measured times of layers in the file `latency_table`
+    (`out/latency_table.json`). Of several budgets each gets a folder of its own in `out`, which has
+    a table and a picture of all; one PruningNet judges for all.
+
+    `keep` are patterns of layers that stay as wide as they are ("layer4.*"), `limit` has the least
+    and largest share of the channels of layers by pattern.
 
     `out` gets `architecture.json`, `weights.safetensors`, `network.onnx` (with the extra `onnx`),
     `report.md` and `report.json`. While it runs, `out/checkpoints` holds what a new start with the
     same arguments goes on from. Raises `UserError` for whatever does not fit.
     """
     out, size = Path(out), tuple(input_size)
+    if isinstance(model, nn.Module):
+        model = unwrapped(model)
     _refuse_finished(out)
+    timed_on = None if device is None else device_of(device)
+    if batch < 1:
+        raise UserError(f"batch is {batch}; at least one image is timed")
     if evaluations < 2:
         raise UserError(f"evaluations is {evaluations}; a search needs at least 2")
-    row = methods.method(method)
+    row, budgets = methods.method(method), read_budgets(budget)
     preprocessing = preprocessing_for(size, mean and tuple(mean), std and tuple(std))
     listings = list_parts(Path(data))
     classes = len(listings[0].classes)
@@ -132,9 +153,10 @@ def prune(
             f"initial scratch: the fresh value of the parameter {next(iter(graph.scales))!r} is "
             "not known: give a function that builds the network"
         )
-    space = SearchSpace(graph, divisor=divisor, smallest=smallest)
-    allowed = budget_in_macs(budget, space.macs(space.full))
-    space.require(allowed)
+    limits = dict(limit or {})
+    space = SearchSpace(graph, divisor=divisor, smallest=smallest, keep=keep, ratios=limits)
+    require_macs(budgets, space)
+    methods.require(row, space, base)
 
     with alone(out / "checkpoints/lock", f"pruning into {out}") if is_writer() else nullcontext():
         _refuse_finished(out)
@@ -145,16 +167,20 @@ def prune(
         check_batches(images, recipes, Path(data))
         fabric = make_fabric(precision, cache=out / "checkpoints" / "precision.json")
         judged = methods.evaluations_of(row, evaluations)
+        table = Path(latency_table or out / "latency_table.json")
+        timing = Timing(timed_on or fabric.device, batch, table)
+        goals = goals_of(budgets, space, base, out, timing)
         settings: dict[str, Any] = {
             "network": make.description,
             "weights": source,
             "method": method,
-            "budget_macs": allowed,
             "input_size": list(size),
             "evaluations": judged,
             "initial": initial,
             "divisor": divisor,
             "smallest": smallest,
+            "keep": list(keep),
+            "limit": {pattern: list(shares) for pattern, shares in limits.items()},
             "seed": seed,
             "precision": precision_of(fabric),
             "preprocessing": preprocessing.to_dict(),
@@ -165,7 +191,7 @@ def prune(
         }
         held = {
             **settings,
-            "weights": _digest(base) if source else None,
+            "weights": digest(base) if source else None,
             "graph": hashlib.sha256(json.dumps(graph.describe()).encode()).hexdigest(),
             "files": images.digest,
             "torch": torch.__version__,
@@ -176,7 +202,6 @@ def prune(
             base,
             graph,
             space,
-            allowed,
             images,
             preprocessing,
             recipes,
@@ -193,42 +218,13 @@ def prune(
             fabric.print("base: no weights were given, so its accuracy is not known")
         else:
             fabric.print(f"base: top-1 {before.top1:.2f} %, {space.macs(space.full):,} MACs")
-        found = job.search()
-        fabric.print(f"search: {found.macs:,} MACs, {found.accuracy:.2f} % on the search split")
-        final = job.train(found.widths, initial)
-        after = evaluate(fabric, final, test)
-        fabric.print(f"final: top-1 {after.top1:.2f} %, {found.macs:,} MACs")
-
-        result: dict[str, Any] = {}
+        reports = [job.reach(goal, settings, before, timing) for goal in goals]
         if is_writer():
-            times = latency([base, final], size, fabric.device)
-            final = final.cpu().eval()
-            save_architecture(
-                out / "architecture.json",
-                out / "weights.safetensors",
-                final,
-                network=make,
-                input_size=size,
-                widths=found.widths,
-                preprocessing=preprocessing.to_dict(),
-                classes=images.test.classes,
-            )
-            result = report(
-                graph,
-                settings,
-                found,
-                (before, after),
-                times,
-                fabric.device,
-                onnx=_onnx(final, size, out / "network.onnx", images.test.classes),
-                classes=images.test.classes,
-            )
-            write_text(out / "report.md", markdown(result))
-            write_json(out / "report.json", result)
+            result = reports[0] if len(goals) == 1 else summarise(out, goals, reports)
             shutil.rmtree(out / "checkpoints")
             print(f"{out}: report.md says what was found", flush=True)
         barrier()
-        return result
+        return result if is_writer() else {}
 
 
 def _refuse_finished(out: Path) -> None:
@@ -248,7 +244,6 @@ class _Job:
     base: nn.Module
     graph: ChannelGraph
     space: SearchSpace
-    budget: int
     images: Parts
     preprocessing: Preprocessing
     recipes: dict[str, Recipe]
@@ -311,29 +306,90 @@ class _Job:
         )
         return Judge.by_pruningnet(net.eval(), self.evidence)
 
-    def search(self) -> Candidate:
+    def reach(
+        self,
+        goal: Goal,
+        settings: Mapping[str, Any],
+        before: Accuracy | None,
+        timing: Timing,
+    ) -> dict[str, Any]:
+        """Find, train and write the network of a goal; return its report."""
+        settings, held = {**settings, **goal.described()}, self.held_for(goal)
+        if (known := goal.finished(held)) is not None:
+            return known
+        said = goal.space.resource.said
+        found = self.search(goal)
+        used = goal.space.used(found.widths)
+        self.fabric.print(f"search: {said(used)}, {found.accuracy:.2f} % on the search split")
+        final = self.train(goal, found.widths, settings["initial"])
+        size = self.graph.input_size
+        after = evaluate(self.fabric, final, prepared(self.images.test, self.preprocessing, BATCH))
+        self.fabric.print(f"final: top-1 {after.top1:.2f} %, {found.macs:,} MACs")
+        if not is_writer():
+            return {}
+        pair = [deepcopy(self.base), deepcopy(final)]
+        times = latency(pair, size, timing.device, timing.batch)
+        final = final.cpu().eval()
+        save_architecture(
+            goal.out / "architecture.json",
+            goal.out / "weights.safetensors",
+            final,
+            network=self.make,
+            input_size=size,
+            widths=found.widths,
+            preprocessing=self.preprocessing.to_dict(),
+            classes=self.images.test.classes,
+        )
+        result = report(
+            self.graph,
+            settings,
+            found,
+            (before, after),
+            times,
+            timing.device,
+            batch=timing.batch,
+            onnx=_onnx(final, size, goal.out / "network.onnx", self.images.test.classes),
+            classes=self.images.test.classes,
+        )
+        if goal.budget.kind == "ms":
+            full = goal.space.used(goal.space.full)
+            result["time_budget"] = time_budget(goal.allowed, (full, used), times)
+        goal.finish(held)
+        write_text(goal.out / "report.md", markdown(result))
+        write_json(goal.out / "report.json", result)
+        return result
+
+    def held_for(self, goal: Goal) -> dict[str, Any]:
+        """What the checkpoints of a goal must agree with."""
+        held = {**self.held, **goal.described()}
+        if goal.budget.kind == "ms":
+            held["times"] = goal.space.used(goal.space.full), goal.space.used(goal.space.smallest)
+        return held
+
+    def search(self, goal: Goal) -> Candidate:
         """Return what the row's searcher finds within the budget."""
         settings = methods.SearchSettings.scaled(self.evaluations)
         journal = search(
             self.row,
             self.of_method,
-            self.space,
-            self.budget,
+            goal.space,
+            goal.allowed,
             self.evaluations,
             settings,
             self.seed,
-            self.folder / "journal.jsonl",
-            self.held,
+            goal.folder / "journal.jsonl",
+            self.held_for(goal),
         )
         return journal.history.found
 
-    def train(self, widths: Widths, initial: Initial) -> nn.Module:
+    def train(self, goal: Goal, widths: Widths, initial: Initial) -> nn.Module:
         """Return the network at `widths`, trained from what `initial` says."""
         judge = None
         if initial != "scratch":
             judge = self.of_base if initial == "inherited" else self.of_method
         model = found_network(self.make(), self.graph, widths, self.seed, judge)
         recipe, loss = self.recipes["final"], None
+        held = {**self.held_for(goal), "widths": dict(widths)}
         if self.row.distilled:
             base = self.base.to(self.fabric.device).eval()
             loss = DistilledLoss(base, Distillation(), recipe.label_smoothing, self.fabric.autocast)
@@ -346,7 +402,7 @@ class _Job:
             self.seed,
             name="final training",
             loss=loss,
-            checkpoint=Checkpoint(self.folder / "final.pt", {**self.held, "widths": dict(widths)}),
+            checkpoint=Checkpoint(goal.folder / "final.pt", held),
         )
         return model
 
@@ -359,7 +415,13 @@ def _check_outputs(name: str, model: nn.Module, size: tuple[int, ...], classes: 
             outputs = model(torch.zeros(1, *size))
     except (RuntimeError, ValueError):
         return
-    if isinstance(outputs, torch.Tensor) and outputs.shape != (1, classes):
+    if not isinstance(outputs, torch.Tensor) or outputs.ndim > 2:
+        kind = "maps" if isinstance(outputs, torch.Tensor) else f"a {type(outputs).__name__}"
+        raise UserError(
+            f"{name} returns {kind}, and `prune` trains classifiers, which return scores [images, "
+            "classes]; `trace` and `narrow` handle this network up to what it returns"
+        )
+    if outputs.shape != (1, classes):
         shape = " x ".join(str(side) for side in outputs.shape[1:])
         raise UserError(f"{name} has {shape} outputs, but the data {classes} classes")
 
@@ -373,12 +435,3 @@ def _onnx(
     except UserError as refusal:
         print(f"{path.name} is not written: {refusal}", flush=True)
         return {"file": None, "reason": str(refusal)}
-
-
-def _digest(model: nn.Module) -> str:
-    """SHA-256 of all weights and buffers."""
-    digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()

@@ -10,6 +10,7 @@ from graphpruning.export import TOLERANCE
 from graphpruning.latency import REPEATS
 from graphpruning.network.cost import params
 from graphpruning.network.graph import ChannelGraph
+from graphpruning.network.latency_cost import NANOSECONDS
 from graphpruning.search.history import Candidate
 from graphpruning.training.loop import Accuracy
 
@@ -25,6 +26,7 @@ def report(
     device: torch.device,
     onnx: Mapping[str, Any],
     classes: Sequence[str],
+    batch: int = 1,
 ) -> dict[str, Any]:
     """Return the report as plain data for JSON; pairs are the full network, then the found one."""
     full = graph.full_widths
@@ -43,11 +45,34 @@ def report(
         **networks,
         "search_top1": found.accuracy,
         "widths": {group: [width, found.widths[group]] for group, width in full.items()},
-        "latency": {"device": name, "threads": torch.get_num_threads(), "repeats": REPEATS},
+        "latency": {
+            "device": name,
+            "threads": torch.get_num_threads(),
+            "repeats": REPEATS,
+            "batch": batch,
+        },
         "onnx": dict(onnx),
         "classes": list(classes),
         "settings": dict(settings),
     }
+
+
+def time_budget(
+    allowed: int, estimates: tuple[int, int], milliseconds: list[float]
+) -> dict[str, Any]:
+    """What a budget of nanoseconds asked for, estimated and measured: whole network, found one.
+
+    An error is the estimate's distance to the measurement, as a share of the measurement.
+    """
+    rows = {}
+    for name, estimate, measured in zip(("before", "after"), estimates, milliseconds, strict=True):
+        said = estimate / NANOSECONDS
+        rows[name] = {
+            "estimate_ms": round(said, 4),
+            "measured_ms": round(measured, 4),
+            "error": round(said / measured - 1, 4),
+        }
+    return {"budget_ms": allowed / NANOSECONDS, **rows}
 
 
 def markdown(report: Mapping[str, Any]) -> str:
@@ -64,7 +89,7 @@ def markdown(report: Mapping[str, Any]) -> str:
         _row("parameters", before["params"], after["params"]),
         _row("latency (ms)", before["latency_ms"], after["latency_ms"]),
         "",
-        f"The budget was {settings['budget_macs']:,} MACs.",
+        _budget(report),
         "",
         "## Where the numbers come from",
         "",
@@ -73,8 +98,9 @@ def markdown(report: Mapping[str, Any]) -> str:
         "- MACs and parameters: multiply-accumulates of convolution and linear layers for one "
         f"image of {' x '.join(str(side) for side in settings['input_size'])}, counted from the "
         "widths; all weights, biases and norms.",
-        f"- Latency: one image, fp32, median of {where['repeats']} repeats that alternate between "
-        f"both networks, {where['threads']} threads, on {where['device']}.",
+        f"- Latency: {_images(where['batch'])}, fp32, lower quartile of {where['repeats']} repeats "
+        f"that alternate between both networks, {where['threads']} threads, on "
+        f"{where['device']}.",
         f"- Search: {settings['evaluations']} candidates judged on {images['search']:,} images "
         f"held out of training; the best had {report['search_top1']:.2f} % there, with the "
         "weights of the search.",
@@ -97,6 +123,24 @@ def markdown(report: Mapping[str, Any]) -> str:
         "`weights.safetensors` are the network: `graphpruning.load_architecture` reads them.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _budget(report: Mapping[str, Any]) -> str:
+    if (timed := report.get("time_budget")) is None:
+        return f"The budget was {report['settings']['budget_macs']:,} MACs."
+    after, before = timed["after"], timed["before"]
+    return (
+        f"The budget was {timed['budget_ms']:g} ms. By the table of layers the found network takes "
+        f"{after['estimate_ms']:.3f} ms, measured are {after['measured_ms']:.3f} ms: an error of "
+        f"{100 * after['error']:+.1f} %. (The whole network: {before['estimate_ms']:.3f} ms by "
+        f"the table, {before['measured_ms']:.3f} ms measured beside it, "
+        f"{100 * before['error']:+.1f} %. Where the machine is as busy as when its layers were "
+        "measured, both errors are small.)"
+    )
+
+
+def _images(batch: int) -> str:
+    return "one image" if batch == 1 else f"a batch of {batch} images"
 
 
 _INITIAL = {

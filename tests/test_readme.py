@@ -63,7 +63,8 @@ def test_the_ten_lines_of_python_prune(photos: None, capsys: pytest.CaptureFixtu
 
 
 def test_the_command_that_prunes(photos: None) -> None:
-    (arguments,) = [each for each in commands("python -m graphpruning") if each[0] == "prune"]
+    """README's; those of docs/prune.md are run by test_prune_page.py."""
+    arguments = next(each for each in commands("python -m graphpruning") if each[0] == "prune")
     arguments[arguments.index("resnet18")] = "resnet8"
     quick = [f"--{key.replace('_', '-')}={value}" for key, value in QUICK.items()]
     assert main([*arguments, "--input-size", "3", "32", "32", *quick]) == 0

@@ -1,16 +1,20 @@
 """The search space: which widths each group may have, and what a budget still allows."""
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
 import torch
 
 from graphpruning.common.errors import UserError
+from graphpruning.common.names import nearest
 from graphpruning.network.cost import CostTable, Counts
-from graphpruning.network.graph import ChannelGraph, Widths
+from graphpruning.network.graph import ChannelGraph, Group, Widths
+from graphpruning.network.resource import Macs, Resource
 
 FILLED = 0.98
 """The share of its budget that a candidate uses at least, so that methods compare at equal MACs."""
@@ -56,39 +60,81 @@ class SearchSpace:
     """Levels (channels) for each prunable group; `levels` holds them ascending, by group.
 
     They are as `settings` say, and multiples of the group's unit as well. The full width is always
-    a level. Single settings may be given by name: `SearchSpace(graph, divisor=8)`.
+    a level, unless `ratios` exclude it. Single settings may be given by name:
+    `SearchSpace(graph, divisor=8)`.
+
+    Args:
+        keep: patterns (as of file names: `layer4.*`) of layers that stay as wide as they are. A
+            group is hit if any of its layers is, because their widths are equal.
+        ratios: (low, high) by pattern: the groups hit have levels between these shares of their
+            full width, whatever `settings.smallest` says; where several patterns hit one group,
+            all of them hold. A list is the setting of that name.
+        resource: what a budget limits, MACs if not given; every budget below is an amount of it.
+
+    `choices` are the groups that are to be decided: all but those that `keep` or `ratios` leave a
+    single level.
+
+    Raises:
+        UserError: for a pattern that no layer matches, and for ratios that leave a group no level.
     """
 
     def __init__(
-        self, graph: ChannelGraph, settings: SpaceSettings = SpaceSettings(), **named: Any
+        self,
+        graph: ChannelGraph,
+        settings: SpaceSettings = SpaceSettings(),
+        *,
+        keep: Sequence[str] = (),
+        ratios: Mapping[str, tuple[float, float]] | Sequence[float] | None = None,
+        resource: Resource | None = None,
+        **named: Any,
     ) -> None:
+        limits = dict(ratios) if isinstance(ratios, Mapping) else {}
+        if ratios is not None and not isinstance(ratios, Mapping):
+            named["ratios"] = tuple(ratios)
         settings = replace(settings, **named)
-        divisor, smallest, ratios = settings.divisor, settings.smallest, settings.ratios
         self.graph = graph
         self.filled = settings.filled
         self.cost = CostTable(graph)
+        self.resource = resource or Macs(self.cost)
         self.groups = list(graph.full_widths)
-        self.levels: dict[str, list[int]] = {}
-        for name, group in graph.prunable.items():
-            full, unit = group.width, group.unit
-            if ratios is not None:
-                kept = (int(full * ratio + 1e-9) for ratio in ratios)
-                steps = {max(unit, width - width % unit) for width in kept}
-            else:
-                assert divisor is not None
-                step = math.lcm(divisor, unit)
-                steps = {w for w in range(step, full, step) if w >= smallest * full}
-            self.levels[name] = sorted(steps | {full})
+        kept = {pattern: (1.0, 1.0) for pattern in keep}
+        hit = _hit(graph, [*limits.items(), *kept.items()])
+        self.levels = {
+            name: _levels(group, settings, hit.get(name, {}))
+            for name, group in graph.prunable.items()
+        }
+        self.choices = [
+            group for group in self.groups if group not in hit or len(self.levels[group]) > 1
+        ]
+        if self.groups and not self.choices:
+            raise UserError("keep: every layer is kept, so there is no width to decide")
+
+    def limited_by(self, resource: Resource) -> "SearchSpace":
+        """The same widths with budgets of another resource."""
+        other = copy.copy(self)
+        other.resource = resource
+        return other
 
     @property
     def full(self) -> dict[str, int]:
         """Every group at full width."""
+        return self.graph.full_widths
+
+    @property
+    def largest(self) -> dict[str, int]:
+        """Every group at its largest level: the full width, unless `ratios` exclude it."""
         return {group: levels[-1] for group, levels in self.levels.items()}
 
     @property
     def smallest(self) -> dict[str, int]:
         """Every group at its smallest level."""
         return {group: levels[0] for group, levels in self.levels.items()}
+
+    @property
+    def smallest_ratio(self) -> float:
+        """The least kept ratio that a group to be decided may have."""
+        full = self.full
+        return min(self.levels[group][0] / full[group] for group in self.choices)
 
     def vector(self, widths: Widths) -> tuple[int, ...]:
         """Widths as a tuple in forward order."""
@@ -102,14 +148,19 @@ class SearchSpace:
         """Multiply-accumulates at `widths`."""
         return int(self.cost.macs(self.cost.vector(widths)[None])[0])
 
+    def used(self, widths: Widths) -> int:
+        """How much of the resource a network of `widths` uses: MACs, or what was given."""
+        return int(self.resource.used(self.cost.vector(widths)[None])[0])
+
     def require(self, budget: int) -> None:
-        """Raise `UserError` when no widths of this space meet `budget` (MACs)."""
-        if (least := self.macs(self.smallest)) > budget:
-            share = least / self.macs(self.full)
+        """Raise `UserError` when no widths of this space meet `budget`."""
+        if (least := self.used(self.smallest)) > budget:
+            share = least / self.used(self.full)
+            said = self.resource.said
             raise UserError(
-                f"a budget of {budget:,} MACs cannot be reached: the smallest network of this "
-                f"search space has {least:,} ({share:.3f} of the full one); raise the budget or "
-                "lower space.smallest"
+                f"a budget of {said(budget)} cannot be reached: the smallest network of this "
+                f"search space has {said(least)} ({share:.3f} of the full one); raise the budget "
+                "or lower space.smallest"
             )
 
     def sample(self, generator: torch.Generator) -> dict[str, int]:
@@ -122,22 +173,23 @@ class SearchSpace:
     def nearest(self, group: str, ratio: float, among: Sequence[int] | None = None) -> int:
         """The level of `group` (or of `among`) nearest to `ratio` x full width."""
         levels = self.levels[group] if among is None else among
-        return min(levels, key=lambda level: abs(level - ratio * self.levels[group][-1]))
+        width = self.graph.prunable[group].width
+        return min(levels, key=lambda level: abs(level - ratio * width))
 
     def allowed(self, decided: Widths, group: str, budget: int) -> list[int]:
         """Levels of `group` with which the undecided groups can still make the budget.
 
-        At their smallest they must meet `budget`; at full width they must fill it. When
+        At their smallest they must meet `budget`; at their largest they must fill it. When
         the levels are too coarse for the second, the largest level that meets the first remains.
         """
         levels = self.levels[group]
-        least = self._macs_with({**self.smallest, **decided}, group, levels)
-        most = self._macs_with({**self.full, **decided}, group, levels)
-        within = [level for level, macs in zip(levels, least, strict=True) if macs <= budget]
+        least = self._used_with({**self.smallest, **decided}, group, levels)
+        most = self._used_with({**self.largest, **decided}, group, levels)
+        within = [level for level, used in zip(levels, least, strict=True) if used <= budget]
         filling = [
             level
-            for level, macs in zip(levels, most, strict=True)
-            if level in within and macs >= self.filled * budget
+            for level, used in zip(levels, most, strict=True)
+            if level in within and used >= self.filled * budget
         ]
         return filling or within[-1:] or levels[:1]
 
@@ -149,15 +201,15 @@ class SearchSpace:
         `widths` must be within the budget; a space without filling widths gives the best found.
         """
         row = self.cost.vector(widths)
-        while (macs := int(self.cost.macs(row[None])[0])) < self.filled * budget:
-            better = self._best_move(row, macs, budget)
+        while (used := int(self.resource.used(row[None])[0])) < self.filled * budget:
+            better = self._best_move(row, used, budget)
             if better is None:
                 break
             row = better
         return self.widths([int(width) for width in row])
 
-    def _best_move(self, row: Counts, macs: int, budget: int) -> Counts | None:
-        """The raise, else the exchange, with the most MACs in (macs, budget]; None without one.
+    def _best_move(self, row: Counts, used: int, budget: int) -> Counts | None:
+        """The raise, else the exchange, that uses most within (used, budget]; None without one.
 
         An exchange sets two groups at once. There are as many as pairs of levels (1.2 million in
         ResNet-50 with 31 ratios), so they are tried one first level at a time.
@@ -165,24 +217,24 @@ class SearchSpace:
         moves = [(i, level) for i, group in enumerate(self.groups) for level in self.levels[group]]
         columns, levels = (np.array(side) for side in zip(*moves, strict=True))
         singles = _with(np.repeat(row[None], len(moves), axis=0), columns, levels)
-        best, best_macs = self._most(singles, macs, budget)
+        best, best_used = self._most(singles, used, budget)
         if best is None:
             for first in singles:
                 pairs = _with(np.repeat(first[None], len(moves), axis=0), columns, levels)
-                found, found_macs = self._most(pairs, best_macs, budget)
+                found, found_used = self._most(pairs, best_used, budget)
                 if found is not None:
-                    best, best_macs = found, found_macs
+                    best, best_used = found, found_used
         return best
 
     def _most(self, rows: Counts, above: int, budget: int) -> tuple[Counts | None, int]:
-        """The first of `rows` with the most MACs in (above, budget], and its MACs."""
-        costs = self.cost.macs(rows)
-        costs[(costs <= above) | (costs > budget)] = 0
-        index = int(costs.argmax())
-        if not costs[index]:
+        """The first of `rows` that uses most within (above, budget], and how much it uses."""
+        used = self.resource.used(rows)
+        used[(used <= above) | (used > budget)] = 0
+        index = int(used.argmax())
+        if not used[index]:
             return None, above
         best: Counts = rows[index]
-        return best, int(costs[index])
+        return best, int(used[index])
 
     def sample_within(self, budget: int, generator: torch.Generator) -> dict[str, int]:
         """Draw random widths within `budget` that fill it.
@@ -197,10 +249,57 @@ class SearchSpace:
             decided[group] = levels[int(torch.randint(len(levels), (), generator=generator))]
         return self.fill({group: decided[group] for group in self.groups}, budget)
 
-    def _macs_with(self, widths: Mapping[str, int], group: str, levels: list[int]) -> list[int]:
+    def _used_with(self, widths: Mapping[str, int], group: str, levels: list[int]) -> list[int]:
         matrix = np.repeat(self.cost.vector(widths)[None], len(levels), axis=0)
         matrix[:, self.groups.index(group)] = levels
-        return [int(macs) for macs in self.cost.macs(matrix)]
+        return [int(used) for used in self.resource.used(matrix)]
+
+
+Limit = tuple[float, float]
+"""The least and the largest share of a group's full width."""
+
+
+def _hit(graph: ChannelGraph, limits: Sequence[tuple[str, Limit]]) -> dict[str, dict[str, Limit]]:
+    """By group the limits, by pattern, that hit it."""
+    names = [layer.name for layer in graph.layers]
+    found: dict[str, dict[str, Limit]] = {}
+    for pattern, (low, high) in limits:
+        if not 0 < low <= high <= 1:
+            raise UserError(
+                f"ratios of {pattern!r} are {low:g} and {high:g}: they must be above 0, at most 1, "
+                "the smaller one first"
+            )
+        if not any(fnmatchcase(name, pattern) for name in names):
+            near = nearest(pattern, names)
+            raise UserError(f"no layer matches {pattern!r}; did you mean {near!r}?")
+        for group in graph.prunable.values():
+            if any(fnmatchcase(layer, pattern) for layer in group.layers):
+                found.setdefault(group.id, {})[pattern] = (low, high)
+    return found
+
+
+def _levels(group: Group, settings: SpaceSettings, limits: Mapping[str, Limit]) -> list[int]:
+    """The widths that `group` may have; `UserError` when `limits` leave none."""
+    full, unit, ratios = group.width, group.unit, settings.ratios
+    low = max((low for low, _ in limits.values()), default=settings.smallest)
+    high = min((high for _, high in limits.values()), default=1.0)
+    if ratios is not None:
+        kept = (int(full * ratio + 1e-9) for ratio in ratios)
+        steps = {max(unit, width - width % unit) for width in kept}
+    else:
+        assert settings.divisor is not None
+        step = math.lcm(settings.divisor, unit)
+        steps = {width for width in range(step, full, step) if width >= low * full}
+    levels = sorted(steps | {full})
+    if limits:
+        levels = [width for width in levels if low * full <= width <= high * full]
+    if not levels:
+        patterns = " and ".join(map(repr, limits))
+        raise UserError(
+            f"ratios of {patterns}: none of the widths that group {group.id!r} may have is from "
+            f"{low:g} to {high:g} of its {full} channels; widen them, or lower the divisor"
+        )
+    return levels
 
 
 def _with(rows: Counts, columns: Counts, values: Counts) -> Counts:

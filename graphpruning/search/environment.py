@@ -14,10 +14,10 @@ from graphpruning.search.states import Observation, State
 
 
 class PruningEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
-    """An episode asks for a ratio of every prunable group, in forward order, and then scales them.
+    """An episode asks for a ratio of every group to decide, in forward order, and scales them.
 
     Action: the ratio [1] wanted for the group, within [smallest, 1], where `smallest` is the least
-    kept ratio that any group may have. Nothing is clipped by what is left of the budget, so an
+    kept ratio that any of them may have. Nothing is clipped by what is left of the budget, so an
     action means the same wherever its group stands. After the last step one multiplier for all
     groups makes the candidate as wide as the budget allows (`scaled`), and it is filled.
 
@@ -30,7 +30,7 @@ class PruningEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
 
     Args:
         space: the levels of each group.
-        budget: the most MACs that a candidate may have.
+        budget: the most that a candidate may use of the space's resource.
         state: what the agent sees.
         evaluate: answers with the accuracy of widths in percent; asked once an episode.
 
@@ -44,7 +44,7 @@ class PruningEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         self.budget = budget
         self.state = state
         self.evaluate = evaluate
-        self.smallest = min(levels[0] / levels[-1] for levels in space.levels.values())
+        self.smallest = space.smallest_ratio
         self.action_space = Box(self.smallest, 1.0, (1,), np.float32)
         self.observation_space = Box(0.0, 1.0, (state.size,), np.float32)
         self.ratios: dict[str, float] = {}
@@ -55,7 +55,7 @@ class PruningEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
     @property
     def steps(self) -> int:
         """Steps of an episode."""
-        return len(self.space.groups)
+        return len(self.space.choices)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -76,7 +76,7 @@ class PruningEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
 
         Returns observation, reward, terminated, truncated (never) and info; see the class.
         """
-        group = self.space.groups[len(self.decided)]
+        group = self.space.choices[len(self.decided)]
         ratio = min(max(float(action[0]), self.smallest), 1.0)
         self.ratios[group] = ratio
         self.decided[group] = self.space.nearest(group, ratio)

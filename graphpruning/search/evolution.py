@@ -51,7 +51,7 @@ def search(
     settings: EvolutionSettings,
     generator: Generator,
 ) -> None:
-    """Ask `journal` about widths within `budget` (MACs) until it has no evaluation left.
+    """Ask `journal` about widths within `budget` until it has no evaluation left.
 
     As in MetaPruning a child over the budget is rejected, and so is one that was judged before.
     Unlike there a child within the budget is filled to 98 % of it, as in all our searches.
@@ -88,7 +88,7 @@ def _next_generation(
             if len(generation) == wanted:
                 return
             widths = space.widths(child())
-            if space.macs(widths) > budget:
+            if space.used(widths) > budget:
                 continue
             genes = space.vector(space.fill(widths, budget))
             if genes not in known:

@@ -29,7 +29,7 @@ class Candidate:
 
 
 class History:
-    """Candidates in the order in which they were judged, all within `budget` (MACs).
+    """Candidates in the order in which they were judged, all within `budget`.
 
     `estimated` is the number of the one that a searcher estimates to be the best, if it estimates.
     """
@@ -42,10 +42,14 @@ class History:
     def __len__(self) -> int:
         return len(self.candidates)
 
-    def append(self, candidate: Candidate) -> None:
-        """Add a candidate; ValueError when it exceeds the budget."""
-        if candidate.macs > self.budget:
-            raise ValueError(f"{candidate.macs:,} MACs exceed the budget of {self.budget:,}")
+    def append(self, candidate: Candidate, used: int | None = None) -> None:
+        """Add a candidate that uses so much of what the budget limits (its MACs, if not given).
+
+        ValueError when it exceeds the budget.
+        """
+        used, unit = (candidate.macs, "MACs ") if used is None else (used, "")
+        if used > self.budget:
+            raise ValueError(f"{used:,} {unit}exceed the budget of {self.budget:,}")
         self.candidates.append(candidate)
 
     @property
@@ -130,7 +134,8 @@ class Journal:
         replayed = bool(self._replay)
         answer = self._replay.popleft() if replayed else self._compute(asked, widths)
         accuracy = answer.accuracy
-        self.history.append(Candidate(dict(widths), self._space.macs(widths), accuracy))
+        candidate = Candidate(dict(widths), self._space.macs(widths), accuracy)
+        self.history.append(candidate, self._space.used(widths))
         self._given.append(answer)
         self._known[asked] = accuracy
         if not replayed and is_writer():

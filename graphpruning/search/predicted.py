@@ -7,7 +7,7 @@ and the next one is where its mean and its standard deviation together are large
 
 the upper confidence bound (Srinivas et al. 2010, arXiv 0912.3995). The maximum is sought by hill
 climbing, from random candidates and from those measured: a step changes the widths of one or two
-groups, so that MACs taken from one are given to another. An accuracy is partly luck (few images,
+groups, so that what is taken from one is given to another. An accuracy is partly luck (few images,
 one training), and the best of many is the luckiest; so what is found is the candidate with the best
 estimate,
 
@@ -77,7 +77,7 @@ def search(
     predictor: Callable[[], Predictor],
     generator: Generator,
 ) -> int | None:
-    """Ask `journal` about widths within `budget` (MACs) until it has no evaluation left.
+    """Ask `journal` about widths within `budget` until it has no evaluation left.
 
     Returns the number, from 0, of the candidate that is estimated to be the best; None after a
     single one.
@@ -155,7 +155,7 @@ def _neighbours(space: SearchSpace, budget: int, rows: Counts, generator: Genera
 
     They fill it, or use at least as much of it as the rows do.
     """
-    least = min(space.filled * budget, space.cost.macs(rows).min())
+    least = min(space.filled * budget, space.resource.used(rows).min())
     levels = [np.array(space.levels[group]) for group in space.groups]
     moved = np.repeat(rows, -(-MOVES // len(rows)), axis=0)
     for _ in range(2):
@@ -164,6 +164,6 @@ def _neighbours(space: SearchSpace, budget: int, rows: Counts, generator: Genera
         for column, among in enumerate(levels):
             here = columns == column
             moved[here, column] = among[(draws[here] * len(among)).astype(np.int64)]
-    macs = space.cost.macs(moved)
-    allowed: Counts = moved[(macs >= least) & (macs <= budget)]
+    used = space.resource.used(moved)
+    allowed: Counts = moved[(used >= least) & (used <= budget)]
     return allowed

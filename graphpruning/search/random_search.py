@@ -10,7 +10,7 @@ ATTEMPTS = 100
 
 
 def search(space: SearchSpace, budget: int, journal: Journal, generator: Generator) -> None:
-    """Ask `journal` about random widths within `budget` (MACs) until it has no evaluation left.
+    """Ask `journal` about random widths within `budget` until it has no evaluation left.
 
     Raises `UserError` when the space cannot meet the budget.
     """

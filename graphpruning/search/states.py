@@ -38,7 +38,7 @@ class State(Protocol):
 class BudgetLeft:
     """What the decisions so far leave of the budget, within [0, 1].
 
-    1/2 + (1 - MACs / budget) / 2, clipped, where the groups not yet decided are uniform: at the
+    1/2 + (1 - use / budget) / 2, clipped, where the groups not yet decided are uniform: at the
     levels `rest` of the largest uniform widths within the budget. 1/2 is a network that costs what
     it may, less is one that the last step will scale down.
     """
@@ -49,8 +49,8 @@ class BudgetLeft:
 
     def __call__(self, decided: Widths) -> float:
         """Return it for the groups in `decided`."""
-        macs = self.space.macs({**self.rest, **decided})
-        return min(max(0.5 + (1 - macs / self.budget) / 2, 0.0), 1.0)
+        used = self.space.used({**self.rest, **decided})
+        return min(max(0.5 + (1 - used / self.budget) / 2, 0.0), 1.0)
 
 
 class AggregatedState:
@@ -58,12 +58,12 @@ class AggregatedState:
 
     `size` is F + 2. The F features are asked for at the widths decided so far with the rest uniform
     (`BudgetLeft.rest`), and averaged over the group's layers. They have no bound of their own: each
-    is scaled, (f - low) / (high - low), by its extremes over all groups at full and at smallest
+    is scaled, (f - low) / (high - low), by its extremes over all groups at largest and at smallest
     widths, and clipped to [0, 1]; one that never moves is 0.
 
     Args:
         space: the levels of each group.
-        budget: the most MACs that a candidate may have.
+        budget: the most that a candidate may use of the space's resource.
         features: returns aggregated features [layers, F] of widths, layers in forward order.
     """
 
@@ -74,11 +74,11 @@ class AggregatedState:
         self.left = BudgetLeft(space, budget)
         row = {layer.name: index for index, layer in enumerate(space.graph.layers)}
         self.rows_of = [
-            [row[name] for name in space.graph.prunable[group].layers] for group in space.groups
+            [row[name] for name in space.graph.prunable[group].layers] for group in space.choices
         ]
         steps = range(len(self.rows_of))
         extremes = np.concatenate(
-            [self._of_groups(widths, steps) for widths in (space.full, space.smallest)]
+            [self._of_groups(widths, steps) for widths in (space.largest, space.smallest)]
         )
         self.low, self.span = _range(extremes)
         self.size = extremes.shape[1] + 2
@@ -123,7 +123,7 @@ class AmcState:
         self.full_macs = space.macs(space.full)
         groups = [
             [space.graph.layer(name) for name in space.graph.prunable[group].layers]
-            for group in space.groups
+            for group in space.choices
         ]
         rows = []
         for index, layers in enumerate(groups):

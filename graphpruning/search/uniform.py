@@ -6,7 +6,7 @@ from graphpruning.search.scaling import scaled
 
 
 def search(space: SearchSpace, budget: int, evaluate: Evaluate) -> None:
-    """Ask `evaluate` about the largest uniform widths within `budget` (MACs), filled; once.
+    """Ask `evaluate` about the largest uniform widths within `budget`, filled; once.
 
     Raises `UserError` when the space cannot meet the budget.
     """
@@ -15,4 +15,4 @@ def search(space: SearchSpace, budget: int, evaluate: Evaluate) -> None:
 
 def largest_uniform(space: SearchSpace, budget: int) -> dict[str, int]:
     """Every group at its level nearest to the largest multiplier that meets `budget`."""
-    return scaled(space, dict.fromkeys(space.groups, 1.0), budget)
+    return scaled(space, dict.fromkeys(space.choices, 1.0), budget)

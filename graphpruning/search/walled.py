@@ -13,7 +13,7 @@ from graphpruning.search.states import Observation, State
 
 
 class WalledEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
-    """An episode decides the width of every prunable group, in forward order.
+    """An episode decides the width of every group to decide, in forward order.
 
     Action: the kept ratio [1], within [0, 1] as AMC's agent draws it; taken is the nearest level
     with which the budget can still be met, so never less than the group's smallest, AMC's lower
@@ -21,12 +21,12 @@ class WalledEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
     other ratios than early ones. Observation: `state.observe`, float32 [state.size] within [0, 1].
     Reward: 0, and after the last group the accuracy of the candidate within [0, 1].
 
-    `info` has `widths` (undecided groups at full width; after the last step the candidate that
+    `info` has `widths` (undecided groups at their largest; after the last step the candidate that
     was judged), their `macs`, and `action`, the kept ratio taken.
 
     Args:
         space: the levels of each group.
-        budget: the most MACs that a candidate may have.
+        budget: the most that a candidate may use of the space's resource.
         state: what the agent sees.
         evaluate: answers with the accuracy of widths in percent; asked once an episode.
 
@@ -47,7 +47,7 @@ class WalledEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
     @property
     def steps(self) -> int:
         """Steps of an episode."""
-        return len(self.space.groups)
+        return len(self.space.choices)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -55,7 +55,7 @@ class WalledEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         """Begin an episode; nothing in it is random."""
         super().reset(seed=seed)
         self.decided = {}
-        return self.state.observe(0, self.decided, 1.0), self._info(self.space.full, 1.0)
+        return self.state.observe(0, self.decided, 1.0), self._info(self.space.largest, 1.0)
 
     def step(
         self, action: NDArray[np.float32]
@@ -64,12 +64,12 @@ class WalledEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
 
         Returns observation, reward, terminated, truncated (never) and info; see the class.
         """
-        group = self.space.groups[len(self.decided)]
+        group = self.space.choices[len(self.decided)]
         allowed = self.space.allowed(self.decided, group, self.budget)
         width = self.space.nearest(group, float(np.clip(action[0], 0, 1)), allowed)
         self.decided[group] = width
         ratio = width / self.space.full[group]
-        widths = {**self.space.full, **self.decided}
+        widths = {**self.space.largest, **self.decided}
         terminated = len(self.decided) == self.steps
         reward = 0.0
         if terminated:

@@ -1,5 +1,6 @@
 """Weights as safetensors, and checkpoints from which training goes on exactly."""
 
+import hashlib
 import json
 import pickle
 import re
@@ -65,6 +66,15 @@ def _first_mismatch(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -
         if found[name].shape != tensor.shape:
             return f"{name} is {list(found[name].shape)}, expected {list(tensor.shape)}"
     return next((f"{name} is unexpected" for name in found if name not in wanted), None)
+
+
+def digest(model: nn.Module) -> str:
+    """Return the SHA-256 of all weights and buffers."""
+    found = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        found.update(name.encode())
+        found.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 class Checkpoint:

@@ -1,12 +1,14 @@
 """The search space: levels, and budgets that hold for any sequence of choices."""
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graphpruning import SearchSpace, UserError, trace
-from graphpruning.network.widths import FILLED
+from graphpruning.network.widths import FILLED, SpaceSettings
 from tests.networks import SIZE, network
 
 SPACES = {
@@ -93,3 +95,39 @@ def test_sampling_is_uniform_over_levels_and_repeats() -> None:
 def test_a_space_without_sense_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(UserError):
         SearchSpace(SPACES["resnet8"].graph, **wrong)  # type: ignore[arg-type]
+
+
+def test_a_tied_layer_speaks_for_its_group_and_ratios_set_levels() -> None:
+    """`layer1.0.conv2` is tied to the stem by the shortcut, so its group is the stem's."""
+    graph = trace(network("resnet8"), SIZE)
+    space = SearchSpace(graph, divisor=4, keep=["layer1.0.conv2"])
+    assert space.levels["conv1"] == [16] and "conv1" not in space.choices
+    space = SearchSpace(graph, divisor=4, ratios={"layer1*": (0.5, 0.8), "*.conv1": (0.1, 1)})
+    assert space.levels["conv1"] == [8, 12] and space.levels["layer1.0.conv1"] == [8, 12]
+    assert space.levels["layer2.0.conv1"] == [4, 8, 12, 16, 20, 24, 28, 32]  # below `smallest`
+    assert space.full["conv1"] == 16 and space.largest["conv1"] == 12
+    assert space.choices == space.groups
+
+
+def test_studies_lists_of_ratios_are_what_they_were() -> None:
+    graph = trace(network("resnet8"), SIZE)
+    assert SearchSpace(graph, divisor=None, ratios=[0.5, 1.0]).levels["conv1"] == [8, 16]
+    both = SearchSpace(
+        graph, SpaceSettings(None, ratios=(0.3, 0.5, 1.0)), ratios={"conv1": (0.4, 0.6)}
+    )
+    assert both.levels["conv1"] == [8]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"keep": ["layer4.*"]}, r"no layer matches 'layer4\.\*'; did you mean 'layer\d"),
+        ({"keep": ["conv2"]}, "did you mean 'conv1'"),
+        ({"ratios": {"conv1": (0.8, 0.5)}}, "'conv1' are 0.8 and 0.5: .* the smaller one first"),
+        ({"ratios": {"conv1": (0.0, 0.5)}}, "must be above 0"),
+        ({"ratios": {"conv1": (0.6, 0.7)}}, "'conv1': none .* 'conv1' may have .* its 16 channels"),
+    ],
+)
+def test_patterns_and_ratios_without_sense_are_refused(wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        SearchSpace(SPACES["resnet8"].graph, **wrong)

@@ -8,6 +8,7 @@ import torch
 import torch_pruning as tp
 from torch import nn
 
+from graphpruning import methods
 from graphpruning.common.errors import UserError
 from graphpruning.network.trace import trace
 from graphpruning.network.widths import SearchSpace
@@ -96,3 +97,33 @@ def test_without_torch_pruning_the_method_is_refused(pair, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch_pruning", None)
     with pytest.raises(UserError, match="group-norm needs Torch-Pruning: `pip install"):
         group_norm.search(space, space.macs(space.full) // 2, lambda widths: 0.0, model)
+
+
+def test_torch_pruning_is_asked_once_however_many_ratios_are_tried(pair, monkeypatch):
+    space, model = pair
+    built = []
+    build_dependency = tp.DependencyGraph.build_dependency
+    monkeypatch.setattr(
+        tp.DependencyGraph,
+        "build_dependency",
+        lambda self, *args, **named: built.append(1) or build_dependency(self, *args, **named),
+    )
+    group_norm.largest_within(space, space.macs(space.full) // 2, model)
+    assert len(built) == 1
+
+
+def test_a_network_that_torch_pruning_cannot_follow_is_refused_in_one_line():
+    model = build("shufflenet_v2_x0_5", 10)
+    space = SearchSpace(trace(model, (3, 32, 32)), divisor=8)
+    with pytest.raises(UserError, match=r"cannot follow .* \(ZeroDivisionError: ") as refused:
+        methods.require(methods.METHODS["group-norm"], space, model)
+    assert "\n" not in str(refused.value)
+    methods.require(methods.METHODS["random"], space, model)
+
+
+def test_layers_left_alone_are_ignored(pair):
+    space, model = pair
+    kept = space.groups[2]
+    space = SearchSpace(space.graph, divisor=8, smallest=0.25, keep=[kept])
+    for ratio in (0.3, 0.99):
+        assert group_norm.pruned(space, model, ratio)[kept] == space.full[kept]

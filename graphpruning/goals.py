@@ -1,0 +1,132 @@
+"""What `prune` is asked for: networks within budgets of MACs or time, one folder each."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from graphpruning.common.budget import Budget, budget_in_macs, read_budget
+from graphpruning.common.distributed import barrier, is_writer
+from graphpruning.common.errors import UserError
+from graphpruning.common.files import read_json, write_json
+from graphpruning.latency_table import LatencyTable
+from graphpruning.network.latency_cost import NANOSECONDS
+from graphpruning.network.widths import SearchSpace
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Where networks are timed: device, images of a batch, and the file of the layers' times."""
+
+    device: torch.device
+    batch: int
+    table: Path
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A network that uses `allowed` of the resource of `space` at most.
+
+    `out` gets the network, `folder` what a killed run goes on from.
+    """
+
+    budget: Budget
+    space: SearchSpace
+    allowed: int
+    out: Path
+    folder: Path
+
+    def described(self) -> dict[str, Any]:
+        """The budget as settings name it: `budget_macs`, or `budget_ms` and how it is timed."""
+        if self.budget.kind == "ms":
+            return {"budget_ms": self.allowed / NANOSECONDS}
+        return {"budget_macs": self.allowed}
+
+    def finished(self, held: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The report of a run that has reached this goal; None if there is none yet.
+
+        Raises `UserError` if it was reached with other settings than `held`.
+        """
+        if not (self.out / "report.json").exists():
+            return None
+        by = self.folder / "held.json"
+        if not by.exists() or read_json(by, "`prune`") != json.loads(json.dumps(held)):
+            raise UserError(
+                f"{self.out} holds the network of another run: choose another folder, or remove it"
+            )
+        found: dict[str, Any] = read_json(self.out / "report.json", "`prune`")
+        return found
+
+    def finish(self, held: Mapping[str, Any]) -> None:
+        """Note with which settings the network in `out` is found."""
+        write_json(self.folder / "held.json", held)
+
+
+def read_budgets(budget: float | str | Sequence[float | str]) -> list[Budget]:
+    """Read one budget or several; `UserError` for one that stands twice, and for none."""
+    budgets = [budget] if isinstance(budget, int | float | str) else list(budget)
+    if not budgets:
+        raise UserError("budget: at least one is needed")
+    found = [read_budget(each) for each in budgets]
+    for number, each in enumerate(found):
+        if (each.kind, each.amount) in [(other.kind, other.amount) for other in found[:number]]:
+            raise UserError(f"budget: {budgets[number]!r} stands twice")
+    return found
+
+
+def require_macs(budgets: Sequence[Budget], space: SearchSpace) -> None:
+    """Raise `UserError` unless `space` can meet every budget of MACs; times are not known yet."""
+    for budget in budgets:
+        if budget.kind != "ms":
+            space.require(_macs(budget, space))
+
+
+def goals_of(
+    budgets: Sequence[Budget], space: SearchSpace, base: nn.Module, out: Path, timing: Timing
+) -> list[Goal]:
+    """The goals of a run in `out`: in folders of their own if they are several.
+
+    For a budget of time the layers of `base` are measured. Raises `UserError` for a budget that
+    cannot be reached, and for more time than the whole network takes.
+    """
+    timed = space
+    if any(budget.kind == "ms" for budget in budgets):
+        timed = _timed(space, base, timing)
+    goals = []
+    for budget in budgets:
+        where = (out, out / "checkpoints")
+        if len(budgets) > 1:
+            where = (out / budget.name, out / "checkpoints" / budget.name)
+        if budget.kind == "ms":
+            goals.append(Goal(budget, timed, _nanoseconds(budget, timed), *where))
+        else:
+            goals.append(Goal(budget, space, _macs(budget, space), *where))
+    return goals
+
+
+def _timed(space: SearchSpace, base: nn.Module, timing: Timing) -> SearchSpace:
+    """`space` with time as its resource; of several processes the first one measures."""
+    if is_writer():
+        LatencyTable(timing.table, timing.device, timing.batch).of(base, space)
+    barrier()
+    table = LatencyTable(timing.table, timing.device, timing.batch)
+    return space.limited_by(table.of(base, space))
+
+
+def _macs(budget: Budget, space: SearchSpace) -> int:
+    text = f"{budget.amount!r}" if budget.kind == "share" else budget.name
+    return budget_in_macs(text, space.macs(space.full))
+
+
+def _nanoseconds(budget: Budget, space: SearchSpace) -> int:
+    allowed = int(budget.amount * NANOSECONDS)
+    full = space.used(space.full)
+    if allowed > full:
+        said = space.resource.said(full)
+        raise UserError(f"budget {budget.name} is more than the {said} of the whole network")
+    space.require(allowed)
+    return allowed
