@@ -9,7 +9,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from copy import deepcopy
 from functools import partial
 from itertools import islice
@@ -56,6 +55,15 @@ def recipe(lr: float) -> Recipe:
     )
 
 
+class NormAct(nn.BatchNorm2d):
+    """A normalisation that has a `forward` of its own, as timm's."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, variance = self.running_mean, self.running_var
+        y = F.batch_norm(x, mean, variance, self.weight, self.bias, self.training, 0.1, self.eps)
+        return F.leaky_relu(y)
+
+
 def resnet8() -> nn.Module:
     torch.manual_seed(0)
     return build("resnet8", 10, in_channels=1, width=8)
@@ -68,15 +76,16 @@ def measure(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {"processes": distributed.world()}
 
     model = resnet8()
-    names = list(model.state_dict())
     records = fit(fabric, model, train, PREPROCESSING, recipe(0.003), 0, name="base")
     found["losses"] = [record["train_loss"] for record in records]
     found["weights"] = torch.cat([t.flatten() for t in model.state_dict().values()]).tolist()
-    with suppress(KeyError), distributed.synchronised(model):
-        raise KeyError
-    found["restored"] = names == list(model.state_dict()) and not any(
-        "forward" in vars(module) for module in model.modules()
-    )
+
+    own = resnet8()
+    for name, norm in [x for x in own.named_modules() if isinstance(x[1], nn.BatchNorm2d)]:
+        owner, _, attribute = name.rpartition(".")
+        setattr(own.get_submodule(owner), attribute, NormAct(norm.num_features))
+    records = fit(fabric, own, train, PREPROCESSING, recipe(0.003), 0, name="own")
+    found["own_losses"] = [record["train_loss"] for record in records]
 
     graph = trace(resnet8(), (1, 16, 16))
     space = SearchSpace(graph, divisor=2)
@@ -236,11 +245,10 @@ def test_twenty_steps_have_the_losses_of_one_process(measured: tuple[dict[str, A
     assert one["processes"] == 1
     for other in two:
         assert other["processes"] == 2
-        for kind in ("losses", "pruningnet_losses", "plus_losses"):
+        for kind in ("losses", "own_losses", "pruningnet_losses", "plus_losses"):
             assert len(other[kind]) == STEPS
             assert other[kind] == pytest.approx(one[kind], rel=0, abs=1e-5), kind
         assert other["weights"] == pytest.approx(one["weights"], rel=1e-4, abs=1e-4)
-        assert other["restored"]
 
 
 def test_at_a_high_rate_losses_agree_in_float64(measured: tuple[dict[str, Any], ...]) -> None:

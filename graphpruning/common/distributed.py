@@ -3,9 +3,7 @@
 Everything here works in a single process too, where there is nobody to share with or wait for.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,7 +11,8 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from graphpruning.common.errors import UserError
 from graphpruning.common.machine import is_writer as is_writer
@@ -124,40 +123,23 @@ def batch_norm(
     return (x * factor + offset).to(x.dtype)
 
 
-@contextmanager
-def synchronised(model: nn.Module) -> Iterator[None]:
-    """Inside the block, `model`'s batch normalisations train with all processes' statistics.
+class Synchronised(TorchFunctionMode):
+    """Inside the block, batch normalisations train with all processes' statistics.
 
-    Only their `forward` is replaced: modules, parameters and names in the state stay as they are.
+    That of a module, and that which a module's own `forward` calls; in one process all is as ever.
     """
-    norms = [
-        module
-        for module in model.modules()
-        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d) and world() > 1
-    ]
-    for norm in norms:
-        vars(norm)["forward"] = partial(_forward, norm)
-    try:
-        yield
-    finally:
-        for norm in norms:
-            del vars(norm)["forward"]
 
-
-def _forward(norm: nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d, x: Tensor) -> Tensor:
-    """The module's own forward, with `batch_norm` for PyTorch's in training."""
-    if not norm.training:
-        return type(norm).forward(norm, x)
-    norm._check_input_dim(x)
-    mean = variance = None
-    momentum = norm.momentum or 0.0
-    if norm.track_running_stats:
-        mean, variance = norm.running_mean, norm.running_var
-        if norm.num_batches_tracked is not None:
-            norm.num_batches_tracked.add_(1)
-            if norm.momentum is None:  # the plain average over all batches
-                momentum = 1 / int(norm.num_batches_tracked)
-    return batch_norm(x, mean, variance, norm.weight, norm.bias, True, momentum, norm.eps)
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if func is torch.batch_norm and world() > 1:
+            x, scale, shift, mean, variance, training, momentum, eps, _ = args
+            return batch_norm(x, mean, variance, scale, shift, training, momentum, eps)
+        return func(*args, **(kwargs or {}))
 
 
 class _Sum(torch.autograd.Function):

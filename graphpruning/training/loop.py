@@ -21,11 +21,11 @@ from tqdm import tqdm
 
 from graphpruning.common.convolution import SoundConvolutions
 from graphpruning.common.distributed import (
+    Synchronised,
     barrier,
     require_shared,
     share,
     sum_over_ranks,
-    synchronised,
 )
 from graphpruning.common.errors import UserError
 from graphpruning.training.checkpoint import Checkpoint
@@ -257,7 +257,7 @@ class _Run:
         self.net.train()
         # Dropout knows only torch's own generator: in a fork, it too starts anew every epoch.
         devices = [fabric.device] if fabric.device.type == "cuda" else []
-        with torch.random.fork_rng(devices), synchronised(self.net), SoundConvolutions():
+        with torch.random.fork_rng(devices), Synchronised(), SoundConvolutions():
             torch.manual_seed(generator.initial_seed() + fabric.global_rank)
             for number, (images, labels) in enumerate(islice(epoch_batches, end - first), first):
                 lr = learning_rate(recipe, number, self.steps, self.steps_per_epoch)
