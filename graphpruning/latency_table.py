@@ -28,6 +28,7 @@ from graphpruning.latency import alternately, latency
 from graphpruning.network.cost import Counts
 from graphpruning.network.graph import ChannelGraph, Layer
 from graphpruning.network.latency_cost import Latency, LayerTimes
+from graphpruning.network.leaves import Convolution, as_stored, filters
 from graphpruning.network.surgery import narrow
 from graphpruning.network.widths import SearchSpace
 
@@ -189,7 +190,7 @@ class _Grid:
 
     def _make(self, read: int, written: int) -> tuple[nn.Module, Tensor]:
         read = self._read(read, written)
-        axis = 1 if isinstance(self.module, nn.Conv2d) else len(self.shape) - 1
+        axis = len(self.shape) - 1 if isinstance(self.module, nn.Linear) else 1
         shape = [read if at == axis else side for at, side in enumerate(self.shape)]
         layer = _narrowed_layer(self.module, self.layer, read, written)
         return nn.Sequential(layer, *(make(written) for make in self.followers)), torch.zeros(shape)
@@ -221,8 +222,8 @@ def _knots(ends: Counts, multiple: int) -> list[int]:
     """Widths from one of the `ends` to the other, evenly apart.
 
     Between them are multiples of 8 where they can be. (Odd multiples of 8 take 3 to 8 % longer than
-    their neighbours on a CPU. That is lost in a sum over layers: 9 widths a side told networks no
-    better than 5, in three times the time.)
+    their neighbours on a CPU. That is lost in a sum over layers: of ResNet-18, 9 widths a side told
+    networks by 4.3 % on average and 11.8 % at worst, 5 by 6.1 % and 10.7 %, in half the time.)
     """
     least, most = map(int, ends)
     step = multiple * 8 if most - least >= 8 * multiple * KNOTS else multiple
@@ -234,9 +235,9 @@ def _knots(ends: Counts, multiple: int) -> list[int]:
 def _said(module: nn.Module, layer: Layer, shape: tuple[int, ...], followers: list[str]) -> str:
     """All that a layer's time depends on, but its widths."""
     sides = [str(side) for side in shape]
-    sides[1 if isinstance(module, nn.Conv2d) else -1] = "C"
+    sides[-1 if isinstance(module, nn.Linear) else 1] = "C"
     words = [type(module).__name__, layer.kind, "x".join(sides)]
-    if isinstance(module, nn.Conv2d):
+    if isinstance(module, Convolution):
         names = ("kernel_size", "stride", "padding", "dilation", "padding_mode")
         words += [f"{name} {getattr(module, name)}" for name in names]
     words += [f"groups {layer.groups}"] * (layer.groups > 1 and layer.kind != "depthwise")
@@ -312,16 +313,17 @@ class _Function(nn.Module):
 
 def _narrowed_layer(module: nn.Module, layer: Layer, read: int, written: int) -> Any:
     """A copy with the first channels alone."""
-    assert isinstance(module.weight, Tensor)
     depthwise = layer.kind == "depthwise"
-    columns = module.weight.shape[1] if depthwise else read // layer.groups
+    weight = filters(module).detach()
+    columns = weight.shape[1] if depthwise else read // layer.groups
     result = _shallow(module)
-    result.weight = nn.Parameter(module.weight.detach()[:written, :columns].clone())
+    weight = as_stored(weight[:written, :columns], layer.transposed, read // columns)
+    result.weight = nn.Parameter(weight.clone())
     if isinstance(module.bias, Tensor):
         result.bias = nn.Parameter(module.bias.detach()[:written].clone())
     if isinstance(result, nn.Linear):
         result.in_features, result.out_features = read, written
-    elif isinstance(result, nn.Conv2d):
+    else:
         result.in_channels, result.out_channels = read, written
         result.groups = read // columns
     return result
