@@ -112,11 +112,13 @@ def _ranked(tp: Any, space: SearchSpace, model: nn.Module) -> list[_Tied]:
     names = {model.get_submodule(layer.name): layer.name for layer in space.graph.layers}
     decided = set(space.choices)
     fixed = [layer for layer in space.graph.layers if not decided & set(layer.writes)]
+    ignored = [model.get_submodule(layer.name) for layer in fixed]
+    norm = tp.importance.GroupMagnitudeImportance(p=2)
     pruner = tp.pruner.BasePruner(
         model,
         torch.zeros(1, *space.graph.input_size, device=device),
-        norm := tp.importance.GroupMagnitudeImportance(p=2),
-        ignored_layers=(ignored := [model.get_submodule(layer.name) for layer in fixed]),
+        norm,
+        ignored_layers=ignored,
         in_channel_groups={},  # the defaults are shared by all pruners, and hold their layers
         out_channel_groups={},
     )
