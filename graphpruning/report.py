@@ -36,7 +36,7 @@ def report(
         networks[name] = {
             "top1": accuracy and accuracy.top1,
             "top5": accuracy and accuracy.top5,
-            "macs": found.macs if name == "after" else sum(layer.macs for layer in graph.layers),
+            "macs": found.macs if name == "after" else graph.macs,
             "params": params(graph, widths),
             "latency_ms": round(latency, 3),
         }

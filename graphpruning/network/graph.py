@@ -148,6 +148,12 @@ class ChannelGraph:
         """Every prunable group at its full width."""
         return {group.id: group.width for group in self.prunable.values()}
 
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates for one image at full width."""
+        others = sum(len(channels) * each for channels, each in self.filters.values())
+        return sum(layer.macs for layer in self.layers) + others
+
     def layer(self, name: str) -> Layer:
         """Return the layer called `name`; KeyError when there is none."""
         return self._by_name[name]
@@ -196,7 +202,7 @@ class ChannelGraph:
         """Return layers, edges and groups as plain data for JSON."""
         return {
             "input_size": list(self.input_size),
-            "macs": sum(layer.macs for layer in self.layers),
+            "macs": self.macs,
             "layers": [
                 {
                     "name": layer.name,

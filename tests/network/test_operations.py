@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from benchmarks.coverage import check
-from graphpruning import trace
+from graphpruning import macs, trace
 
 SIZE = (3, 8, 8)
 
@@ -283,6 +283,15 @@ def test_zeros_for_missing_channels_stay_and_the_others_go() -> None:
     graph = trace(Between(option_a, 16), SIZE)
     reads = graph.layer("last").inputs.tolist()
     assert reads[:4] == reads[12:] == [-1] * 4 and reads[4:12] == list(range(8))
+
+
+@pytest.mark.parametrize("operation", [ECA(), Blur(), Context()])
+def test_what_filters_channels_without_being_a_layer_costs_too(
+    operation: Callable[[Tensor], Tensor],
+) -> None:
+    graph = trace(Between(operation), SIZE)
+    assert graph.macs == macs(graph, graph.full_widths) == graph.describe()["macs"]
+    assert graph.macs > sum(layer.macs for layer in graph.layers)
 
 
 def test_positions_of_a_layer_that_is_called_twice_are_those_of_both_calls() -> None:
