@@ -16,14 +16,13 @@ import os
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from graphpruning.architecture_file import FORMAT, MEND, Entry, check_description, read_entry, shown
 from graphpruning.builder import Build, Builder
@@ -32,9 +31,8 @@ from graphpruning.common.files import atomic, require_file, sha256, write_json
 from graphpruning.network import zoo
 from graphpruning.network.cost import macs, params
 from graphpruning.network.graph import ChannelGraph, Widths
-from graphpruning.network.leaves import Convolution
 from graphpruning.network.surgery import narrow
-from graphpruning.network.symbolic import twin
+from graphpruning.network.symbolic import symbolic_trace
 from graphpruning.network.trace import trace
 from graphpruning.training.checkpoint import save_tensors
 from graphpruning.training.sound import first_fault
@@ -283,30 +281,21 @@ def _require_shapes(model: nn.Module, held: Held) -> None:
 
 
 def _positions(full: nn.Module, size: tuple[int, ...]) -> dict[str, int]:
-    """How often each layer's filters are applied to one image, by running it without numbers."""
-    model = twin(full).eval()
+    """How often each layer's filters are applied to one image."""
+    module = symbolic_trace(full, size)
     found: dict[str, int] = {}
-
-    def note(name: str, layer: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
-        if isinstance(layer, nn.ConvTranspose2d):
-            places = given[0].numel() // layer.in_channels
-        elif isinstance(layer, nn.Conv2d):
-            places = output.numel() // layer.out_channels
+    for node in module.graph.nodes:
+        part = full.get_submodule(str(node.target)) if node.op == "call_module" else None
+        if isinstance(part, nn.ConvTranspose2d):
+            (read,) = node.all_input_nodes
+            places = math.prod(read.meta["shape"]) // part.in_channels
+        elif isinstance(part, nn.Conv2d):
+            places = math.prod(node.meta["shape"]) // part.out_channels
+        elif isinstance(part, nn.Linear):
+            places = math.prod(node.meta["shape"]) // part.out_features
         else:
-            assert isinstance(layer, nn.Linear)
-            places = output.numel() // layer.out_features
-        found[name] = found.get(name, 0) + places
-
-    for name, part in model.named_modules():
-        if isinstance(part, Convolution | nn.Linear):
-            part.register_forward_hook(partial(note, name))
-    dtypes = (p.dtype for p in model.parameters() if p.is_floating_point())
-    try:
-        with torch.no_grad():
-            model(torch.empty(1, *size, device="meta", dtype=next(dtypes, torch.float32)))
-    except zoo.FAULTS as error:
-        reason = textwrap.shorten(str(error), 200)
-        raise UserError(f"the network does not run on an image of {size}: {reason}") from error
+            continue
+        found[str(node.target)] = found.get(str(node.target), 0) + places
     return found
 
 

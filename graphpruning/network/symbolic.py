@@ -1,11 +1,11 @@
 """Write down what a network does with an image, as a graph of torch.fx: `symbolic_trace`.
 
 torch.fx calls the network's `forward` with a proxy in the image's place, which records what happens
-to it. Ours also carries a value, a tensor on the meta device that has a shape and no numbers. So
-Python may branch on shapes as it likes (`if y.shape == x.shape`), while a size that goes into an
-operation (`x.view(x.size(0), -1)`) stays what it was computed from, and follows when channels go.
+to it. Ours also carries a value, a tensor of zeros that is one number in memory. So Python may
+branch on shapes as it likes (`if y.shape == x.shape`), while a size that goes into an operation
+(`x.view(x.size(0), -1)`) stays what it was computed from, and follows when channels go.
 
-What runs is a twin of the network on the meta device: the network itself is never touched.
+What runs is a twin of the network without numbers: the network itself is never touched.
 """
 
 import copy
@@ -22,11 +22,13 @@ from torch.fx.proxy import Attribute
 from graphpruning.common.errors import UnsupportedNetwork, UserError, reason
 from graphpruning.network.leaves import as_called, is_leaf
 from graphpruning.network.refusals import refuse_what_acts_on_the_side
+from graphpruning.network.shapes import shape_of_function, shape_of_module
 
 Size = tuple[int, ...]
 
 _CONCRETE = (bool, str, type(None), torch.layout, torch.memory_format)
 """What no channel count goes into: such a value is used as it is."""
+_ASK_FOR_NUMBERS = {"item", "tolist", "numpy", "nonzero", "unique", "allclose", "equal"}
 _NEVER_WIDTHS = {"dim", "ndimension", "ndim", "is_contiguous", "is_floating_point", "element_size"}
 
 
@@ -49,7 +51,7 @@ def symbolic_trace(model: nn.Module, size: Size) -> fx.GraphModule:
     except UserError:
         raise
     except Exception as error:  # whatever the model's own code raises
-        _refuse(model, size, error)
+        _refuse(model, size, error, error is tracer.fault)
     for node, value in tracer.values.items():
         if isinstance(value, Tensor):
             node.meta["shape"] = tuple(value.shape)
@@ -61,10 +63,10 @@ def symbolic_trace(model: nn.Module, size: Size) -> fx.GraphModule:
 
 
 def twin(model: nn.Module) -> nn.Module:
-    """A copy of the network on the meta device, without the memory of its numbers."""
+    """A copy of the network with zeros for its numbers, which take no memory."""
     memo: dict[int, Any] = {}
     for tensor in (*model.parameters(), *model.buffers()):
-        empty = torch.empty_like(tensor, device="meta")
+        empty = _zeros(tensor.shape, torch.float32 if tensor.is_floating_point() else tensor.dtype)
         memo[id(tensor)] = nn.Parameter(empty) if isinstance(tensor, nn.Parameter) else empty
     try:
         return copy.deepcopy(model, memo)
@@ -88,6 +90,7 @@ class _Tracer(fx.Tracer):
         self.names: dict[int, str] = {}
         self.tensors: dict[str, Tensor] = {}
         self.computing = False
+        self.fault: Exception | None = None  # of an operation, not of Python's code around it
 
     def trace(self, root: Any, concrete_args: Any = None) -> fx.Graph:
         tensors = (*root.named_parameters(), *root.named_buffers())
@@ -123,7 +126,7 @@ class _Tracer(fx.Tracer):
 
     def create_arg(self, a: Any) -> Any:
         if isinstance(a, Tensor) and id(a) not in self.owned:
-            if a.numel() == 1 and not a.is_meta:
+            if a.numel() == 1:
                 return a.item()
             raise UnsupportedNetwork(
                 f"{type(self.root).__name__}: {self._where()} uses a constant made while the "
@@ -152,31 +155,35 @@ class _Tracer(fx.Tracer):
         return _Number(node, self) if isinstance(value, int | float) else _Valued(node, self)
 
     def _value(self, kind: str, target: Target, args: Any, kwargs: Any) -> Any:
-        """What this operation gives on the meta device."""
+        """What this operation gives, in shape and type."""
         if kind == "placeholder":
-            dtypes = (p.dtype for p in self.root.parameters() if p.is_floating_point())
-            return torch.empty(1, *self.size, device="meta", dtype=next(dtypes, torch.float32))
+            return _zeros((1, *self.size))
         if kind == "get_attr":
             return self.tensors[str(target)]
+        if target in _ASK_FOR_NUMBERS:
+            self.refuse_numbers()
         values, named = self._plain(args), self._plain(kwargs)
         self.computing = True
         try:
             if kind == "call_module":
-                return self.root.get_submodule(str(target))(*values, **named)
+                return _lean(
+                    shape_of_module(self.root.get_submodule(str(target)), *values, **named)
+                )
             if kind == "call_method":
-                return getattr(values[0], str(target))(*values[1:], **named)
-            assert callable(target)
-            with torch.device("meta"):  # where a tensor is made of sizes alone
-                return target(*values, **named)
+                return _lean(getattr(values[0], str(target))(*values[1:], **named))
+            return _lean(shape_of_function(target, values, named))
+        except Exception as error:
+            self.fault = error
+            raise
         finally:
             self.computing = False
 
     def _plain(self, arguments: Any) -> Any:
         """Arguments with values in place of proxies."""
         if isinstance(arguments, fx.Proxy):
-            return self.values[arguments.node]
-        if isinstance(arguments, Tensor) and not arguments.is_meta:  # of one number
-            return arguments.item()
+            return self._plain(self.values[arguments.node])
+        if isinstance(arguments, Tensor):  # whole in memory, as operations in place ask for
+            return arguments if arguments.is_contiguous() else torch.zeros_like(arguments)
         if isinstance(arguments, tuple | list):
             plain = [self._plain(each) for each in arguments]
             if hasattr(arguments, "_fields"):
@@ -188,6 +195,13 @@ class _Tracer(fx.Tracer):
             parts = (arguments.start, arguments.stop, arguments.step)
             return slice(*(self._plain(part) for part in parts))
         return arguments
+
+    def refuse_numbers(self) -> NoReturn:
+        """Say that the network's code needs to know an image's numbers."""
+        raise UnsupportedNetwork(
+            f"{type(self.root).__name__}: {self._where()} asks for the image's numbers; make its "
+            "control flow independent of them"
+        )
 
     def _where(self) -> str:
         return self.scope.module_path or "its forward"
@@ -224,10 +238,7 @@ class _Valued(fx.Proxy):
     def __bool__(self) -> bool:
         value = self._held
         if isinstance(value, Tensor):
-            raise UnsupportedNetwork(
-                f"{type(self.tracer.root).__name__}: {self.tracer._where()} branches on the "
-                "image's numbers; make its control flow independent of them"
-            )
+            self.tracer.refuse_numbers()
         return bool(value)
 
 
@@ -268,15 +279,34 @@ def _drop_unused_sizes(graph: fx.Graph) -> None:
             graph.erase_node(node)
 
 
-def _refuse(model: nn.Module, size: Size, error: Exception) -> NoReturn:
+def _zeros(shape: Size, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Zeros of a shape, one in memory."""
+    return torch.zeros((), dtype=dtype).expand(shape)
+
+
+def _lean(value: Any) -> Any:
+    """The same with tensors of zeros that are one number in memory."""
+    if isinstance(value, Tensor):
+        return _zeros(value.shape, value.dtype)
+    if isinstance(value, tuple | list):
+        lean = [_lean(each) for each in value]
+        if isinstance(value, torch.Size):
+            return torch.Size(lean)
+        return type(value)(*lean) if hasattr(value, "_fields") else type(value)(lean)
+    return value
+
+
+def _refuse(model: nn.Module, size: Size, error: Exception, inside: bool) -> NoReturn:
     """Say whether the network does not run at all, or cannot be recorded."""
     name = type(model).__name__
-    try:
-        with torch.no_grad():
-            dtypes = (p.dtype for p in model.parameters() if p.is_floating_point())
-            image = torch.empty(1, *size, device="meta", dtype=next(dtypes, torch.float32))
-            twin(model).eval()(image)
-    except Exception as failure:
+    failure: Exception | None = error if inside else None
+    if failure is None:
+        try:
+            with torch.no_grad():
+                twin(model).eval()(torch.zeros(1, *size))
+        except Exception as found:
+            failure = found
+    if failure is not None:
         raise UserError(
             f"{name} does not run on an image of {size}: {reason(failure)}"
         ) from failure

@@ -1,0 +1,78 @@
+"""The shape of what a layer writes, without computing what it writes.
+
+Every other operation computes on zeros, which is quick. (PyTorch's meta device would tell all
+shapes, but loading what that stands on takes longer than tracing a ResNet-50.)
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from graphpruning.network.leaves import Convolution, base_of
+
+
+def shape_of_module(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    """Zeros of the shape of `module(*args, **kwargs)`, a module that is one operation."""
+    if base_of(module) is None or not isinstance(module, Convolution | nn.Linear):
+        return module(*args, **kwargs)
+    x = args[0] if args else next(iter(kwargs.values()))
+    weight = module.weight
+    if isinstance(module, nn.Linear):
+        return _linear(x, weight)
+    if module.padding_mode != "zeros":
+        x = F.pad(x[:, :1], module._reversed_padding_repeated_twice, module.padding_mode).expand(
+            -1, x.shape[1], -1, -1
+        )
+        padding: Any = 0
+    else:
+        padding = module.padding
+    named = {"stride": module.stride, "padding": padding, "dilation": module.dilation}
+    if isinstance(module, nn.ConvTranspose2d):
+        named["output_padding"] = module.output_padding
+        return _convolution(F.conv_transpose2d, x, weight, module.groups, named)
+    return _convolution(F.conv2d, x, weight, module.groups, named)
+
+
+def shape_of_function(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """Zeros of the shape of `function(*args, **kwargs)`."""
+    names = _NAMES.get(function)
+    if names is None:
+        return function(*args, **kwargs)
+    given = {**dict(zip(names, args, strict=False)), **kwargs}
+    x, weight = given.pop("input"), given.pop("weight")
+    given.pop("bias", None)
+    if function is F.linear:
+        return _linear(x, weight)
+    return _convolution(function, x, weight, given.pop("groups", 1), given)
+
+
+_NAMES: dict[Any, tuple[str, ...]] = {
+    F.linear: ("input", "weight", "bias"),
+    F.conv2d: ("input", "weight", "bias", "stride", "padding", "dilation", "groups"),
+    F.conv_transpose2d: (
+        *("input", "weight", "bias", "stride", "padding", "output_padding", "groups", "dilation"),
+    ),
+}
+
+
+def _linear(x: Tensor, weight: Tensor) -> Tensor:
+    if x.shape[-1] != weight.shape[1]:
+        raise ValueError(f"a linear layer of {weight.shape[1]} inputs is given {x.shape[-1]}")
+    return x[..., :1].expand(*x.shape[:-1], len(weight))
+
+
+def _convolution(
+    function: Any, x: Tensor, weight: Tensor, groups: int, named: Mapping[str, Any]
+) -> Tensor:
+    """One channel, convolved, has the positions of all."""
+    transposed = function is F.conv_transpose2d
+    reads = weight.shape[0] if transposed else weight.shape[1] * groups
+    writes = weight.shape[1] * groups if transposed else weight.shape[0]
+    if x.ndim != 4 or x.shape[1] != reads:
+        raise ValueError(f"a convolution of {reads} channels is given {list(x.shape)}")
+    one = function(x[:, :1], torch.zeros(1, 1, *weight.shape[2:]), **named)
+    result: Tensor = one.expand(-1, writes, -1, -1)
+    return result
