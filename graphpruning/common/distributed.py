@@ -136,10 +136,23 @@ class Synchronised(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        if func is torch.batch_norm and world() > 1:
-            x, scale, shift, mean, variance, training, momentum, eps, _ = args
-            return batch_norm(x, mean, variance, scale, shift, training, momentum, eps)
+        if func is F.batch_norm and world() > 1:
+            return _as_f_batch_norm(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
+
+
+def _as_f_batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """`batch_norm` with the arguments of PyTorch's."""
+    return batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
 
 
 class _Sum(torch.autograd.Function):
