@@ -11,7 +11,10 @@ from collections.abc import Sequence
 from graphpruning.common.errors import UserError
 from graphpruning.common.machine import end_on_signals, launched, refuse
 
-MODEL = "a name of torchvision's or of ours (resnet20, mobilenet_v1), or package.module:function"
+MODEL = (
+    "a name of torchvision's or of ours (resnet20, mobilenet_v1), timm.NAME, or "
+    "package.module:function"
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -58,7 +58,7 @@ class Builder:
 def builder(
     model: str | Build | nn.Module, num_classes: int = 1000, in_channels: int = 3
 ) -> Builder:
-    """Return what builds `model`: a name of ours or torchvision's, a user's function or its name.
+    """Return what builds `model`: a name that `zoo.build` knows, a user's function or its name.
 
     A function that takes `num_classes` gets it; a network is copied as it is. The name
     `package.module:function` is imported, which runs the user's code. Raises `UserError` for a

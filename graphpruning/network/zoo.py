@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from graphpruning.common.errors import UserError
 from graphpruning.common.names import nearest
+from graphpruning.network.timm_networks import PREFIX, constructor
 
 
 class BasicBlock(nn.Module):
@@ -304,7 +305,7 @@ FAULTS = (
 
 
 def build(name: str, num_classes: int = 10, in_channels: int = 3, **options: Any) -> nn.Module:
-    """Build a network by name: ours (`ZOO`), else torchvision's, with fresh weights.
+    """Build a network by name, with fresh weights: ours (`ZOO`), torchvision's, or `timm.NAME`.
 
     Initial weights are drawn from PyTorch's global generator. Raises `UserError` for a name or
     an option that does not exist, naming the nearest, and for values that give no network.
@@ -319,6 +320,13 @@ def build(name: str, num_classes: int = 10, in_channels: int = 3, **options: Any
                 raise UserError(f"{name}: {option} is the text {value!r}, not a number")
         arguments = {"num_classes": num_classes, "in_channels": in_channels, **options}
         return _constructed(name, ZOO[name], arguments)
+    if name.startswith(PREFIX):
+        if options:
+            raise UserError(
+                f"{name}: {next(iter(options))} is no option; timm's networks have none"
+            )
+        arguments = {"num_classes": num_classes, "in_channels": in_channels}
+        return _constructed(name, constructor(name.removeprefix(PREFIX)), arguments)
     from torchvision import models  # half a second that our own networks need not pay
 
     if name not in models.list_models(models):
