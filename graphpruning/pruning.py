@@ -98,8 +98,8 @@ def prune(
     (under torchrun: in the first process, and nothing in the others).
 
     `model` is a name (torchvision's, ours, `timm.NAME`, `package.module:function`), a function that
-    builds the network, or a network with the weights it has. `weights` is a file of trained weights, or
-    "torchvision"; without them the base's accuracy is not known, and the final training starts
+    builds the network, or a network with the weights it has. `weights` is a file of trained
+    weights, or "torchvision"; without them the base's accuracy is not known, and training starts
     from scratch. `budget` is a share of the full network's MACs ("50%"), MACs such as "300M", or a
     time such as "3ms": that of a batch of `batch` images on `device` ("cpu", "cuda"; where networks
     are trained, if not given), told by measured times of layers in the file `latency_table`

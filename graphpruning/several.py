@@ -5,7 +5,6 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-
 from graphpruning.common.files import atomic, write_json, write_text
 from graphpruning.goals import Goal
 
@@ -90,14 +89,14 @@ def _row(name: str, network: Mapping[str, Any], whole: Mapping[str, Any], folder
 
 def _draw(result: Mapping[str, Any], path: Path) -> None:
     """Two panels: test accuracy against MACs, and against latency."""
+    import matplotlib as mpl  # nearly a second, which one budget does without
+    from matplotlib.figure import Figure
+
     where = result["latency"]
     axes_of = {
         "macs": (1e6, "MACs (millions)"),
         "latency_ms": (1.0, f"latency of a batch of {where['batch']} (ms)"),
     }
-    import matplotlib as mpl  # nearly a second, which one budget does without
-    from matplotlib.figure import Figure
-
     with mpl.rc_context({"font.family": "DejaVu Sans", "font.size": 8}):
         figure = Figure(figsize=(7.0, 2.8), layout="constrained")
         panels = figure.subplots(1, 2, sharey=True)
