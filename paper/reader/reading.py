@@ -8,6 +8,7 @@ makes it.
 
 import csv
 import io
+import re
 import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -170,7 +171,7 @@ def clipped_text(text: str) -> str:
 
 def is_written_number(text: str, whole: bool) -> bool:
     """Whether a cell is a number in plain digits; `²` and `1_000` are none."""
-    return bool(pd.Series([text]).str.fullmatch(_WHOLE if whole else _DECIMAL).all())
+    return re.fullmatch(_WHOLE if whole else _DECIMAL, text) is not None
 
 
 def table(text: str) -> tuple[list[str], list[tuple[int, list[str]]]]:
