@@ -7,10 +7,13 @@ line; any other outcome than "exact" or "refused" is a fault of ours.
 """
 
 import csv
+import multiprocessing
+import os
 import signal
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -37,7 +40,7 @@ SIZE, LARGER = (3, 96, 96), (3, 128, 128)
 """What networks see; segmentation bodies, which pool more, see the larger image."""
 PAGE = Path("docs/networks.md")
 START, END = "<!-- coverage -->\n", "<!-- /coverage -->"
-PATIENCE = 60.0
+PATIENCE = 20.0
 """Seconds that Torch-Pruning may take for a network; it is then undecided."""
 FAMILIES = {
     *("byobnet", "convmixer", "convnext", "cspnet", "cspnext", "csatv2", "densenet", "dla", "dpn"),
@@ -212,26 +215,40 @@ def networks(libraries: tuple[str, ...] = ("torchvision", "timm", "smp")) -> Ite
 
 
 def measure(only: str | None = None) -> None:
-    """Check every network, print each outcome, and write `coverage.csv`."""
-    names = {"torchvision": "torchvision", "timm": "timm", "smp": "segmentation-models-pytorch"}
+    """Check every network, print each outcome, and write `coverage.csv` and its page."""
+    chosen = [known for known in networks() if not only or only in known.model]
     rows: list[tuple[str, ...]] = []
-    for known in networks():
-        if only and only not in known.model:
-            continue
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            size = LARGER if known.library == "smp" else SIZE
-            found = check(known.build(), size)
-            theirs = torch_pruning(known.build(), size)
-        library = names[known.library]
-        outcome = (found.ours, theirs, found.reason, f"{found.seconds:.1f}")
-        rows.append((library, version(library), known.model, known.family, *outcome))
-        print(known.model, *outcome, flush=True)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(os.cpu_count(), context, _one_thread) as pool:
+        for known, outcome in zip(chosen, pool.map(_outcome, chosen), strict=True):
+            library = _DISTRIBUTIONS[known.library]
+            rows.append((library, version(library), known.model, known.family, *outcome))
+            print(known.model, *outcome, flush=True)
     text = StringIO()
     csv.writer(text, lineterminator="\n").writerows([COLUMNS, *rows])
     if not only:
         write_text(RESULTS / "coverage.csv", text.getvalue())
         write_text(PAGE, page(PAGE.read_text(), [dict(zip(COLUMNS, r, strict=True)) for r in rows]))
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def _outcome(known: Known) -> tuple[str, str, str, str]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        size = LARGER if known.library == "smp" else SIZE
+        found = check(known.build(), size)
+        theirs = torch_pruning(known.build(), size)
+    return found.ours, theirs, found.reason, f"{found.seconds:.1f}"
+
+
+_DISTRIBUTIONS = {
+    "torchvision": "torchvision",
+    "timm": "timm",
+    "smp": "segmentation-models-pytorch",
+}
 
 
 def page(text: str, rows: list[dict[str, str]]) -> str:
