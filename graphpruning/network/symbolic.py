@@ -32,9 +32,10 @@ _ASK_FOR_NUMBERS = {"item", "tolist", "numpy", "nonzero", "unique", "allclose", 
 _NEVER_WIDTHS = {"dim", "ndimension", "ndim", "is_contiguous", "is_floating_point", "element_size"}
 
 
-def symbolic_trace(model: nn.Module, size: Size) -> fx.GraphModule:
+def symbolic_trace(model: nn.Module, size: Size, training: bool = False) -> fx.GraphModule:
     """Return the operations of `model` in evaluation mode on one image of `size`.
 
+    In `training` mode they are those on two images, since normalisations refuse a single number.
     Layers and normalisations are `call_module` nodes, also where the network calls a function with
     their weights. Every node that makes a tensor has its shape in `node.meta["shape"]`.
 
@@ -44,10 +45,10 @@ def symbolic_trace(model: nn.Module, size: Size) -> fx.GraphModule:
         UserError: when the network does not run on such an image.
     """
     refuse_what_acts_on_the_side(model)
-    tracer = _Tracer(size)
+    tracer = _Tracer((2 if training else 1, *size))
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            graph = tracer.trace(twin(model).eval())
+            graph = tracer.trace(twin(model).train(training))
     except UserError:
         raise
     except Exception as error:  # whatever the model's own code raises
@@ -157,7 +158,7 @@ class _Tracer(fx.Tracer):
     def _value(self, kind: str, target: Target, args: Any, kwargs: Any) -> Any:
         """What this operation gives, in shape and type."""
         if kind == "placeholder":
-            return _zeros((1, *self.size))
+            return _zeros(self.size)
         if kind == "get_attr":
             return self.tensors[str(target)]
         if target in _ASK_FOR_NUMBERS:

@@ -11,7 +11,7 @@ from typing import TypedDict
 
 from torch import Tensor, fx, nn
 
-from graphpruning.common.errors import UnsupportedNetwork
+from graphpruning.common.errors import UnsupportedNetwork, UserError
 from graphpruning.network.edges import edges_and_depths
 from graphpruning.network.graph import FIXED, ChannelGraph, Channels, Layer, direct_tensor
 from graphpruning.network.leaves import Convolution, base_of
@@ -45,7 +45,7 @@ def trace(model: nn.Module, input_size: tuple[int, ...] = (3, 32, 32)) -> Channe
     recorder = Recorder(model, module)
     image = recorder.ledger.new(size[0], "the input image", fixed=True)
     recorder.run(image.expand(1, *size))
-    _refuse_unused(model, module)
+    _refuse_training_only(model, module, size)
     units = Units(recorder.ledger)
     # Of two images: a network that takes their number for 1 would break on a batch.
     Replay(model, module, recorder, units).run(units.labels(image).expand(2, *size))
@@ -55,15 +55,28 @@ def trace(model: nn.Module, input_size: tuple[int, ...] = (3, 32, 32)) -> Channe
     return graph
 
 
-def _refuse_unused(model: nn.Module, module: fx.GraphModule) -> None:
-    """A layer that evaluation does not run (an auxiliary head) could not be narrowed rightly."""
-    used = {str(node.target) for node in module.graph.nodes if node.op == "call_module"}
-    for name, part in model.named_modules():
-        if base_of(part) is not None and name not in used:
-            raise UnsupportedNetwork(
-                f"{type(model).__name__}: the layer {name} is not used in evaluation mode; build "
-                "the network without it (for auxiliary heads: aux_logits=False)"
-            )
+def _refuse_training_only(model: nn.Module, module: fx.GraphModule, size: tuple[int, ...]) -> None:
+    """A layer that only training runs (an auxiliary head) could not be narrowed rightly.
+
+    One that nothing runs stays as it is.
+    """
+    unused = {name for name, part in model.named_modules() if base_of(part) is not None}
+    unused -= _called(module)
+    if not unused:
+        return
+    try:
+        trained = unused & _called(symbolic_trace(model, size, training=True))
+    except UserError:  # what cannot be told is not guessed
+        trained = unused
+    if trained:
+        raise UnsupportedNetwork(
+            f"{type(model).__name__}: the layer {min(trained)} is not used in evaluation mode, but "
+            "in training; build the network without it (for auxiliary heads: aux_logits=False)"
+        )
+
+
+def _called(module: fx.GraphModule) -> set[str]:
+    return {str(node.target) for node in module.graph.nodes if node.op == "call_module"}
 
 
 def _graph(

@@ -51,9 +51,6 @@ class Flip(nn.Module):
         (lambda m: spectral_norm(m.conv), "conv .*weight_orig.*remove_spectral_norm"),
         (lambda m: weight_norm(m.conv), "conv .*weight norm"),
         (lambda m: m.add_module("lazy", nn.LazyConv2d(4, 3)), "lazy .*no weight yet"),
-        (lambda m: m.add_module("aux", nn.BatchNorm2d(8)), "aux is not used in evaluation mode"),
-        (lambda m: m.add_module("aux", nn.PReLU(8)), "aux is not used in evaluation mode"),
-        (lambda m: m.add_module("aux", nn.ConvTranspose2d(8, 8, 3)), "aux is not used"),
     ],
 )
 def test_what_acts_on_the_side_is_refused_by_name(
@@ -185,6 +182,41 @@ def test_a_network_that_remembers_is_left_as_it_was() -> None:
     before = set(vars(model))
     trace(model, SIZE)
     assert set(vars(model)) == before and model.steps == 0 and model.seen == 0 and model.training
+
+
+class TrainsMore(Small):
+    """Has a normalisation that only training runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.aux = nn.BatchNorm2d(8)
+
+    def body(self, x: Tensor) -> Tensor:
+        y = super().body(x)
+        return self.aux(y) if self.training else y
+
+
+def test_a_layer_that_only_training_runs_is_refused() -> None:
+    with pytest.raises(
+        UnsupportedNetwork, match="aux is not used in evaluation mode, but in train"
+    ):
+        trace(TrainsMore(), SIZE)
+
+
+@pytest.mark.parametrize(
+    "part", [nn.BatchNorm2d(8), nn.PReLU(8), nn.ConvTranspose2d(8, 8, 3), nn.Conv2d(8, 2, 1)]
+)
+def test_a_layer_that_nothing_runs_stays_and_is_counted(part: nn.Module) -> None:
+    model = Small()
+    model.add_module("aux", part)
+    graph = trace(model, SIZE)
+    small = dict.fromkeys(graph.prunable, 3)
+    narrowed = narrow(model, graph, small)
+    for widths, network in ((graph.full_widths, model), (small, narrowed)):
+        assert params(graph, widths) == sum(p.numel() for p in network.parameters())
+    narrowed.train()(torch.randn(2, *SIZE)).sum().backward()
+    for name, value in part.state_dict().items():
+        assert torch.equal(narrowed.get_submodule("aux").state_dict()[name], value)
 
 
 class Extra(Small):
