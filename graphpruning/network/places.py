@@ -122,8 +122,9 @@ class Places(fx.Interpreter):
 
     def refuse(self, what: str) -> NoReturn:
         """Say that the operation at hand is `what`, which nobody follows."""
+        target = getattr(self.node.target, "__name__", self.node.target)
         raise UnsupportedNetwork(
-            f"{type(self.model).__name__}: {self.node.target} ({self.node.op}"
+            f"{type(self.model).__name__}: {target} ({self.node.op}"
             f"{self._where()}) is {what}, which is not supported; supported are {known.SUPPORTED}"
         )
 
