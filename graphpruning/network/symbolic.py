@@ -64,10 +64,16 @@ def symbolic_trace(model: nn.Module, size: Size, training: bool = False) -> fx.G
 
 
 def twin(model: nn.Module) -> nn.Module:
-    """A copy of the network with zeros for its numbers, which take no memory."""
+    """A copy of the network with zeros for its numbers, which take no memory.
+
+    Single numbers are as they are, because Python may compute with them.
+    """
     memo: dict[int, Any] = {}
     for tensor in (*model.parameters(), *model.buffers()):
-        empty = _zeros(tensor.shape, torch.float32 if tensor.is_floating_point() else tensor.dtype)
+        dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
+        empty = _zeros(tensor.shape, dtype)
+        if not (tensor.ndim or tensor.is_meta):
+            empty = tensor.detach().to("cpu", dtype, copy=True)
         memo[id(tensor)] = nn.Parameter(empty) if isinstance(tensor, nn.Parameter) else empty
     try:
         return copy.deepcopy(model, memo)

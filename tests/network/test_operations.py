@@ -98,6 +98,18 @@ class SamePadding(nn.Conv2d):
         return F.conv2d(x, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
 
 
+class Scaled(nn.Module):
+    """Multiplies by a number that is computed from a buffer, and by one that is learnt."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("share", torch.tensor(0.5))
+        self.gain = nn.Parameter(torch.tensor(3.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * (self.share + 2) * self.share + x * (self.gain - 1)
+
+
 class Grn(nn.Module):
     """Woo et al., arXiv 2301.00808: each channel in proportion to the mean of all."""
 
@@ -223,6 +235,7 @@ FOLLOWED: list[tuple[str, Callable[[Tensor], Tensor], int]] = [
     ("ECA", ECA(), 8),
     ("spatial attention", SpatialAttention(), 8),
     ("selective kernels", Selective(), 8),
+    ("numbers in buffers", Scaled(), 8),
     ("a blur", Blur(), 8),
     ("padding computed from the image", SamePadding(8, 5, 3, 2), 5),
     ("a depthwise one", SamePadding(8, 8, 3, 2, groups=8), 8),
