@@ -21,6 +21,8 @@ ELEMENTWISE = {
     *("zeros_like", "ones_like", "full_like", "empty_like", "rsub", "positive", "logit"),
 }
 """Each number of the result comes from the number in its place."""
+TYPES = {"float", "half", "double", "bfloat16", "to", "type", "type_as", "cpu", "cuda"}
+"""Of these, what changes the type of numbers, or where they are."""
 LIKE_THE_FIRST = {"type_as", "to"}
 """Of whose further tensors only the type matters."""
 

@@ -7,11 +7,43 @@ shapes, but loading what that stands on takes longer than tracing a ResNet-50.)
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graphpruning.network.leaves import Convolution, base_of
+from graphpruning.network.operations import (
+    ADDED,
+    ELEMENTWISE,
+    ELEMENTWISE_MODULES,
+    MULTIPLIED,
+    TYPES,
+)
+
+Size = tuple[int, ...]
+
+
+_SAME = (ELEMENTWISE - TYPES) | ADDED | MULTIPLIED
+
+
+def known_shape(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Size | None:
+    """The shape of what a module, function or method makes, where it follows from its tensors'.
+
+    So the largest image costs as little as a small one. None where the operation has to be done.
+    """
+    given = [each for each in args if isinstance(each, Tensor)]
+    if kwargs or not given or not all(each.is_floating_point() for each in given):
+        return None
+    if isinstance(target, nn.Module):
+        same = isinstance(target, (*ELEMENTWISE_MODULES, nn.BatchNorm2d))
+        if isinstance(target, nn.BatchNorm2d) and target.num_features != given[0].shape[1]:
+            return None  # PyTorch says what is wrong
+        return tuple(given[0].shape) if same and len(args) == 1 else None
+    name = target if isinstance(target, str) else getattr(target, "__name__", "")
+    if name not in _SAME or not all(isinstance(each, Tensor | int | float) for each in args):
+        return None
+    return np.broadcast_shapes(*(each.shape for each in given))
 
 
 def shape_of_module(module: nn.Module, *args: Any, **kwargs: Any) -> Any:

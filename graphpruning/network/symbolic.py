@@ -22,7 +22,7 @@ from torch.fx.proxy import Attribute
 from graphpruning.common.errors import UnsupportedNetwork, UserError, reason
 from graphpruning.network.leaves import as_called, is_leaf
 from graphpruning.network.refusals import refuse_what_acts_on_the_side
-from graphpruning.network.shapes import shape_of_function, shape_of_module
+from graphpruning.network.shapes import known_shape, shape_of_function, shape_of_module
 
 Size = tuple[int, ...]
 
@@ -169,9 +169,13 @@ class _Tracer(fx.Tracer):
             return self.tensors[str(target)]
         if target in _ASK_FOR_NUMBERS:
             self.refuse_numbers()
-        values, named = self._plain(args), self._plain(kwargs)
         self.computing = True
         try:
+            module = self.root.get_submodule(str(target)) if kind == "call_module" else None
+            shape = known_shape(module or target, self._plain(args, whole=False), kwargs)
+            if shape is not None:
+                return _zeros(shape)
+            values, named = self._plain(args), self._plain(kwargs)
             if kind == "call_module":
                 return _lean(
                     shape_of_module(self.root.get_submodule(str(target)), *values, **named)
@@ -185,14 +189,14 @@ class _Tracer(fx.Tracer):
         finally:
             self.computing = False
 
-    def _plain(self, arguments: Any) -> Any:
-        """Arguments with values in place of proxies."""
+    def _plain(self, arguments: Any, whole: bool = True) -> Any:
+        """Arguments with values for proxies; `whole` in memory, as changes in place need them."""
         if isinstance(arguments, fx.Proxy):
-            return self._plain(self.values[arguments.node])
-        if isinstance(arguments, Tensor):  # whole in memory, as operations in place ask for
-            return arguments if arguments.is_contiguous() else torch.zeros_like(arguments)
+            return self._plain(self.values[arguments.node], whole)
+        if isinstance(arguments, Tensor):
+            return torch.zeros_like(arguments) if whole and arguments.ndim else arguments
         if isinstance(arguments, tuple | list):
-            plain = [self._plain(each) for each in arguments]
+            plain = [self._plain(each, whole) for each in arguments]
             if hasattr(arguments, "_fields"):
                 return type(arguments)(*plain)
             return type(arguments)(plain)
