@@ -103,7 +103,7 @@ _CALLS: dict[Any, tuple[type[nn.Module], ...]] = {
     F.layer_norm: (nn.LayerNorm,),
     F.prelu: (nn.PReLU,),
 }
-_NAMES: dict[Any, tuple[str, ...]] = {
+ARGUMENTS: dict[Any, tuple[str, ...]] = {
     F.conv2d: ("input", "weight", "bias", "stride", "padding", "dilation", "groups"),
     F.conv_transpose2d: (
         *("input", "weight", "bias", "stride", "padding", "output_padding", "groups", "dilation"),
@@ -222,7 +222,7 @@ def _owner(model: nn.Module, node: fx.Node) -> tuple[str, nn.Module] | None:
 def _arguments(node: fx.Node) -> dict[str, Any]:
     """The function's arguments by name."""
     assert callable(node.target)
-    names = _NAMES.get(node.target) or tuple(inspect.signature(node.target).parameters)
+    names = ARGUMENTS.get(node.target) or tuple(inspect.signature(node.target).parameters)
     return {**dict(zip(names, node.args, strict=False)), **node.kwargs}
 
 

@@ -79,21 +79,13 @@ def refuse_other_dimensions(model: nn.Module, size: tuple[int, ...]) -> None:
     convolutions = 0
     for name, part in model.named_modules():
         if isinstance(part, _VIDEO):
-            refuse(
-                f"{kind}: {name}",
-                f"is a {type(part).__name__}",
-                "networks of videos are not followed",
-            )
+            _refuse_kind(kind, name, part, "videos")
         convolutions += isinstance(part, nn.Conv2d | nn.ConvTranspose2d)
     if convolutions:
         return
     for name, part in model.named_modules():
         if isinstance(part, _ONE_DIMENSION):
-            refuse(
-                f"{kind}: {name}",
-                f"is a {type(part).__name__}",
-                "networks of sequences are not followed",
-            )
+            _refuse_kind(kind, name, part, "sequences")
     if any(isinstance(part, nn.Linear) for part in model.modules()):
         raise UnsupportedNetwork(
             f"{kind} has linear layers and no convolution: networks of images with at least one "

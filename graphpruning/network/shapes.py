@@ -1,6 +1,6 @@
-"""The shape of what a layer writes, without computing what it writes.
+"""The shape of what an operation makes: of layers and elementwise ones without doing them.
 
-Every other operation computes on zeros, which is quick. (PyTorch's meta device would tell all
+Every other operation is done on zeros, which is quick. (PyTorch's meta device would tell all
 shapes, but loading what that stands on takes longer than tracing a ResNet-50.)
 """
 
@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from graphpruning.network.leaves import Convolution, base_of
+from graphpruning.network.leaves import ARGUMENTS, Convolution, base_of
 from graphpruning.network.operations import (
     ADDED,
     ELEMENTWISE,
@@ -22,7 +22,6 @@ from graphpruning.network.operations import (
 )
 
 Size = tuple[int, ...]
-
 
 _SAME = (ELEMENTWISE - TYPES) | ADDED | MULTIPLIED
 
@@ -70,24 +69,14 @@ def shape_of_module(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
 
 def shape_of_function(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     """Zeros of the shape of `function(*args, **kwargs)`."""
-    names = _NAMES.get(function)
-    if names is None:
+    if function not in (F.linear, F.conv2d, F.conv_transpose2d):
         return function(*args, **kwargs)
-    given = {**dict(zip(names, args, strict=False)), **kwargs}
+    given = {**dict(zip(ARGUMENTS[function], args, strict=False)), **kwargs}
     x, weight = given.pop("input"), given.pop("weight")
     given.pop("bias", None)
     if function is F.linear:
         return _linear(x, weight)
     return _convolution(function, x, weight, given.pop("groups", 1), given)
-
-
-_NAMES: dict[Any, tuple[str, ...]] = {
-    F.linear: ("input", "weight", "bias"),
-    F.conv2d: ("input", "weight", "bias", "stride", "padding", "dilation", "groups"),
-    F.conv_transpose2d: (
-        *("input", "weight", "bias", "stride", "padding", "output_padding", "groups", "dilation"),
-    ),
-}
 
 
 def _linear(x: Tensor, weight: Tensor) -> Tensor:

@@ -26,8 +26,8 @@ def trace(model: nn.Module, input_size: tuple[int, ...] = (3, 32, 32)) -> Channe
     """Follow the channels of `model` on one image; return its graph of layers and groups.
 
     The network is looked at in evaluation mode and left as it was, on any device (the meta device
-    too). Nothing is computed. DataParallel, DistributedDataParallel and what `torch.compile` makes
-    are unwrapped: the graph is that of the network inside.
+    too); only its shapes matter. DataParallel, DistributedDataParallel and what `torch.compile`
+    makes are unwrapped: the graph is that of the network inside.
 
     Args:
         model: any network that torch.fx can trace.

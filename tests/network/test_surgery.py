@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.coverage import random_units, weights_of
 from graphpruning import ChannelGraph, SearchSpace, macs, narrow, params, trace
-from graphpruning.network.subnet import LayerWeights, Statistics, Subnet
+from graphpruning.network.subnet import LayerWeights, Subnet
 from graphpruning.network.surgery import install
 from graphpruning.pruningnet.pruningnet import PruningNet
 from tests.networks import ANY_KIND, NETWORKS, SIZE, Dense, Random, network
@@ -26,17 +27,6 @@ def test_full_width_is_bit_equal(name: str) -> None:
     narrowed = narrow(model, graph, graph.full_widths)
     assert torch.equal(model(images), narrowed(images))
     assert not {id(p) for p in model.parameters()} & {id(p) for p in narrowed.parameters()}
-
-
-def random_units(graph: ChannelGraph, seed: int) -> dict[str, Tensor]:
-    """About half of each group's units."""
-    generator = torch.Generator().manual_seed(seed)
-    keep = {}
-    for name, group in graph.prunable.items():
-        units = group.width // group.unit
-        chosen = torch.randperm(units, generator=generator)[: max(1, units // 2)]
-        keep[name] = chosen.sort().values
-    return keep
 
 
 def widths_of(graph: ChannelGraph, keep: dict[str, Tensor]) -> dict[str, int]:
@@ -92,21 +82,6 @@ def test_concatenation_and_flatten_are_cut_at_the_right_places() -> None:
     columns = torch.cat([torch.arange(16) + 16 * c for c in (1, 3, 4, 8, 9)])
     assert torch.equal(narrowed.get_submodule("fc").weight, model.fc.weight[:, columns])
     assert narrowed(torch.zeros(1, 3, 8, 8)).shape == (1, 5)
-
-
-def weights_of(model: nn.Module, graph: ChannelGraph) -> tuple[LayerWeights, Statistics]:
-    """What a `Subnet` needs to compute what `model` computes."""
-    weights: LayerWeights = {}
-    statistics: Statistics = {}
-    for name in [*(layer.name for layer in graph.layers), *graph.norms]:
-        module = model.get_submodule(name)
-        weights[name] = (module.weight.detach(), module.bias)  # type: ignore[assignment, operator]
-        if isinstance(module, nn.BatchNorm2d):
-            assert module.running_mean is not None and module.running_var is not None
-            statistics[name] = (module.running_mean, module.running_var)
-    parameters = dict(model.named_parameters())
-    weights |= {name: (parameters[name].detach(), None) for name in graph.scales}
-    return weights, statistics
 
 
 @pytest.mark.parametrize("name", [*NETWORKS, *ANY_KIND])
