@@ -48,7 +48,7 @@ class SearchPlan:
 
 @dataclass(frozen=True, config=STRICT)
 class ChannelBenchStudy:
-    """One network of the tables, PruningNets for it, and what they are asked."""
+    """Networks of the tables, PruningNets for each, and what they are asked."""
 
     study: str
     title: str
@@ -82,10 +82,12 @@ def parse(raw: Any, where: str = str(STUDY_FILE)) -> ChannelBenchStudy:
     """Turn plain data into a study; `UserError` for what does not fit."""
     study = validated(ChannelBenchStudy, raw, where)
     require_plain(study.study, f"{where}: study")
-    if len(study.models) != 1 or study.models[0] not in NETWORKS.values():
-        raise UserError(f"{where}: models: say one of {', '.join(NETWORKS.values())}")
+    if unknown := [name for name in study.models if name not in NETWORKS.values()]:
+        raise UserError(
+            f"{where}: models: {unknown[0]!r} is none of {', '.join(NETWORKS.values())}"
+        )
     if set(study.networks) != set(study.models):
-        raise UserError(f"{where}: networks: say how {study.models[0]} is built, and no other")
+        raise UserError(f"{where}: networks: say how {' and '.join(study.models)} are built")
     check_text(study.title, study.data, where)
     names = study.pruningnet.conditionings
     for name in (*names, study.search.source):
@@ -97,6 +99,7 @@ def parse(raw: Any, where: str = str(STUDY_FILE)) -> ChannelBenchStudy:
     if study.search.source not in names:
         raise UserError(f"{where}: search: source: {study.search.source!r} is not trained")
     for key, values in (
+        ("models", study.models),
         ("budgets", study.budgets),
         ("seeds", study.seeds),
         ("conditionings", names),

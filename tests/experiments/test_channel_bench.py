@@ -31,6 +31,7 @@ RESULTS = Path("results/channel-bench")
 def study(**changes: Any) -> dict[str, Any]:
     """The committed study at toy size; changes replace whole sections."""
     raw: dict[str, Any] = yaml.safe_load(PARAMS.read_text())
+    raw |= {"models": [MODEL], "networks": {MODEL: {}}, "seeds": [0]}
     raw["data"] |= {"search_images": 9, "calibration_images": 12, "recalibration_images": 6}
     raw["space"]["filled"] = 0.9
     raw["precision"] = "32-true"
@@ -220,7 +221,7 @@ def test_a_killed_judge_goes_on_from_its_journal(made: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"models": ["resnet20"]}, "models: say one of channel_bench_mobilenet"),
+        ({"models": ["resnet20"]}, "models: 'resnet20' is none of channel_bench_mobilenet"),
         ({"networks": {}}, "networks: say how"),
         ({"budgets": []}, "budgets: empty"),
         ({"seeds": [0, 0]}, "seeds: empty, or one stands twice"),
