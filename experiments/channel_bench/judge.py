@@ -32,7 +32,8 @@ def judge(context: Context) -> None:
     """Write generated.csv: a row a network, with the MACs and the accuracy on the search split.
 
     Every PruningNet judges the same random widths. The one that rates the searches' candidates
-    judges all networks that fill a budget, so that a search need only look its answers up.
+    judges all networks that fill a budget as far as they can, so that a search need only look its
+    answers up.
     """
     settings = of(context).judged
     images = training_images(context)
@@ -87,7 +88,11 @@ def _filling(space: SearchSpace, share: float, most: int | None, seed: int) -> l
     budget = budget_in_macs(share, space.macs(space.full))
     vectors = np.array(list(product(*(space.levels[group] for group in space.groups))))
     macs = space.cost.macs(vectors)
-    vectors = vectors[(macs <= budget) & (macs >= space.filled * budget)]
+    full = (macs <= budget) & (macs >= space.filled * budget)
+    for place in np.flatnonzero((macs <= budget) & ~full):  # searches meet those that cannot grow
+        widths = space.widths(vectors[place].tolist())
+        full[place] = space.fill(widths, budget) == widths
+    vectors = vectors[full]
     order = randperm(len(vectors), generator=Generator().manual_seed(seed))[:most]
     return [space.widths(vectors[index].tolist()) for index in order.tolist()]
 
