@@ -26,6 +26,9 @@ from paper.reader.channel_bench import (
     STUDY,
     TRAINED,
     ChannelBenchResults,
+    Mark,
+    Network,
+    Searches,
     read,
 )
 from paper.statistics import Estimate, mean, paired
@@ -45,28 +48,38 @@ DATA = (
 def agreement(results: ChannelBenchResults) -> Table:
     """Table 7: how far accuracies with generated weights order networks as the truth does."""
     kinds = [ANY, *results.budgets]
-    labels = {name: f"PruningNet, {look.label}" for name, look in results.conditionings.items()}
-    labels |= {MACS: "MACs alone", TRAINED: "one training of three"}
     rows: list[tuple[Cells, Cells]] = []
-    for rater, label in labels.items():
-        csv: Cells = {"rated_by": rater}
-        shown: Cells = {"Rated by": label}
-        for kind in kinds:
-            tau = results.agreement[rater, kind]
-            csv |= spread(f"tau_{kind}", tau, 4) | {f"networks_{kind}": str(tau.n)}
-            shown[_among(kind)] = interval(tau, 2)
-        rows.append((csv, shown))
-    counts = [f"{_among(kind)}: {results.agreement[MACS, kind].n:,}" for kind in kinds]
+    for network in results.networks:
+        for rater, label in _raters(results, "PruningNet, ").items():
+            csv: Cells = {"network": network.label, "rated_by": rater}
+            shown: Cells = {"Network": network.label, "Rated by": label}
+            for kind in kinds:
+                tau = network.agreement[rater, kind]
+                csv |= spread(f"tau_{kind}", tau, 4) | {f"networks_{kind}": str(tau.n)}
+                shown[_among(kind)] = interval(tau, 2)
+            rows.append((csv, shown))
+    return made("table7_agreement", rows, *(_compared(results, one) for one in results.networks))
+
+
+def _raters(results: ChannelBenchResults, of: str) -> dict[str, str]:
+    """What rates networks, in words; `of` comes before a PruningNet's conditioning."""
+    labels = {name: f"{of}{look.label}" for name, look in results.conditionings.items()}
+    return labels | {MACS: "MACs alone", TRAINED: "one training of three"}
+
+
+def _compared(results: ChannelBenchResults, network: Network) -> str:
+    """How many networks were compared, and how accurate the PruningNets are."""
+    counts = [
+        f"{network.agreement[MACS, kind].n:,} of {_among(kind)}" for kind in (ANY, *results.budgets)
+    ]
     nets = [
         f"{results.conditionings[name].label} {number(net.search_top1_full, 1)} / "
         f"{number(net.search_top1_half, 1)} / {number(net.search_top1_quarter, 1)}"
-        for name, net in results.nets.items()
+        for name, net in network.nets.items()
     ]
-    return made(
-        "table7_agreement",
-        rows,
-        f"Networks: {'; '.join(counts)}.",
-        f"The PruningNets' accuracy at full, half and quarter width (%): {'; '.join(nets)}.",
+    return (
+        f"{network.label}: {joined(counts)}; the PruningNets' accuracy at full, half and quarter "
+        f"width (%): {', '.join(nets)}."
     )
 
 
@@ -81,44 +94,53 @@ def _share(budget: str) -> str:
 def searches(results: ChannelBenchResults) -> Table:
     """Table 8: the true accuracy and rank of what each searcher finds."""
     rows: list[tuple[Cells, Cells]] = []
-    for reward in REWARDS:
-        for name, styled in results.searched.searchers.items():
-            csv: Cells = {"reward": reward, "searcher": name}
-            shown: Cells = {"Reward": _reward(results, reward), "Searcher": styled.label}
-            for budget in results.budgets:
-                finds = results.searches[reward, name, budget].values()
-                top1 = mean([find.true_top1 for find in finds])
-                rank = mean([find.rank for find in finds])
-                over = minus(results, reward, name, RANDOM, budget)
-                csv |= spread(f"true_top1_{budget}", top1, 4)
-                csv |= spread(f"minus_random_{budget}", over, 4)
-                csv |= {f"rank_{budget}": fixed(rank.value, 1)}
-                shown |= {
-                    f"Top-1, {_share(budget)}": plus_minus(top1, 2),
-                    f"− random, {_share(budget)}": ""
-                    if name == RANDOM
-                    else interval(over, 2, True),
-                    f"Rank, {_share(budget)}": number(rank.value, 0),
-                }
-            rows.append((csv, shown))
+    for label, found in results.searched.items():
+        for reward in REWARDS:
+            for name in found.searched.searchers:
+                csv, shown = _of_searcher(results, found, reward, name)
+                rows.append(({"network": label, **csv}, {"Network": label, **shown}))
     marks = [
-        f"{_among(budget)}: median {mark.median:.2f} %, best {mark.best:.2f} % of "
+        f"{network.label}, {_among(budget)}: median {mark.median:.2f} %, best {mark.best:.2f} % of "
         f"{mark.networks:,} networks"
-        for budget, mark in results.marks.items()
+        for network in results.networks
+        if network.searches
+        for budget, mark in network.marks.items()
     ]
     return made("table8_true_searches", rows, f"What there is to be found: {'; '.join(marks)}.")
+
+
+def _of_searcher(
+    results: ChannelBenchResults, found: Searches, reward: str, name: str
+) -> tuple[Cells, Cells]:
+    csv: Cells = {"reward": reward, "searcher": name}
+    shown: Cells = {
+        "Reward": _reward(results, reward),
+        "Searcher": found.searched.searchers[name].label,
+    }
+    for budget in results.budgets:
+        finds = found.finds[reward, name, budget].values()
+        top1 = mean([find.true_top1 for find in finds])
+        rank = mean([find.rank for find in finds])
+        over = minus(found, reward, name, RANDOM, budget)
+        csv |= spread(f"true_top1_{budget}", top1, 4)
+        csv |= spread(f"minus_random_{budget}", over, 4)
+        csv |= {f"rank_{budget}": fixed(rank.value, 1)}
+        shown |= {
+            f"Top-1, {_share(budget)}": plus_minus(top1, 2),
+            f"− random, {_share(budget)}": "" if name == RANDOM else interval(over, 2, True),
+            f"Rank, {_share(budget)}": number(rank.value, 0),
+        }
+    return csv, shown
 
 
 def _reward(results: ChannelBenchResults, reward: str) -> str:
     return "one training" if reward == TRAINED else f"generated, {results.source}"
 
 
-def minus(
-    results: ChannelBenchResults, reward: str, name: str, other: str, budget: str
-) -> Estimate:
+def minus(found: Searches, reward: str, name: str, other: str, budget: str) -> Estimate:
     """True top-1 of what a searcher finds minus what another finds, paired by play."""
     mine, theirs = (
-        {play: find.true_top1 for play, find in results.searches[reward, searcher, budget].items()}
+        {play: find.true_top1 for play, find in found.finds[reward, searcher, budget].items()}
         for searcher in (name, other)
     )
     return paired(mine, theirs)
@@ -126,59 +148,67 @@ def minus(
 
 def agrees(results: ChannelBenchResults) -> str:
     """How far generated accuracies order networks as the truth does, budget by budget."""
-    labels = {name: f"the PruningNet {one.label}" for name, one in results.conditionings.items()}
-    labels |= {MACS: "MACs alone", TRAINED: "one training of three"}
     said = [
-        f"{_among(budget)} by "
+        f"for the {network.label} at {_among(budget)} by "
         + joined(
             [
-                f"{label} {interval(results.agreement[rater, budget], 2)}"
-                for rater, label in labels.items()
+                f"{label} {interval(network.agreement[rater, budget], 2)}"
+                for rater, label in _raters(results, "the PruningNet ").items()
             ]
         )
+        for network in results.networks
         for budget in results.budgets
     ]
-    return f"Kendall's τ with the true accuracy is at {'; at '.join(said)}."
+    return f"Kendall's τ with the true accuracy is {'; '.join(said)}."
 
 
 def finds(results: ChannelBenchResults) -> str:
     """What the paper's agent finds by generated accuracies, and what others do."""
     said = []
-    for budget in results.budgets:
-        found = {
-            name: mean(
-                [find.true_top1 for find in results.searches[GENERATED, name, budget].values()]
+    for network in results.networks:
+        if (searched := network.searches) is None:
+            continue
+        for budget in results.budgets:
+            found = {
+                name: mean(
+                    [one.true_top1 for one in searched.finds[GENERATED, name, budget].values()]
+                )
+                for name in (AGGREGATED, RANDOM)
+            }
+            states = minus(searched, GENERATED, AGGREGATED, HAND_CRAFTED, budget)
+            random = minus(searched, GENERATED, AGGREGATED, RANDOM, budget)
+            said.append(
+                f"of the {network.label} at {_among(budget)} the agent with aggregated states "
+                f"finds networks of {interval(found[AGGREGATED], 2)} % (random search: "
+                f"{number(found[RANDOM].value, 2)} %, difference {interval(random, 2, sign=True)} "
+                f"points; minus hand-crafted states {interval(states, 2, sign=True)}; the best "
+                f"there is: {number(network.marks[budget].best, 2)} %)"
             )
-            for name in (AGGREGATED, RANDOM)
-        }
-        states = minus(results, GENERATED, AGGREGATED, HAND_CRAFTED, budget)
-        random = minus(results, GENERATED, AGGREGATED, RANDOM, budget)
-        said.append(
-            f"at {_among(budget)} the agent with aggregated states finds networks of "
-            f"{interval(found[AGGREGATED], 2)} % (random search: {number(found[RANDOM].value, 2)} "
-            f"%, difference {interval(random, 2, sign=True)} points; minus hand-crafted states "
-            f"{interval(states, 2, sign=True)}; the best there is: "
-            f"{number(results.marks[budget].best, 2)} %)"
-        )
-    return f"With {results.searched.evaluations} evaluations by generated accuracy, {joined(said)}."
+    return f"With {_evaluations(results)} evaluations by generated accuracy, {joined(said)}."
+
+
+def _evaluations(results: ChannelBenchResults) -> int:
+    return next(iter(results.searched.values())).searched.evaluations
 
 
 def true_accuracy(results: ChannelBenchResults) -> Figure:
     """Figure 10: true accuracy of the best candidate so far against evaluations."""
+    lines = [
+        (network, reward) for network in results.networks if network.searches for reward in REWARDS
+    ]
     figure, axes = plt.subplots(
-        len(REWARDS),
+        len(lines),
         len(results.budgets),
-        figsize=(PAGE, 5.4),
+        figsize=(PAGE, 0.6 + 2.4 * len(lines)),
         squeeze=False,
         sharex=True,
-        sharey="col",
     )
-    for line, reward in zip(axes, REWARDS, strict=True):
-        for axis, budget in zip(line, results.budgets, strict=True):
-            _curves(axis, results, reward, budget)
-            axis.set_title(f"{_among(budget)}, reward: {_reward(results, reward)}")
+    for row, (network, reward) in zip(axes, lines, strict=True):
+        for axis, budget in zip(row, results.budgets, strict=True):
+            _curves(axis, network, reward, budget)
+            axis.set_title(f"{network.label}, {_among(budget)}, reward: {_reward(results, reward)}")
             axis.set(ylabel="", xlabel="")
-        line[0].set_ylabel("true top-1 of the best so far (%)")
+        row[0].set_ylabel("true top-1 of the best so far (%)")
     for axis in axes[-1]:
         axis.set_xlabel("candidates evaluated")
     handles, labels = axes[0, 0].get_legend_handles_labels()
@@ -186,11 +216,13 @@ def true_accuracy(results: ChannelBenchResults) -> Figure:
     return figure
 
 
-def _curves(axis: Axes, results: ChannelBenchResults, reward: str, budget: str) -> None:
-    frame = results.curves
+def _curves(axis: Axes, network: Network, reward: str, budget: str) -> None:
+    assert network.searches is not None
+    found = network.searches
+    frame = found.curves
     chosen = frame[(frame["reward"] == reward) & (frame["budget"] == budget)]
-    end = results.searched.evaluations
-    for place, (name, styled) in enumerate(results.searched.searchers.items()):
+    end = found.searched.evaluations
+    for place, (name, styled) in enumerate(found.searched.searchers.items()):
         curve = chosen[chosen["searcher"] == name]
         style = look(styled)
         every = max(1, end // 5)
@@ -200,7 +232,7 @@ def _curves(axis: Axes, results: ChannelBenchResults, reward: str, budget: str) 
         axis.fill_between(
             curve["evaluation"], curve["low"], curve["high"], color=style["color"], **BAND
         )
-        offset = (place * every) // len(results.searched.searchers)
+        offset = (place * every) // len(found.searched.searchers)
         axis.plot(
             curve["evaluation"],
             curve["true_top1"],
@@ -209,10 +241,9 @@ def _curves(axis: Axes, results: ChannelBenchResults, reward: str, budget: str) 
             **style,
             **EDGE,
         )
-        finds = results.searches[reward, name, budget].values()
-        found = mean([find.true_top1 for find in finds])
-        axis.plot(end * 1.04, found.value, clip_on=False, **{**style, "linestyle": "none"}, **EDGE)
-    mark = results.marks[budget]
+        last = mean([find.true_top1 for find in found.finds[reward, name, budget].values()])
+        axis.plot(end * 1.04, last.value, clip_on=False, **{**style, "linestyle": "none"}, **EDGE)
+    mark = network.marks[budget]
     for height, word in ((mark.median, "median"), (mark.best, "best there is")):
         axis.axhline(height, color=GREY, linestyle="--", linewidth=0.9, zorder=0)
         axis.annotate(
@@ -224,28 +255,28 @@ def _curves(axis: Axes, results: ChannelBenchResults, reward: str, budget: str) 
             ha="right",
             color=GREY,
         )
-    axis.set_ylim(_lowest(results, budget) - 0.05, mark.best + 0.08)
+    axis.set_ylim(_lowest(found, mark, budget) - 0.05, mark.best + 0.08)
     axis.grid(axis="y", color="#dddddd", linewidth=0.5)
 
 
-def _lowest(results: ChannelBenchResults, budget: str) -> float:
+def _lowest(found: Searches, mark: Mark, budget: str) -> float:
     """The lowest mean that a budget's panels show; the first few candidates may lie below."""
-    frame = results.curves
-    late = frame["evaluation"] >= max(1, results.searched.evaluations // 20)
+    frame = found.curves
+    late = frame["evaluation"] >= max(1, found.searched.evaluations // 20)
     shown = frame[(frame["budget"] == budget) & late]["true_top1"].min()
-    found = [
+    means = [
         mean([find.true_top1 for find in plays.values()]).value
-        for (_, _, of), plays in results.searches.items()
+        for (_, _, of), plays in found.finds.items()
         if of == budget
     ]
-    return min(float(shown), *found, results.marks[budget].median)
+    return min(float(shown), *means, mark.median)
 
 
 def captions(results: ChannelBenchResults) -> dict[str, Caption]:
     """By the artefact's file name."""
-    plays = results.searched.plays
+    plays = next(iter(results.searched.values())).searched.plays
     stages = tuple(run.stage for run in results.runs)
-    found = f"mean over {plays} searches of {results.searched.evaluations} evaluations"
+    found = f"mean over {plays} searches of {_evaluations(results)} evaluations"
     return {
         "table7_agreement": Caption(
             "Table 7",

@@ -19,6 +19,7 @@ from experiments.common.stage import Context, Stage
 from graphpruning.common.budget import budget_in_macs
 from graphpruning.common.files import require_file, sha256, write_json
 from graphpruning.judging import Judge
+from graphpruning.network.cost import Counts
 from graphpruning.network.graph import Widths
 from graphpruning.network.widths import SearchSpace
 from graphpruning.search.history import Journal
@@ -32,8 +33,7 @@ def judge(context: Context) -> None:
     """Write generated.csv: a row a network, with the MACs and the accuracy on the search split.
 
     Every PruningNet judges the same random widths. The one that rates the searches' candidates
-    judges all networks that fill a budget as far as they can, so that a search need only look its
-    answers up.
+    judges all that a search may ask about, which then need only look its answers up.
     """
     settings = of(context).judged
     images = training_images(context)
@@ -84,17 +84,28 @@ def _random(space: SearchSpace, count: int, seed: int) -> list[tuple[str, Widths
 
 
 def _filling(space: SearchSpace, share: float, most: int | None, seed: int) -> list[Widths]:
-    """The space's networks that fill a budget, in a random order; `most` of them at most."""
+    """The space's networks that a search within `share` of the MACs may ask about, in a random
+    order; `most` of them at most.
+    """
     budget = budget_in_macs(share, space.macs(space.full))
     vectors = np.array(list(product(*(space.levels[group] for group in space.groups))))
     macs = space.cost.macs(vectors)
-    full = (macs <= budget) & (macs >= space.filled * budget)
-    for place in np.flatnonzero((macs <= budget) & ~full):  # searches meet those that cannot grow
-        widths = space.widths(vectors[place].tolist())
-        full[place] = space.fill(widths, budget) == widths
-    vectors = vectors[full]
+    vectors = vectors[(macs <= budget) & (macs >= _least(space, vectors[macs <= budget], budget))]
     order = randperm(len(vectors), generator=Generator().manual_seed(seed))[:most]
     return [space.widths(vectors[index].tolist()) for index in order.tolist()]
+
+
+def _least(space: SearchSpace, vectors: Counts, budget: int) -> float:
+    """The MACs of the smallest network that a search may ask about: one that fills the budget, or
+    one that no change brings nearer to it. `vectors` are all within the budget.
+    """
+    macs = space.cost.macs(vectors)
+    least = space.filled * budget
+    for place in np.argsort(macs)[: int((macs < least).sum())]:
+        widths = space.widths(vectors[place].tolist())
+        if space.fill(widths, budget) == widths:
+            return float(macs[place])
+    return least
 
 
 def judged(context: Context, conditioning: str) -> pd.DataFrame:

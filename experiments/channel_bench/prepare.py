@@ -1,6 +1,6 @@
 """List the images and split those of training; study.json says what there is to read."""
 
-from experiments.channel_bench.study import STUDY_FILE, of, parse
+from experiments.channel_bench.study import STUDY_FILE, of, parse, table_name
 from experiments.common.stage import Context, Stage
 from experiments.prepare import named, write_splits
 from graphpruning.common.files import write_json
@@ -19,6 +19,8 @@ def prepare(context: Context) -> None:
             **named(context),
             "budgets": list(study.budgets),
             "seeds": list(study.seeds),
+            "networks": {model: table_name(model) for model in study.models},
+            "searched": list(study.search.models),
             "source": study.search.source,
             "conditionings": {
                 name: {

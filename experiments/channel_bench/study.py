@@ -39,8 +39,11 @@ class Judged:
 
 @dataclass(frozen=True, config=STRICT)
 class SearchPlan:
-    """`plays` searches of every searcher, `evaluations` each, judged by the PruningNet `source`."""
+    """`plays` searches of every searcher for each of `models`, `evaluations` each, judged by the
+    PruningNet `source`.
+    """
 
+    models: tuple[str, ...]
     source: str
     evaluations: int
     plays: int
@@ -71,10 +74,15 @@ def of(context: Context) -> ChannelBenchStudy:
     return cast(ChannelBenchStudy, context.study)
 
 
+def table_name(model: str) -> str:
+    """What the tables call a network that is `model` here."""
+    return next(name for name, built in NETWORKS.items() if built == model)
+
+
 def truth(context: Context) -> ChannelBench:
-    """The tables of the study's network; `UserError` where they are not, or are others."""
+    """The tables of the stage's network; `UserError` where they are not, or are others."""
     study = of(context)
-    network = next(name for name, built in NETWORKS.items() if built == context.items["model"])
+    network = table_name(context.items["model"])
     return ChannelBench(network, root_folder(study.tables), filled=study.space.filled)
 
 
@@ -96,16 +104,21 @@ def parse(raw: Any, where: str = str(STUDY_FILE)) -> ChannelBenchStudy:
             raise UserError(f"{where}: conditioning {name!r} is unknown; did you mean {near!r}?")
     if inheriting := [name for name in names if CONDITIONINGS[name].inherit]:
         raise UserError(f"{where}: {inheriting[0]} begins with a base, and none is trained here")
+    if not set(study.search.models) <= set(study.models):
+        raise UserError(f"{where}: search: models: searched can only be what models lists")
     if study.search.source not in names:
         raise UserError(f"{where}: search: source: {study.search.source!r} is not trained")
     for key, values in (
         ("models", study.models),
+        ("search: models", study.search.models),
         ("budgets", study.budgets),
         ("seeds", study.seeds),
         ("conditionings", names),
     ):
         if not values or len(set(values)) < len(values):
             raise UserError(f"{where}: {key}: empty, or one stands twice")
+    if len(study.seeds) != 1:
+        raise UserError(f"{where}: seeds: {len(study.seeds)}, but tables are made of one replicate")
     if not study.tables.isprintable() or not study.tables:
         raise UserError(f"{where}: tables: {study.tables!r} is no path")
     check_within(

@@ -78,6 +78,8 @@ class BenchFile:
     data: DataFile
     budgets: list[float]
     seeds: Seeds
+    networks: dict[PlainName, LineText]
+    searched: PlainNames
     source: PlainName
     conditionings: dict[PlainName, Look]
 
@@ -122,12 +124,35 @@ class Find:
 
 
 @dataclass(frozen=True)
+class Searches:
+    """What searchers find: finds by reward, searcher and budget, and then by play; `curves` has the
+    columns above.
+    """
+
+    searched: SearchedFile
+    finds: dict[tuple[str, str, str], dict[int, Find]]
+    curves: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Network:
+    """One network of the tables: its PruningNets, how far what rates networks agrees with the truth
+    (Kendall's tau, by what rates and among which), what there is to be found by budget, and what
+    searchers find, where they were asked.
+    """
+
+    label: str
+    nets: dict[str, NetFile]
+    agreement: dict[tuple[str, str], Estimate]
+    marks: dict[str, Mark]
+    searches: Searches | None
+
+
+@dataclass(frozen=True)
 class ChannelBenchResults:
     """What generated accuracies and searches are worth, measured by the tables' truth.
 
-    Budgets are "0.5", ... `agreement` has Kendall's tau by what rates networks and among which,
-    `searches` the finds by reward, searcher and budget, and then by play; `curves` has the columns
-    above.
+    Budgets are "0.5", ...; `networks` are by the name that the tables give them.
     """
 
     path: Path
@@ -135,21 +160,43 @@ class ChannelBenchResults:
     budgets: list[str]
     source: str
     conditionings: dict[str, Look]
-    nets: dict[str, NetFile]
-    searched: SearchedFile
-    agreement: dict[tuple[str, str], Estimate]
-    marks: dict[str, Mark]
-    searches: dict[tuple[str, str, str], dict[int, Find]]
-    curves: pd.DataFrame
+    networks: list[Network]
     runs: list[Run]
+
+    @property
+    def searched(self) -> dict[str, Searches]:
+        """What searchers find, by network."""
+        return {one.label: one.searches for one in self.networks if one.searches is not None}
 
 
 def read(path: Path) -> ChannelBenchResults:
     """Read the folder; `UserError` for a file that is missing, damaged, or of something else."""
     prepare = _files(path, "prepare")
     study = prepare.json("study.json", BenchFile)
-    model, seed = study.models[0], study.seeds[0]
+    if set(study.networks) != set(study.models):
+        raise prepare.damaged("study.json", "networks are not those of models")
+    if not study.searched or not set(study.searched) <= set(study.models):
+        raise prepare.damaged("study.json", "searched is empty or not of models")
     runs = [_run(prepare, "splits", None)]
+    networks = [_network(path, study, model, runs) for model in study.models]
+    return ChannelBenchResults(
+        path,
+        study.title,
+        _budgets(study),
+        study.source,
+        study.conditionings,
+        networks,
+        runs,
+    )
+
+
+def _budgets(study: BenchFile) -> list[str]:
+    return [f"{share:g}" for share in study.budgets]
+
+
+def _network(path: Path, study: BenchFile, model: str, runs: list[Run]) -> Network:
+    """Read what is of one network, and append its stages' runs."""
+    seed = study.seeds[0]
     nets = {}
     for name in study.conditionings:
         trained = _files(path, "train_pruningnet", model, name, seed)
@@ -160,11 +207,7 @@ def read(path: Path) -> ChannelBenchResults:
     score = _files(path, "score", model, seed)
     folder = f"scored/{model}/{seed}"
     runs.append(_run(score, folder, seed))
-    search = _files(path, "search", model, seed)
-    plays = f"searched/{model}/{seed}"
-    searched = search.json(f"{plays}/metrics.json", SearchedFile)
-    runs.append(_run(search, plays, seed))
-    budgets = [f"{share:g}" for share in study.budgets]
+    budgets = _budgets(study)
     agreement = score.csv(f"{folder}/agreement.csv", AGREEMENT)
     raters = {*study.conditionings, MACS, TRAINED}
     asked = {(rater, budget) for rater in raters for budget in (ANY, *budgets)}
@@ -173,25 +216,9 @@ def read(path: Path) -> ChannelBenchResults:
     marks = score.csv(f"{folder}/marks.csv", MARKS)
     if list(marks["budget"]) != budgets:
         raise score.damaged(f"{folder}/marks.csv", "other budgets than study.json's")
-    searches = search.csv(f"{plays}/searches.csv", SEARCHES)
-    played = searches.groupby(["budget", "reward", "searcher"]).size()
-    if len(played) != len(budgets) * len(REWARDS) * len(searched.searchers) or any(
-        played != searched.plays
-    ):
-        raise search.damaged(
-            f"{plays}/searches.csv", f"not {searched.plays} plays of each searcher"
-        )
-    curves = search.csv(f"{plays}/curves.csv", CURVES)
-    if set(curves["searcher"]) != set(searched.searchers):
-        raise search.damaged(f"{plays}/curves.csv", "other searchers than metrics.json's")
-    return ChannelBenchResults(
-        path,
-        study.title,
-        budgets,
-        study.source,
-        study.conditionings,
+    return Network(
+        study.networks[model],
         nets,
-        searched,
         {
             (str(row.rated_by), str(row.budget)): Estimate(
                 float(row.tau), float(row.low), float(row.high), int(row.networks)
@@ -202,10 +229,28 @@ def read(path: Path) -> ChannelBenchResults:
             str(row.budget): Mark(int(row.networks), float(row.median), float(row.best))
             for row in _rows(marks)
         },
-        _finds(searches),
-        curves,
-        runs,
+        _searches(path, study, model, runs) if model in study.searched else None,
     )
+
+
+def _searches(path: Path, study: BenchFile, model: str, runs: list[Run]) -> Searches:
+    seed = study.seeds[0]
+    search = _files(path, "search", model, seed)
+    folder = f"searched/{model}/{seed}"
+    searched = search.json(f"{folder}/metrics.json", SearchedFile)
+    runs.append(_run(search, folder, seed))
+    finds = search.csv(f"{folder}/searches.csv", SEARCHES)
+    played = finds.groupby(["budget", "reward", "searcher"]).size()
+    if len(played) != len(study.budgets) * len(REWARDS) * len(searched.searchers) or any(
+        played != searched.plays
+    ):
+        raise search.damaged(
+            f"{folder}/searches.csv", f"not {searched.plays} plays of each searcher"
+        )
+    curves = search.csv(f"{folder}/curves.csv", CURVES)
+    if set(curves["searcher"]) != set(searched.searchers):
+        raise search.damaged(f"{folder}/curves.csv", "other searchers than metrics.json's")
+    return Searches(searched, _finds(finds), curves)
 
 
 def _rows(frame: pd.DataFrame) -> Iterator[Any]:

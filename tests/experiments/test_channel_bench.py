@@ -2,20 +2,29 @@
 
 import csv
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import yaml
+from torch import Generator
 
 from experiments.channel_bench import judge, prepare, score, search, train_pruningnet
 from experiments.channel_bench.study import parse
 from experiments.common.stage import Context
 from experiments.common.study_file import read_study_file
 from graphpruning import channel_bench as tables
+from graphpruning.common.budget import budget_in_macs
 from graphpruning.common.errors import UserError
+from graphpruning.methods import METHODS, SearchSettings, Task, run
+from graphpruning.network.graph import Widths
+from graphpruning.network.trace import trace
+from graphpruning.network.widths import SearchSpace
+from graphpruning.network.zoo import build
+from graphpruning.search.history import Journal
 from paper import channel_bench
 from paper.reader.channel_bench import read
 from tests.coloured_images import coloured_images
@@ -37,8 +46,13 @@ def study(**changes: Any) -> dict[str, Any]:
     raw["precision"] = "32-true"
     raw["pruningnet"]["recipe"] |= {"epochs": 0.5, "batch_size": 16, "warmup_epochs": 0}
     raw |= {"budgets": [BUDGET], "judged": {"candidates": 4, "within": 4}}
-    raw["search"] = {"source": "graph", "evaluations": 5, "plays": 2}
+    raw["search"] = {"models": [MODEL], "source": "graph", "evaluations": 5, "plays": 2}
     return raw | changes
+
+
+def searches(**changes: Any) -> dict[str, Any]:
+    plan = {"models": [MODEL], "source": "graph", "evaluations": 5, "plays": 2}
+    return plan | changes
 
 
 def context(stage: Any, raw: dict[str, Any], **items: str) -> Context:
@@ -88,6 +102,30 @@ def test_its_searches_are_judged_by_networks_that_fill_the_budget(made: Path) ->
     assert [row["widths"] for row in others] == [row["widths"] for row in by_source][: len(others)]
 
 
+@pytest.mark.parametrize("name", ["random", "metapruning", "predictor", "hand-crafted", "amc"])
+def test_what_searchers_ask_about_was_judged(name: str) -> None:
+    """In the ResNet's space some networks cannot come near a quarter of its MACs, and are met."""
+    space = SearchSpace(
+        trace(build("channel_bench_resnet")), divisor=None, ratios=tables.RATIOS, filled=0.97
+    )
+    asked: list[tuple[int, ...]] = []
+
+    class Asked:
+        evaluations, history = 80, tables.Judged()
+
+        def __call__(self, widths: Widths) -> float:
+            asked.append(space.vector(widths))
+            self.history.append(len(asked))
+            return float(len(asked) % 7 + sum(asked[-1]) / 1000)
+
+    budget = budget_in_macs(0.25, space.macs(space.full))
+    settings = SearchSettings.scaled(Asked.evaluations)
+    generator = Generator().manual_seed(0)
+    run(Task(METHODS[name], space, budget, cast(Journal, Asked()), generator, settings))
+    judged = {space.vector(one) for one in judge._filling(space, 0.25, None, seed=0)}
+    assert set(asked) <= judged and len(judged) < 1000
+
+
 def test_the_truth_agrees_with_itself_wholly_where_trainings_do(made: Path) -> None:
     """The made-up trainings differ by a constant, so one ranks networks as the others do."""
     taus = {
@@ -114,10 +152,6 @@ def test_a_searcher_finds_what_the_tables_say_of_it(made: Path) -> None:
 
 
 def channel_bench_levels() -> list[list[int]]:
-    from graphpruning.network.trace import trace
-    from graphpruning.network.widths import SearchSpace
-    from graphpruning.network.zoo import build
-
     space = SearchSpace(trace(build(MODEL), (3, 32, 32)), divisor=None, ratios=tables.RATIOS)
     return list(space.levels.values())
 
@@ -134,7 +168,7 @@ def test_no_row_of_the_tables_is_written(made: Path) -> None:
 def test_tables_and_figure_are_made_from_the_results_alone(made: Path, tmp_path: Path) -> None:
     again = tmp_path / "results/channel-bench"
     again.parent.mkdir()
-    copy(made / RESULTS, again)
+    shutil.copytree(made / RESULTS, again)
     assert channel_bench.main([str(again)]) == 0
     for name in ("tables/table7_agreement.csv", "tables/table8_true_searches.tex"):
         assert (again / name).read_bytes() == (made / RESULTS / name).read_bytes()
@@ -142,17 +176,61 @@ def test_tables_and_figure_are_made_from_the_results_alone(made: Path, tmp_path:
     assert (again / figure).read_bytes() == (made / RESULTS / figure).read_bytes()
 
 
-def copy(source: Path, target: Path) -> None:
-    import shutil
+def test_a_network_that_nobody_searched_has_its_rows_of_table_7_alone(
+    made: Path, tmp_path: Path
+) -> None:
+    copied = tmp_path / "channel-bench"
+    shutil.copytree(made / RESULTS, copied)
+    other = "channel_bench_resnet"
+    for kind in ("pruningnet", "generated", "scored"):
+        shutil.copytree(copied / kind / MODEL, copied / kind / other)
+    for path in copied.glob(f"*/{other}/**/run.json"):
+        path.write_text(path.read_text().replace(MODEL, other))
+    said = json.loads((copied / "study.json").read_text())
+    said["models"].append(other)
+    said["networks"][other] = "ResNet"
+    (copied / "study.json").write_text(json.dumps(said))
+    assert channel_bench.main([str(copied)]) == 0
+    agreement = rows(copied / "tables/table7_agreement.csv")
+    assert [row["network"] for row in agreement] == ["MobileNet"] * 5 + ["ResNet"] * 5
+    assert {row["network"] for row in rows(copied / "tables/table8_true_searches.csv")} == {
+        "MobileNet"
+    }
+    results = read(copied)
+    assert "for the ResNet at 9 % of MACs" in channel_bench.agrees(results)
+    assert "ResNet" not in channel_bench.finds(results)
 
-    shutil.copytree(source, target)
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("networks", {}, "networks are not those of models"),
+        ("searched", [], "searched is empty or not of models"),
+        ("searched", ["channel_bench_resnet"], "searched is empty or not of models"),
+    ],
+)
+def test_a_study_file_that_contradicts_itself_is_refused(
+    made: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    key: str,
+    value: Any,
+    says: str,
+) -> None:
+    copied = tmp_path / "channel-bench"
+    shutil.copytree(made / RESULTS, copied)
+    said = json.loads((copied / "study.json").read_text())
+    (copied / "study.json").write_text(json.dumps(said | {key: value}))
+    assert channel_bench.main([str(copied)]) == 2
+    assert says in capsys.readouterr().err
 
 
 def test_random_search_minus_itself_is_nothing(made: Path) -> None:
     results = read(made / RESULTS)
     for budget in results.budgets:
         for reward in ("generated", "trained"):
-            same = channel_bench.minus(results, reward, "random", "random", budget)
+            found = results.searched["MobileNet"]
+            same = channel_bench.minus(found, reward, "random", "random", budget)
             assert same.value == same.low == same.high == 0
 
 
@@ -177,7 +255,7 @@ def test_a_damaged_result_is_refused_by_name(
     says: str,
 ) -> None:
     copied = tmp_path / "channel-bench"
-    copy(made / RESULTS, copied)
+    shutil.copytree(made / RESULTS, copied)
     stage = "score" if name in ("agreement.csv", "marks.csv") else "search"
     path = copied / {"score": "scored", "search": "searched"}[stage] / MODEL / "0" / name
     text = path.read_text()
@@ -227,8 +305,11 @@ def test_a_killed_judge_goes_on_from_its_journal(made: Path) -> None:
         ({"seeds": [0, 0]}, "seeds: empty, or one stands twice"),
         ({"tables": ""}, "tables: '' is no path"),
         ({"judged": {"candidates": 1, "within": 4}}, "judged: candidates: 1 does not lie"),
-        ({"search": {"source": "none", "evaluations": 5, "plays": 2}}, "'none' is not trained"),
-        ({"search": {"source": "graf", "evaluations": 5, "plays": 2}}, "did you mean 'graph'?"),
+        ({"seeds": [0, 1]}, "seeds: 2, but tables are made of one replicate"),
+        ({"search": searches(source="none")}, "'none' is not trained"),
+        ({"search": searches(source="graf")}, "did you mean 'graph'?"),
+        ({"search": searches(models=[])}, "search: models: empty, or one stands twice"),
+        ({"search": searches(models=["channel_bench_resnet"])}, "only be what models lists"),
         ({"serch": 1}, "did you mean 'search'?"),
     ],
 )
