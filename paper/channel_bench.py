@@ -98,7 +98,8 @@ def searches(results: ChannelBenchResults) -> Table:
         for reward in REWARDS:
             for name in found.searched.searchers:
                 csv, shown = _of_searcher(results, found, reward, name)
-                rows.append(({"network": label, **csv}, {"Network": label, **shown}))
+                which: Cells = {"Network": label} if len(results.searched) > 1 else {}
+                rows.append(({"network": label, **csv}, which | shown))
     marks = [
         f"{network.label}, {_among(budget)}: median {mark.median:.2f} %, best {mark.best:.2f} % of "
         f"{mark.networks:,} networks"
@@ -276,6 +277,7 @@ def captions(results: ChannelBenchResults) -> dict[str, Caption]:
     """By the artefact's file name."""
     plays = next(iter(results.searched.values())).searched.plays
     stages = tuple(run.stage for run in results.runs)
+    searched = f"{results.title}, {joined(list(results.searched))}"
     found = f"mean over {plays} searches of {_evaluations(results)} evaluations"
     return {
         "table7_agreement": Caption(
@@ -291,7 +293,7 @@ def captions(results: ChannelBenchResults) -> dict[str, Caption]:
         ),
         "table8_true_searches": Caption(
             "Table 8",
-            f"{results.title}: true accuracy (%) of what each searcher finds, {found}, with its "
+            f"{searched}: true accuracy (%) of what each searcher finds, {found}, with its "
             "95 % t-interval over searches; minus what random search finds with the same seed; and "
             "the rank among all networks within the budget, a share of MACs. Reward: accuracy with "
             "weights that the PruningNet generates, or one of a network's three trainings. "
@@ -301,7 +303,7 @@ def captions(results: ChannelBenchResults) -> dict[str, Caption]:
         ),
         "figure10_true_accuracy": Caption(
             "Figure 10",
-            f"{results.title}: true accuracy ({TRUTH}) of the candidate with the best reward so "
+            f"{searched}: true accuracy ({TRUTH}) of the candidate with the best reward so "
             f"far, {found}; bands are 95 % t-intervals. The markers beyond the end are what is "
             "found: the best reward, or for searchers that estimate, the best estimate. Above, a "
             "candidate's reward is its accuracy with generated weights, below that of one "

@@ -93,7 +93,7 @@ def _against_training(axis: Axes, results: Results, model: str, budget: str) -> 
             label=f"τ = {number(tau.value, 2)}",
             ax=axis,
         )
-    axis.set(xlabel="top-1 trained from scratch (%)", ylabel="")
+    axis.set(xlabel="top-1 trained\nfrom scratch (%)", ylabel="")
     axis.set_title(budget_name(results, budget, model))
     bottom, top = axis.get_ylim()
     lines = -(-len(results.analysed) // 2)

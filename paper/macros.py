@@ -6,6 +6,7 @@ A macro begins with the name of its study, or with `bench`, and is made of lette
 `\\deskVerdictCtwo`, `\\benchDdpgBelow`. A test holds the file to the results.
 """
 
+import math
 import sys
 from collections import Counter
 from dataclasses import replace
@@ -161,8 +162,18 @@ def _generated(results: Results) -> Macros:
     return {
         "WorstShare": interval(worst.scaled(100), 0),
         "Tau": interval(measures.rank_correlation(results, model, source), 2),
-        "Reliability": number(measures.reliability(results, model), 2),
+        "Repeat": _repeat(measures.reliability(results, model)),
     }
+
+
+def _repeat(reliability: float) -> str:
+    """How far the trainings that generated accuracies are compared with agree with themselves."""
+    if math.isnan(reliability):
+        return "do not order networks alike when they are repeated, so no other order can agree"
+    return (
+        f"repeat themselves with a reliability of {number(reliability, 2)}, and that bounds what "
+        "can be seen"
+    )
 
 
 def _finals(results: Results) -> Macros:

@@ -1,6 +1,7 @@
 """The write-up says what the results say: its numbers are macros, and the macros are up to date."""
 
 import hashlib
+import math
 import re
 import shutil
 import subprocess
@@ -137,3 +138,8 @@ def test_the_table_of_searchers_has_random_search_and_differences_of_the_most_ev
     assert r"random & 93.12 \% \\" in table
     assert r"agent & +0.100 {[}$-$0.100, 0.300] \\" in table
     assert "0.200" not in table
+
+
+def test_how_far_trainings_agree_with_themselves_is_said_where_they_do_not():
+    assert "reliability of 0.40" in macros._repeat(0.4)
+    assert "do not order networks alike" in macros._repeat(math.nan)
