@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from graphpruning.common.distributed import barrier, is_writer
 from graphpruning.common.errors import UserError
 from graphpruning.common.files import read_json, write_json
 from graphpruning.latency_table import LatencyTable
+from graphpruning.network.graph import Widths
 from graphpruning.network.latency_cost import NANOSECONDS
 from graphpruning.network.widths import SearchSpace
 
@@ -40,10 +41,15 @@ class Goal:
     out: Path
     folder: Path
 
+    @property
+    def timed(self) -> bool:
+        """Whether the budget is one of time."""
+        return self.budget.kind == "ms"
+
     def described(self) -> dict[str, Any]:
-        """The budget as settings name it: `budget_macs`, or `budget_ms` and how it is timed."""
-        if self.budget.kind == "ms":
-            return {"budget_ms": self.allowed / NANOSECONDS}
+        """The budget as settings name it: `budget_macs`, or `budget_ms`."""
+        if self.timed:
+            return {"budget_ms": self.budget.amount}
         return {"budget_macs": self.allowed}
 
     def finished(self, held: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -115,6 +121,34 @@ def _timed(space: SearchSpace, base: nn.Module, timing: Timing) -> SearchSpace:
     barrier()
     table = LatencyTable(timing.table, timing.device, timing.batch)
     return space.limited_by(table.of(base, space))
+
+
+CLOSE = 0.03
+"""Share of a budget of time by which a network may miss it."""
+
+
+def check(goal: Goal, widths: Widths, base: nn.Module, timing: Timing) -> float:
+    """How many times longer than told a network takes; of several processes the first measures."""
+    if is_writer():
+        LatencyTable(timing.table, timing.device, timing.batch).check(base, goal.space, widths)
+    barrier()
+    table = LatencyTable(timing.table, timing.device, timing.batch)
+    return table.check(base, goal.space, widths)
+
+
+def corrected(goal: Goal, widths: Widths, base: nn.Module, timing: Timing, tries: int) -> Goal:
+    """The goal with what the table must say for a time like that of `widths`, once measured, to
+    be the budget's. It is the goal itself if `widths` are close to the budget, or smaller for want
+    of networks that use more of it. `tries` names the folder of the search that follows.
+    """
+    ratio = check(goal, widths, base, timing)
+    used, asked = goal.space.used(widths), goal.budget.amount * NANOSECONDS
+    allowed = min(round(asked / ratio), goal.space.used(goal.space.full))
+    small = used < goal.space.filled * goal.allowed and ratio * used <= asked
+    reached = goal.space.used(goal.space.smallest) <= allowed
+    if small or not reached or abs(ratio * used / asked - 1) <= CLOSE:
+        return goal
+    return replace(goal, allowed=allowed, folder=goal.folder / f"again-{tries}")
 
 
 def _macs(budget: Budget, space: SearchSpace) -> int:

@@ -3,7 +3,9 @@
 A layer is measured as the network runs it: with the normalisation and activation that follow it
 directly, on a batch of the shape that it gets there, at a grid of channels read and written. What
 is no layer (pooling, sums, calls) is one remainder; it and one factor for all layers are fitted to
-a few measured networks. The file keeps everything that was measured, so nothing is measured twice.
+a few measured networks. Such a sum misses single networks by some percent; one that matters is
+therefore measured as a whole. The file keeps everything that was measured, so nothing is measured
+twice.
 """
 
 import copy
@@ -26,7 +28,7 @@ from graphpruning.common.files import read_json, write_json
 from graphpruning.common.machine import processor
 from graphpruning.latency import alternately, latency
 from graphpruning.network.cost import Counts
-from graphpruning.network.graph import ChannelGraph, Layer
+from graphpruning.network.graph import ChannelGraph, Layer, Widths
 from graphpruning.network.latency_cost import Latency, LayerTimes
 from graphpruning.network.leaves import Convolution, as_stored, filters
 from graphpruning.network.surgery import narrow
@@ -74,6 +76,7 @@ class LatencyTable:
         self.setting = Setting.of(device, batch)
         self.layers: dict[str, float] = {}
         self.networks: dict[str, dict[str, Any]] = {}
+        self.checked: dict[str, float] = {}
         if self.path.exists():
             self._read()
 
@@ -86,6 +89,25 @@ class LatencyTable:
         self._measure([(key, make) for grid in grids for key, make in grid.cells()])
         times = [grid.times(self.layers) for grid in grids]
         return Latency(space.cost, times, *self._fitted(model, space, times))
+
+    def check(self, model: nn.Module, space: SearchSpace, widths: Widths) -> float:
+        """Return how many times longer than told the network of `widths` takes.
+
+        It is measured beside the whole network, whose time counts as told: a machine that is
+        faster or slower than before is so for both. The resource of `space` is what `of` returned.
+        """
+        key = hashlib.sha256(
+            json.dumps(
+                [space.used(space.full), space.used(space.smallest), space.vector(widths)]
+            ).encode()
+        ).hexdigest()[:16]
+        if key not in self.checked:
+            pair = [narrow(model, space.graph, each) for each in (space.full, widths)]
+            whole, found = latency(pair, space.graph.input_size, self.device, self.batch)
+            told = space.used(widths) / space.used(space.full)
+            self.checked[key] = found / whole / told
+            self._write()
+        return self.checked[key]
 
     def _measure(self, cells: Sequence[tuple[str, "Make"]]) -> None:
         """Measure the cells whose times are not known."""
@@ -136,6 +158,7 @@ class LatencyTable:
             setting, layers, networks = held["setting"], held["layers"], held["networks"]
             self.layers = {str(key): float(value) for key, value in layers.items()}
             self.networks = dict(networks)
+            self.checked = {str(key): float(value) for key, value in held["checked"].items()}
         except (KeyError, TypeError, ValueError, AttributeError):
             raise UserError(f"{self.path} is no table of latencies: name another file") from None
         for name, here in vars(self.setting).items():
@@ -146,7 +169,12 @@ class LatencyTable:
                 )
 
     def _write(self) -> None:
-        held = {"setting": vars(self.setting), "layers": self.layers, "networks": self.networks}
+        held = {
+            "setting": vars(self.setting),
+            "layers": self.layers,
+            "networks": self.networks,
+            "checked": self.checked,
+        }
         write_json(self.path, held)
 
 

@@ -58,9 +58,10 @@ def report(
 
 
 def time_budget(
-    allowed: int, estimates: tuple[int, int], milliseconds: list[float]
+    budget: float, estimates: tuple[int, int], milliseconds: list[float]
 ) -> dict[str, Any]:
-    """What a budget of nanoseconds asked for, estimated and measured: whole network, found one.
+    """What a budget of milliseconds asked for, expected (nanoseconds) and measured: whole network,
+    found one.
 
     An error is the estimate's distance to the measurement, as a share of the measurement.
     """
@@ -72,7 +73,7 @@ def time_budget(
             "measured_ms": round(measured, 4),
             "error": round(said / measured - 1, 4),
         }
-    return {"budget_ms": allowed / NANOSECONDS, **rows}
+    return {"budget_ms": budget, **rows}
 
 
 def markdown(report: Mapping[str, Any]) -> str:
@@ -130,7 +131,7 @@ def _budget(report: Mapping[str, Any]) -> str:
         return f"The budget was {report['settings']['budget_macs']:,} MACs."
     after, before = timed["after"], timed["before"]
     return (
-        f"The budget was {timed['budget_ms']:g} ms. By the table of layers the found network takes "
+        f"The budget was {timed['budget_ms']:g} ms. By the table the found network takes "
         f"{after['estimate_ms']:.3f} ms, measured are {after['measured_ms']:.3f} ms: an error of "
         f"{100 * after['error']:+.1f} %. (The whole network: {before['estimate_ms']:.3f} ms by "
         f"the table, {before['measured_ms']:.3f} ms measured beside it, "
