@@ -1,11 +1,11 @@
 """Narrow a network for good: the result is a plain module without any trace of pruning."""
 
-import copy
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
+from graphpruning.network.copies import copied
 from graphpruning.network.graph import (
     ChannelGraph,
     Layer,
@@ -46,6 +46,16 @@ def narrow(
         UnsupportedNetwork: when the narrowed network would not compute what was traced.
         ValueError: when `keep` has other numbers of units than `widths`.
     """
+    return narrowed(copied(unwrapped(model)), graph, widths, keep)
+
+
+def narrowed(
+    model: nn.Module,
+    graph: ChannelGraph,
+    widths: Widths,
+    keep: Mapping[str, Tensor] | None = None,
+) -> nn.Module:
+    """Narrow `model` itself, as `narrow` does a copy of it, and return it."""
     graph.check(widths)
     mask = graph.first_units(widths)
     if keep is not None:
@@ -53,16 +63,15 @@ def narrow(
             if len(keep[name]) * graph.prunable[name].unit != width:
                 raise ValueError(f"keep[{name!r}] has another length than widths says")
         mask = graph.these_units(keep)
-    result = copy.deepcopy(unwrapped(model))
     with torch.no_grad():
         for layer in graph.layers:
-            _narrow_layer(result.get_submodule(layer.name), layer, mask)
+            _narrow_layer(model.get_submodule(layer.name), layer, mask)
         for name, channels in graph.norms.items():
-            _narrow_norm(result.get_submodule(name), kept(channels, mask))
+            _narrow_norm(model.get_submodule(name), kept(channels, mask))
         for name, channels in (graph.scales | graph.constants).items():
-            _narrow_direct(result, name, kept(channels, mask))
-    require_same_operations(result, graph)
-    return result
+            _narrow_direct(model, name, kept(channels, mask))
+    require_same_operations(model, graph)
+    return model
 
 
 def _narrow_layer(module: nn.Module, layer: Layer, mask: UnitMask) -> None:

@@ -8,7 +8,6 @@ branch on shapes as it likes (`if y.shape == x.shape`), while a size that goes i
 What runs is a twin of the network without numbers: the network itself is never touched.
 """
 
-import copy
 import math
 import operator
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from torch.fx.node import Target
 from torch.fx.proxy import Attribute
 
 from graphpruning.common.errors import UnsupportedNetwork, UserError, reason
+from graphpruning.network.copies import copied
 from graphpruning.network.leaves import as_called, is_leaf
 from graphpruning.network.refusals import refuse_what_acts_on_the_side
 from graphpruning.network.shapes import known_shape, shape_of_function, shape_of_module
@@ -76,7 +76,7 @@ def twin(model: nn.Module) -> nn.Module:
             empty = tensor.detach().to("cpu", dtype, copy=True)
         memo[id(tensor)] = nn.Parameter(empty) if isinstance(tensor, nn.Parameter) else empty
     try:
-        return copy.deepcopy(model, memo)
+        return copied(model, memo)
     except Exception as error:
         raise UnsupportedNetwork(
             f"{type(model).__name__} cannot be copied ({reason(error)}): a network must survive "

@@ -17,7 +17,7 @@ from graphpruning.network.graph import FIXED, ChannelGraph, Channels, Layer, dir
 from graphpruning.network.leaves import Convolution, base_of
 from graphpruning.network.refusals import refuse_other_dimensions, unwrapped
 from graphpruning.network.runs import Recorder, Replay
-from graphpruning.network.surgery import narrow
+from graphpruning.network.surgery import narrowed
 from graphpruning.network.symbolic import symbolic_trace, twin
 from graphpruning.network.units import Units
 
@@ -51,7 +51,7 @@ def trace(model: nn.Module, input_size: tuple[int, ...] = (3, 32, 32)) -> Channe
     Replay(model, module, recorder, units).run(units.labels(image).expand(2, *size))
     graph = _graph(model, module, recorder, units, size)
     # Where all widths are small and alike, code that compares them goes another way, if any does.
-    narrow(twin(model), graph, {name: 2 * group.unit for name, group in graph.prunable.items()})
+    narrowed(twin(model), graph, {name: 2 * group.unit for name, group in graph.prunable.items()})
     return graph
 
 

@@ -1,0 +1,40 @@
+"""Copies of networks as `copy.deepcopy` makes them, but faster."""
+
+import copy
+from typing import Any
+
+from torch import nn
+
+_SHARED = (bool, int, float, str, type(None))
+
+
+def copied(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
+    """Return what `copy.deepcopy(model, memo)` returns.
+
+    Most of a network are PyTorch's own layers, and most of such a layer are a dozen empty
+    dictionaries for hooks, on each of which `deepcopy` spends microseconds. They are copied here
+    by hand, everything else by `deepcopy`, which finds them in its memo.
+    """
+    memo = {} if memo is None else memo
+    for module in model.modules():
+        if type(module).__module__.startswith("torch.nn.modules.") and not module._modules:
+            memo[id(module)] = _layer(module, memo)
+    result: nn.Module = copy.deepcopy(model, memo)
+    return result
+
+
+def _layer(layer: nn.Module, memo: dict[int, Any]) -> nn.Module:
+    result = type(layer).__new__(type(layer))
+    result.__dict__.update({name: _value(value, memo) for name, value in vars(layer).items()})
+    return result
+
+
+def _value(value: Any, memo: dict[int, Any]) -> Any:
+    kind = type(value)
+    if kind in _SHARED or (kind is tuple and all(type(each) in _SHARED for each in value)):
+        return value
+    if isinstance(value, dict | set) and not value:
+        return kind()
+    if kind is dict:  # parameters and buffers, mostly
+        return {key: _value(each, memo) for key, each in value.items()}
+    return copy.deepcopy(value, memo)
