@@ -8,6 +8,7 @@ makes it.
 
 import csv
 import io
+import math
 import re
 import unicodedata
 from collections.abc import Callable, Mapping
@@ -92,7 +93,7 @@ class Text:
             isinstance(value, str)
             and self.least <= len(value.strip())
             and len(value) <= self.most
-            and not any(unicodedata.category(character) in _BREAKING for character in value)
+            and _BREAKING.isdisjoint(map(unicodedata.category, value))
             and not (self.drawn and value.count("$") > 1)
         )
 
@@ -272,37 +273,45 @@ class Files:
             raise self.damaged(name, f"columns {clipped(header)}, not {list(columns)}")
         if not rows and not empty:
             raise self.damaged(name, "no rows")
-        frame = pd.DataFrame([cells for _, cells in rows], columns=header, dtype=str)
         lines = [number for number, _ in rows]
-        for column, kind in columns.items():
+        read = {}
+        for place, (column, kind) in enumerate(columns.items()):
+            cells = [row[place] for _, row in rows]
             if isinstance(kind, Number):
-                frame[column] = self._numbers(name, frame[column], kind, lines)
+                read[column] = self._numbers(name, column, cells, kind, lines)
             else:
-                self._all(name, frame[column], frame[column].map(kind.accepts), kind, lines)
-        return frame
+                accepted = {cell: kind.accepts(cell) for cell in set(cells)}
+                self._all(name, column, cells, [accepted[cell] for cell in cells], kind, lines)
+                read[column] = pd.Series(cells, dtype=str)
+        return pd.DataFrame(read)
 
     def _numbers(
-        self, name: str, cells: "pd.Series[str]", kind: Number, lines: list[int]
+        self, name: str, column: str, cells: list[str], kind: Number, lines: list[int]
     ) -> "pd.Series[Any]":
-        absent = (cells == "") & kind.optional
-        written = cells.str.fullmatch(_WHOLE if kind.whole else _DECIMAL)
-        self._all(name, cells, absent | written, kind, lines)
-        numbers = pd.to_numeric(cells.mask(absent)).astype("int64" if kind.whole else float)
-        self._all(name, cells, absent | numbers.between(kind.low, kind.high), kind, lines)
-        return numbers
+        absent = ("",) * kind.optional
+        written = [cell in absent or is_written_number(cell, kind.whole) for cell in cells]
+        self._all(name, column, cells, written, kind, lines)
+        convert = int if kind.whole else float
+        numbers = [math.nan if cell in absent else convert(cell) for cell in cells]
+        within = [
+            cell in absent or kind.low <= number <= kind.high
+            for cell, number in zip(cells, numbers, strict=True)
+        ]
+        self._all(name, column, cells, within, kind, lines)
+        return pd.Series(numbers, dtype="int64" if kind.whole else float)
 
     def _all(
         self,
         name: str,
-        cells: "pd.Series[str]",
-        fit: "pd.Series[bool]",
+        column: str,
+        cells: list[str],
+        fit: list[bool],
         kind: CellKind,
         lines: list[int],
     ) -> None:
         """Check that all cells of a column fit; the first that does not is named."""
-        unfit = ~fit.to_numpy(dtype=bool)
-        if unfit.any():
-            at = int(unfit.argmax())
+        if not all(fit):
+            at = fit.index(False)
             raise self.damaged(
-                name, f"line {lines[at]}, {cells.name}: {clipped(cells.iloc[at])} is not {kind}"
+                name, f"line {lines[at]}, {column}: {clipped(cells[at])} is not {kind}"
             )
