@@ -68,8 +68,10 @@ def _heatmap(axis: Axes, heatmap: Heatmap | None) -> None:
         return
     matrix = np.asarray(heatmap.matrix)
     best_first = np.argsort(-matrix.max(axis=1), kind="stable")
-    no_ticks: Any = {"xticklabels": False, "yticklabels": False}
-    sns.heatmap(matrix[best_first], vmax=1, rasterized=True, ax=axis, **no_ticks, **HEATMAP)
+    # As seaborn's heatmap, which would draw the whole figure each time to see whether labels touch.
+    axis.pcolormesh(matrix[best_first], vmin=0, vmax=1, cmap=HEATMAP["cmap"], rasterized=True)
+    axis.set(xlim=(0, matrix.shape[1]), ylim=(matrix.shape[0], 0), xticks=[], yticks=[])
+    sns.despine(ax=axis, left=True, bottom=True)
     axis.set_xlabel(heatmap.former, labelpad=2, fontsize=SMALL)
     axis.set_ylabel(heatmap.deeper, labelpad=2, fontsize=SMALL)
 
@@ -95,7 +97,7 @@ def _shares(axis: Axes, network: Network, lowest: float) -> None:
     """The share of channels above each R², and the band of its interval."""
     thresholds = np.linspace(lowest, 1, 61)
     for kind in representation.kinds(network):
-        found = [representation.share_over(network, kind, threshold) for threshold in thresholds]
+        found = representation.shares_over(network, kind, thresholds)
         shares = [estimate.scaled(100) for estimate in found]
         style = {key: _KINDS[kind][key] for key in ("color", "linestyle")}
         values = [share.value for share in shares]

@@ -3,6 +3,8 @@
 Each is computed within every replicate; `paper.statistics` then makes one estimate of them.
 """
 
+from collections.abc import Iterable
+
 import pandas as pd
 
 from paper.reader.results import Network
@@ -65,11 +67,17 @@ def kinds(network: Network) -> list[Kind]:
     return [kind for kind in KINDS if len(channels(network, kind)[0])]
 
 
-def share_over(network: Network, kind: Kind, threshold: float, output: str = "own") -> Estimate:
-    """Share of deeper channels whose R² is above `threshold`."""
+def shares_over(
+    network: Network, kind: Kind, thresholds: Iterable[float], output: str = "own"
+) -> list[Estimate]:
+    """Share of deeper channels whose R² is above each threshold."""
     frames = channels(network, kind, output)
-    above = [Clusters((f["r2"] > threshold).astype(float), f["deeper"]) for f in frames]
-    return over_replicates(above, means)
+    return [
+        over_replicates(
+            [Clusters((f["r2"] > threshold).astype(float), f["deeper"]) for f in frames], means
+        )
+        for threshold in thresholds
+    ]
 
 
 def median(network: Network, kind: Kind, output: str = "own", column: str = "r2") -> Estimate:

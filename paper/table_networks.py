@@ -44,8 +44,9 @@ def _explained(
         "Output": representation.OUTPUTS[output],
         "Channels": f"{len(frame):,}",
     }
-    for threshold in representation.THRESHOLDS:
-        share = representation.share_over(network, kind, threshold, output)
+    thresholds = representation.THRESHOLDS
+    shares = representation.shares_over(network, kind, thresholds, output)
+    for threshold, share in zip(thresholds, shares, strict=True):
         csv |= spread(f"share_over_{threshold}", share, 4)
         shown[f"R² > {threshold} (%)"] = interval(share.scaled(100), 0)
     own = output == "own"  # the best match is that of the layers' own outputs
