@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from paper import figures, report, tables
+from paper.reader.results import Results, read
 
 METHODS = {
     "graphpruning": ("GraphPruning", "graph", "aggregated", "agent", "ours", 1.0),
@@ -496,9 +497,23 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def made(results: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def found(results: Path) -> Results:
+    """What the reader finds in `results`; a test that changes a file reads its copy itself."""
+    return read(results)
+
+
+@pytest.fixture(scope="session")
+def tabled(results: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of `results` with its tables."""
+    folder = copied_study(results, tmp_path_factory.mktemp("tabled"))
+    assert tables.main([str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
+def made(tabled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of `results` with its tables, figures and report."""
-    folder = copied_study(results, tmp_path_factory.mktemp("made"))
-    for program in (tables, figures, report):
+    folder = copied_study(tabled, tmp_path_factory.mktemp("made"))
+    for program in (figures, report):
         assert program.main([str(folder)]) == 0
     return folder

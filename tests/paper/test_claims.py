@@ -24,12 +24,12 @@ def test_verdicts_follow_the_accuracies(tmp_path):
     assert {c.id: c.verdict for c in claims(read(study.write()))}["C5"] == FAILS
 
 
-def test_evidence_holds_the_number_and_its_interval(results):
-    found = {claim.id: claim for claim in claims(read(results))}
-    assert found["C1"].verdict == HOLDS
-    assert "0.74 [0.69, 0.79]" in found["C1"].evidence
-    assert "interval over 3 replicates" in found["C1"].evidence
-    assert "paired over 3 replicates" in found["C5"].evidence
+def test_evidence_holds_the_number_and_its_interval(found):
+    judged = {claim.id: claim for claim in claims(found)}
+    assert judged["C1"].verdict == HOLDS
+    assert "0.74 [0.69, 0.79]" in judged["C1"].evidence
+    assert "interval over 3 replicates" in judged["C1"].evidence
+    assert "paired over 3 replicates" in judged["C5"].evidence
 
 
 def test_one_replicate_decides_about_its_own_networks_and_nothing_about_methods(tmp_path):
@@ -116,9 +116,9 @@ def test_claims_md_is_what_the_committed_results_say():
     assert Path("paper/claims.md").read_text(encoding="utf-8") == render(Path("results"))
 
 
-def test_claims_md_has_each_studys_evidence(made):
-    text = render(made.parent, ["made", "pretrained"])
-    judged = claims(read(made))
+def test_claims_md_has_each_studys_evidence(results, found):
+    text = render(results.parent, ["made", "pretrained"])
+    judged = claims(found)
     verdicts = " | ".join(claim.verdict for claim in judged)
     assert f"| [made](../results/made/report.html) | {verdicts} |" in text
     for claim in judged:

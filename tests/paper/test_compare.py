@@ -14,14 +14,15 @@ from paper.reader.results import Results, read
 from paper.table_ablations import ablations
 from paper.table_main import differences, main_results
 from paper.table_published import imagenet
+from tests.paper.conftest import copied_study
 from tests.paper.test_report import Page
 
 BUDGETS = ("0.5", "0.25")
 
 
 @pytest.fixture(scope="module")
-def study(made: Path) -> Results:
-    return read(made)
+def study(results: Path, tmp_path_factory: pytest.TempPathFactory) -> Results:
+    return read(copied_study(results, tmp_path_factory.mktemp("compare")))
 
 
 def lines(study: Results, **changes: Any) -> list[dict[str, Any]]:
@@ -128,16 +129,23 @@ def test_everything_is_written_beside_the_study(
     ],
 )
 def test_a_wrong_file_is_refused_in_one_line(
-    study: Results,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    change: dict[str, Any],
-    says: str,
+    study: Results, tmp_path: Path, change: dict[str, Any], says: str
 ) -> None:
     path = written(tmp_path, lines(study, **change))
-    assert compare.main([str(study.path), str(path)]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
+    with pytest.raises(compare.UserError) as refusal:
+        compare.with_given(study, path)
+    (line,) = str(refusal.value).splitlines()
     assert line.startswith(str(path)) and says in line
+
+
+def test_the_command_says_a_refusal_and_no_more(
+    study: Results, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = written(tmp_path, lines(study, seed=1))
+    assert compare.main([str(study.path), str(path)]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err == f"{path}: line 3 has a seed a second time\n"
 
 
 def test_a_method_must_have_every_budget(study: Results, tmp_path: Path) -> None:

@@ -12,11 +12,11 @@ from tests.paper.conftest import Study, copied_study
 
 
 @pytest.fixture(scope="module")
-def table(results):
-    return costs(read(results)).csv.set_index(["method", "budget"])
+def table(found):
+    return costs(found).csv.set_index(["method", "budget"])
 
 
-def test_a_total_holds_the_base_and_the_pruningnet_that_a_method_uses(table, results):
+def test_a_total_holds_the_base_and_the_pruningnet_that_a_method_uses(table):
     for method, uses in (("graphpruning", "pruningnet-graph"), ("metapruning", "pruningnet-block")):
         row = table.loc[method, "0.5"]
         for what in ("images", "seconds"):
@@ -27,8 +27,7 @@ def test_a_total_holds_the_base_and_the_pruningnet_that_a_method_uses(table, res
     assert float(amc["total_images"]) == pytest.approx(275_000 + 120_000 + 220_000)
 
 
-def test_macs_are_those_of_the_candidates_and_three_passes_of_a_training(table, results):
-    found = read(results)
+def test_macs_are_those_of_the_candidates_and_three_passes_of_a_training(table, found):
     searches = found.search["resnet20", "amc", "0.5"].values()
     judged = [one.images_seen * one.history["macs"].mean() / 1e9 for one in searches]
     row = table.loc["amc", "0.5"]

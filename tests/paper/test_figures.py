@@ -37,16 +37,24 @@ def _laid_out(figure):
     return figure
 
 
-def wide(path):
+@pytest.fixture(scope="module")
+def found_wide(tmp_path_factory):
     """A study of other shape than the embedded one."""
-    return Study(
-        path,
+    study = Study(
+        tmp_path_factory.mktemp("wide") / "wide",
         models=("resnet20", "resnet32"),
         methods=("graphpruning", "uniform"),
         budgets=(0.5, "1M"),
         seeds=(0,),
         candidates=3,
     )
+    return read(study.write())
+
+
+@pytest.fixture(scope="module")
+def found_one(tmp_path_factory):
+    """A study of one replicate."""
+    return read(Study(tmp_path_factory.mktemp("one") / "one", seeds=(0,)).write())
 
 
 def test_every_figure_is_vector_and_bitmap(made):
@@ -76,11 +84,10 @@ def test_the_same_bytes_in_another_process(made, tmp_path):
 @pytest.mark.parametrize("shape", ["embedded", "wide"])
 @pytest.mark.parametrize("name", [name for name in FIGURES if name != "figure3_graph"])
 def test_every_text_is_large_enough_and_stands_alone_on_the_page(
-    results, tmp_path, draw, name, shape
+    found, found_wide, draw, name, shape
 ):
     """Figure 3 is the library's drawing, which has such a test of its own."""
-    found = read(results if shape == "embedded" else wide(tmp_path / "wide").write())
-    figure = draw(FIGURES[name], found)
+    figure = draw(FIGURES[name], found if shape == "embedded" else found_wide)
     page = figure.bbox
     assert figure.get_size_inches()[0] <= PAGE
     beyond = _labels_beyond_their_axis(figure)
@@ -108,8 +115,7 @@ def _labels_beyond_their_axis(figure):
     return found
 
 
-def test_figure_6_draws_the_intervals_of_the_tables(results, draw):
-    found = read(results)
+def test_figure_6_draws_the_intervals_of_the_tables(found, draw):
     figure = draw(accuracy_macs, found)
     for axis, budget in zip(figure.axes[1:], found.budgets, strict=True):
         drawn = [tuple(line.get_xdata()) for line in axis.get_lines() if len(line.get_xdata()) == 2]
@@ -118,8 +124,7 @@ def test_figure_6_draws_the_intervals_of_the_tables(results, draw):
         assert drawn == [pytest.approx((top1.low, top1.high)) for top1 in expected]
 
 
-def test_the_band_of_a_search_reaches_from_the_lowest_to_the_highest_replicate(results, draw):
-    found = read(results)
+def test_the_band_of_a_search_reaches_from_the_lowest_to_the_highest_replicate(found, draw):
     axis = draw(search_curves, found).axes[0]
     searches = found.search["resnet20", found.ours.name, found.budgets[0]].values()
     last = [search.history["best"].iloc[-1] for search in searches]
@@ -128,8 +133,7 @@ def test_the_band_of_a_search_reaches_from_the_lowest_to_the_highest_replicate(r
     assert (min(at_the_end), max(at_the_end)) == pytest.approx((min(last), max(last)))
 
 
-def test_methods_look_as_study_json_says(results, draw):
-    found = read(results)
+def test_methods_look_as_study_json_says(found, draw):
     lines = draw(search_curves, found).axes[0].get_lines()
     rows = {row.label: row for row in found.rows.values()}
     assert len(lines) == 4
@@ -139,8 +143,8 @@ def test_methods_look_as_study_json_says(results, draw):
         assert line.get_linestyle() == row.line
 
 
-def test_one_replicate_has_curves_without_bands(tmp_path, draw):
-    axis = draw(search_curves, read(Study(tmp_path / "one", seeds=(0,)).write())).axes[0]
+def test_one_replicate_has_curves_without_bands(found_one, draw):
+    axis = draw(search_curves, found_one).axes[0]
     areas = [path for area in axis.collections for path in area.get_paths()]
     assert len(axis.get_lines()) == 4 and not any(len(path.vertices) for path in areas)
 
@@ -159,9 +163,8 @@ print(sorted({"seaborn", "matplotlib"} & set(sys.modules)))
     assert found.stdout == "[]\n"
 
 
-def test_every_effect_of_the_claims_is_a_line_of_figure_9(results, draw):
+def test_every_effect_of_the_claims_is_a_line_of_figure_9(found, draw):
     """At its value, with its interval and its status in a word; below its claim's verdict."""
-    found = read(results)
     judged = claims(found)
     expected = [
         (one.label, one.estimate, status)
@@ -182,19 +185,19 @@ def test_every_effect_of_the_claims_is_a_line_of_figure_9(results, draw):
     assert sorted(drawn) == sorted((label, one.value, status) for label, one, status in expected)
 
 
-def test_an_effect_without_interval_is_hollow(tmp_path, draw):
-    figure = draw(effects, read(Study(tmp_path / "one", seeds=(0,)).write()))
+def test_an_effect_without_interval_is_hollow(found_one, draw):
+    figure = draw(effects, found_one)
     lines = [line for axis in figure.axes for line in axis.get_lines()]
     hollow = [line for line in lines if line.get_markerfacecolor() == "white"]
     final = figure.axes[0].get_lines()
     assert len(final) > 5 and set(final) < set(hollow) and len(hollow) < len(lines)
 
 
-def test_studies_side_by_side_have_the_same_line_at_the_same_height(results, tmp_path, draw):
+def test_studies_side_by_side_have_the_same_line_at_the_same_height(found, tmp_path, draw):
     few = read(Study(tmp_path / "few", methods=("graphpruning", "amc", "random")).write())
-    figure = draw(across, [few, read(results)])
+    figure = draw(across, [few, found])
     labels = [text.get_text() for text in figure.axes[0].get_yticklabels()]
-    for axis, study in zip(figure.axes, (few, read(results)), strict=True):
+    for axis, study in zip(figure.axes, (few, found), strict=True):
         (amc,) = [line for line in axis.get_lines() if labels[int(line.get_ydata()[0])] == "AMC"]
         expected = measures.test_difference(study, "resnet20", "amc", study.budgets)
         assert amc.get_xdata()[0] == pytest.approx(expected.value)

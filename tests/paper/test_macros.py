@@ -68,17 +68,16 @@ def test_latex_sets_it_in_four_to_eight_pages_without_overflow(tmp_path):
     assert "Overfull" not in log and "undefined" not in log
 
 
-def test_a_study_of_several_replicates_has_its_intervals_and_verdicts(results):
-    study = read(results)
-    found = macros.of_study(study)
-    assert (found["Replicates"], found["SmallBudget"]) == ("three replicates", "25 %")
+def test_a_study_of_several_replicates_has_its_intervals_and_verdicts(found):
+    said = macros.of_study(found)
+    assert (said["Replicates"], said["SmallBudget"]) == ("three replicates", "25 %")
     for name in ("BaseTopOne", "MinusAmc", "RightMinusShuffledGraph", "MinusConstantGraph"):
-        assert re.fullmatch(r"[+−]?[\d.]+ \[−?[\d.]+, −?[\d.]+\]", found[name]), name
-    by_claim = {claim.id: claim for claim in claims(study)}
-    assert found["VerdictCone"] == by_claim["C1"].verdict
-    assert found["EvidenceCfive"] == by_claim["C5"].evidence
-    assert found["CaptionFiguresix"] == captions(study)["figure6_accuracy_macs"].text
-    assert not any(re.search(r"\bnan\b|—", text) for text in found.values())
+        assert re.fullmatch(r"[+−]?[\d.]+ \[−?[\d.]+, −?[\d.]+\]", said[name]), name
+    by_claim = {claim.id: claim for claim in claims(found)}
+    assert said["VerdictCone"] == by_claim["C1"].verdict
+    assert said["EvidenceCfive"] == by_claim["C5"].evidence
+    assert said["CaptionFiguresix"] == captions(found)["figure6_accuracy_macs"].text
+    assert not any(re.search(r"\bnan\b|—", text) for text in said.values())
 
 
 def test_a_study_without_methods_has_its_verdict_alone(results):

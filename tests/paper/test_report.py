@@ -10,7 +10,6 @@ import pandas as pd
 
 from paper import figures, report, tables
 from paper.claims import claims
-from paper.reader.results import read
 from paper.report import main
 from tests.paper.conftest import Study, copied_study
 
@@ -59,20 +58,29 @@ def test_every_number_of_the_main_table(made):
         assert f">{float(row['top1_mean']):.2f}" in text
 
 
-def test_claims_come_first_with_their_verdicts(made):
+def test_claims_come_first_with_their_verdicts(made, found):
     text = (made / "report.html").read_text()
-    for claim in claims(read(made)):
+    for claim in claims(found):
         assert f"{claim.id}. {claim.statement}" in text
         assert claim.verdict in text
     order = [text.index(f'<section id="{part}"') for part in ("claims", "main", "provenance")]
     assert order == sorted(order)
 
 
-def test_every_run_is_there_with_its_parameters(made):
+def test_every_run_is_there_with_its_parameters(made, found):
     page = Page((made / "report.html").read_text())
-    for run in read(made).runs:
+    for run in found.runs:
         assert f"run-{run.stage}" in page.ids
         assert f"parameters-{run.stage}" in page.ids
+
+
+def test_runs_of_the_pretrained_network_stand_in_the_report(made):
+    text = (made / "report.html").read_text()
+    stage = "correlation@pretrained-mobilenet_v2-0"
+    assert f'href="../pretrained/records/{stage.replace("@", "%40")}/metrics.json"' in text
+    table3 = text[text.index('id="table3_main"') : text.index('id="paired_differences"')]
+    assert "train_base@made-resnet20-1" in table3
+    assert "@pretrained" not in table3
 
 
 def test_a_run_without_record_is_said(made, tmp_path):
@@ -100,6 +108,21 @@ def test_the_commits_that_made_the_numbers_stand_beside_machine_and_versions(mad
 
 def page_of(folder):
     return (folder / "report.html").read_text()
+
+
+def test_a_collapsed_aggregator_is_one_plain_line(made, tmp_path):
+    line = "Collapsed in training, so that features hardly tell the widths any more: graph of "
+    text = (made / "tables/table2_conditioning.md").read_text()
+    assert "Collapsed" not in text and "Collapsed" not in (made / "report.html").read_text()
+    study = Study(tmp_path / "dead", methods=("graphpruning", "amc"), seeds=(0,))
+    study.alive = 0.04
+    folder = study.write()
+    for program in (tables, figures, report):
+        assert program.main([str(folder)]) == 0
+    text = (folder / "tables/table2_conditioning.md").read_text()
+    assert text.count(line) == 1 and "seed 0 (features vary by 0.8 %; probe R² " in text
+    assert "constant of" not in text  # it is constant on purpose
+    assert (folder / "report.html").read_text().count(line) == 2  # in the head, below the table
 
 
 def test_a_missing_figure_is_named(made, tmp_path, capsys):

@@ -140,8 +140,7 @@ def test_a_file_of_another_run_is_refused(copied, name, entries, says):
         read(copied)
 
 
-def test_every_replicate_is_read_by_its_seed(results):
-    found = read(results)
+def test_every_replicate_is_read_by_its_seed(results, found):
     key = ("resnet20", "generated", "0.5")
     assert found.seeds == list(found.search[key]) == list(found.final[key]) == [0, 1, 2]
     for seed in found.seeds:

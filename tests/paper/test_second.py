@@ -77,10 +77,10 @@ def test_the_report_has_it_once_and_below_table_3(folder):
     assert places == sorted(places) and page.count('id="table3b_second"') == 1
 
 
-def test_a_study_with_one_kind_has_no_such_table(made):
-    assert read(made).second is None
-    assert not (made / "tables/table3b_second.csv").exists()
-    assert "final trainings, which" not in (made / "tables/table3_main.md").read_text()
+def test_a_study_with_one_kind_has_no_such_table(tabled, found):
+    assert found.second is None
+    assert not (tabled / "tables/table3b_second.csv").exists()
+    assert "final trainings, which" not in (tabled / "tables/table3_main.md").read_text()
 
 
 def test_somebodys_own_results_stand_in_table_3_alone(folder, tmp_path):

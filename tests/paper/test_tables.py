@@ -9,7 +9,6 @@ import subprocess
 import pandas as pd
 import pytest
 
-from paper import figures, report
 from paper.measures import all_collapsed, probe, reliability
 from paper.reader.results import read
 from paper.table_main import differences
@@ -32,13 +31,13 @@ def frame(folder, name):
     return pd.read_csv(folder / f"tables/{name}.csv")
 
 
-def test_every_table_in_every_form(made):
-    files = {path.name for path in (made / "tables").iterdir()}
+def test_every_table_in_every_form(tabled):
+    files = {path.name for path in (tabled / "tables").iterdir()}
     assert files == {f"{name}{ending}" for name in NAMES for ending in (".csv", ".md", ".tex")}
 
 
-def test_columns_of_the_main_table(made):
-    header = (made / "tables/table3_main.csv").read_text().splitlines()[0]
+def test_columns_of_the_main_table(tabled):
+    header = (tabled / "tables/table3_main.csv").read_text().splitlines()[0]
     assert header == (
         "model,method,budget,macs,macs_ratio,params,search_top1_before,top1_mean,top1_low,"
         "top1_high,seeds,iqm,iqm_low,iqm_high,improvement,improvement_low,improvement_high,"
@@ -56,13 +55,13 @@ def half_of_three(values):
     return 4.302653 * pd.Series(values).std() / 3**0.5
 
 
-def test_a_row_of_the_main_table_by_hand(made):
-    final = replicates(made, "final/resnet20/amc/0.5")
-    runs = replicates(made, "search/resnet20/amc/0.5", "run.json")
-    base = replicates(made, "base/resnet20")[0]
+def test_a_row_of_the_main_table_by_hand(tabled):
+    final = replicates(tabled, "final/resnet20/amc/0.5")
+    runs = replicates(tabled, "search/resnet20/amc/0.5", "run.json")
+    base = replicates(tabled, "base/resnet20")[0]
     top1 = pd.Series([one["test_top1"] for one in final])
     macs = sum(one["macs"] for one in final) / 3
-    main_table = frame(made, "table3_main").set_index(["method", "budget"])
+    main_table = frame(tabled, "table3_main").set_index(["method", "budget"])
     row = main_table.loc[("amc", 0.5)]
     assert row["top1_mean"] == pytest.approx(top1.mean(), abs=5e-4)
     assert row["top1_low"] == pytest.approx(top1.mean() - half_of_three(top1), abs=1e-3)
@@ -76,16 +75,16 @@ def test_a_row_of_the_main_table_by_hand(made):
     assert main_table.loc[("uniform", 0.5), "evaluations"] == 1
 
 
-def test_accuracy_before_the_final_training_is_there_where_it_began_with_weights(made):
-    table = frame(made, "table3_main").set_index(["method", "budget"])["search_top1_before"]
-    found = replicates(made, "final/resnet20/generated/0.5")
+def test_accuracy_before_the_final_training_is_there_where_it_began_with_weights(tabled):
+    table = frame(tabled, "table3_main").set_index(["method", "budget"])["search_top1_before"]
+    found = replicates(tabled, "final/resnet20/generated/0.5")
     before = sum(one["search_top1_before"] for one in found) / 3
     assert table["generated", 0.5] == pytest.approx(before, abs=5e-4)
     assert set(table.dropna().index.get_level_values("method")) == {"generated"}
 
 
-def test_the_base_networks_are_a_row_over_replicates(made):
-    row = frame(made, "table3_main").iloc[0]
+def test_the_base_networks_are_a_row_over_replicates(tabled):
+    row = frame(tabled, "table3_main").iloc[0]
     assert (row["method"], row["budget"], row["macs_ratio"], row["seeds"]) == ("base", 1, 1, 3)
     half = half_of_three([91.37, 91.47, 91.57])
     assert row["top1_mean"] == 91.47
@@ -93,10 +92,10 @@ def test_the_base_networks_are_a_row_over_replicates(made):
     assert row["images_seen"] == 0
 
 
-def test_r2_is_summed_up_within_each_replicate_by_hand(made):
-    table = frame(made, "table1_correlation")
+def test_r2_is_summed_up_within_each_replicate_by_hand(tabled):
+    table = frame(tabled, "table1_correlation")
     table = table.set_index(["study", "network", "pair", "output"]).loc["made"]
-    of_seeds = [pd.read_csv(made / f"correlation/resnet20/{s}/channels.csv") for s in range(3)]
+    of_seeds = [pd.read_csv(tabled / f"correlation/resnet20/{s}/channels.csv") for s in range(3)]
     column = {
         ("in_block", "own"): "r2",
         ("other_block", "own"): "control_r2",
@@ -138,13 +137,13 @@ def test_one_replicate_has_intervals_of_its_own_networks_and_says_so(tmp_path):
         assert (folder / f"tables/{name}.md").read_text().count(note) == 1
 
 
-def test_tau_is_that_within_budgets_and_its_number_of_candidates(made):
+def test_tau_is_that_within_budgets_and_its_number_of_candidates(tabled, found):
     from scipy import stats
 
-    table = frame(made, "table2_generated_weights").set_index("conditioning")
+    table = frame(tabled, "table2_generated_weights").set_index("conditioning")
     taus = {name: [] for name in table.index}
     for seed in range(3):
-        folder = made / f"generated/resnet20/{seed}"
+        folder = tabled / f"generated/resnet20/{seed}"
         top1 = pd.read_csv(folder / "trained.csv").groupby("candidate")["top1"].mean()
         rated = pd.read_csv(folder / "candidates.csv")
         rated = rated.assign(trained=rated["candidate"].map(top1)).dropna(subset="trained")
@@ -160,7 +159,7 @@ def test_tau_is_that_within_budgets_and_its_number_of_candidates(made):
         assert row["tau"] == pytest.approx(mean, abs=5e-5)
         assert row["tau_high"] == pytest.approx(mean + half, abs=1e-4)
         assert row["tau_candidates"] == 12
-        assert row["reliability"] == pytest.approx(reliability(read(made), "resnet20"), abs=5e-5)
+        assert row["reliability"] == pytest.approx(reliability(found, "resnet20"), abs=5e-5)
         assert row["tau_corrected"] > row["tau"] > 0
 
 
@@ -175,9 +174,8 @@ def test_without_repeated_trainings_tau_stands_alone(tmp_path):
     assert note in (folder / "tables/table2_generated_weights.md").read_text()
 
 
-def test_ablations_are_paired_with_ours(made):
-    table = frame(made, "table4_ablations").set_index(["variant", "at", "quantity"])
-    found = read(made)
+def test_ablations_are_paired_with_ours(tabled, found):
+    table = frame(tabled, "table4_ablations").set_index(["variant", "at", "quantity"])
     ours = found.test_top1("resnet20", "graphpruning", "0.5")
     other = found.test_top1("resnet20", "hand-crafted", "0.5")
     difference = sum(ours[seed] - other[seed] for seed in ours) / 3
@@ -188,7 +186,7 @@ def test_ablations_are_paired_with_ours(made):
     area = [
         pd.read_csv(path)["best"].mean()
         for name in ("graphpruning", "hand-crafted")
-        for path in sorted(made.glob(f"search/resnet20/{name}/0.5/*/history.csv"))
+        for path in sorted(tabled.glob(f"search/resnet20/{name}/0.5/*/history.csv"))
     ]
     row = table.loc[("hand-crafted", "budget 0.5", "area")]
     assert row["mean"] == pytest.approx(sum(area[3:]) / 3, abs=5e-5)
@@ -205,9 +203,9 @@ def weighted(frame, conditioning, network, distance):
     return (rows["r2"] * rows["widths"]).sum() / rows["widths"].sum()
 
 
-def test_probes_of_the_ablations_are_means_over_widths(made):
-    table = frame(made, "table4_ablations").set_index(["variant", "at", "quantity"])
-    probes = [pd.read_csv(made / f"generated/resnet20/{seed}/probes.csv") for seed in range(3)]
+def test_probes_of_the_ablations_are_means_over_widths(tabled, found):
+    table = frame(tabled, "table4_ablations").set_index(["variant", "at", "quantity"])
+    probes = [pd.read_csv(tabled / f"generated/resnet20/{seed}/probes.csv") for seed in range(3)]
     trained, untrained = (
         sum(weighted(one, "graph", network, 2) for one in probes) / 3
         for network in ("trained", "untrained")
@@ -215,19 +213,19 @@ def test_probes_of_the_ablations_are_means_over_widths(made):
     row = table.loc[("graph", "distance 2", "probe_r2")]
     assert row["mean"] == pytest.approx(trained, abs=5e-5)
     assert row["difference"] == pytest.approx(trained - untrained, abs=5e-5)
-    found = probe(read(made), "resnet20", "graph", "trained", 2, 2)
-    assert found is not None and found.n == 3
-    assert probe(read(made), "resnet20", "graph", "trained", 7) is None
+    near = probe(found, "resnet20", "graph", "trained", 2, 2)
+    assert near is not None and near.n == 3
+    assert probe(found, "resnet20", "graph", "trained", 7) is None
 
 
-def test_columns_and_values_of_the_table_of_conditionings(made):
-    table = frame(made, "table2_conditioning")
+def test_columns_and_values_of_the_table_of_conditionings(tabled):
+    table = frame(tabled, "table2_conditioning")
     assert ",".join(table.columns) == (
         "model,conditioning,seed,probe_r2,probe_r2_untrained,feature_variation,weight_variation,"
         "right_minus_shuffled,low,high,top1_minus_constant"
     )
     assert len(table) == 4 * 3
-    rated = pd.read_csv(made / "generated/resnet20/1/candidates.csv")
+    rated = pd.read_csv(tabled / "generated/resnet20/1/candidates.csv")
     rated = rated[rated["budget"] == "any"].set_index("conditioning")
     right, shuffled = (rated.loc["graph", f"top1_{name}"] for name in ("generated", "shuffled"))
     row = table.set_index(["conditioning", "seed"]).loc[("graph", 1)]
@@ -238,23 +236,8 @@ def test_columns_and_values_of_the_table_of_conditionings(made):
     assert (row["feature_variation"], row["weight_variation"]) == (0.2, 0.05)
 
 
-def test_a_collapsed_aggregator_is_one_plain_line(made, tmp_path):
-    line = "Collapsed in training, so that features hardly tell the widths any more: graph of "
-    text = (made / "tables/table2_conditioning.md").read_text()
-    assert "Collapsed" not in text and "Collapsed" not in (made / "report.html").read_text()
-    study = Study(tmp_path / "dead", methods=("graphpruning", "amc"), seeds=(0,))
-    study.alive = 0.04
-    folder = study.write()
-    for program in (main, figures.main, report.main):
-        assert program([str(folder)]) == 0
-    text = (folder / "tables/table2_conditioning.md").read_text()
-    assert text.count(line) == 1 and "seed 0 (features vary by 0.8 %; probe R² " in text
-    assert "constant of" not in text  # it is constant on purpose
-    assert (folder / "report.html").read_text().count(line) == 2  # in the head, below the table
-
-
-def test_an_aggregator_that_forgets_what_it_knew_untrained_has_collapsed(made, tmp_path):
-    copied = copied_study(made, tmp_path)
+def test_an_aggregator_that_forgets_what_it_knew_untrained_has_collapsed(tabled, tmp_path):
+    copied = copied_study(tabled, tmp_path)
     path = copied / "generated/resnet20/1/probes.csv"
     probes = pd.read_csv(path)
     far = (probes["conditioning"] == "graph") & (probes["distance"] >= 2)
@@ -267,12 +250,12 @@ def test_an_aggregator_that_forgets_what_it_knew_untrained_has_collapsed(made, t
     assert all_collapsed(read(copied)) == [("resnet20", "graph", 1)]
 
 
-def test_robust_columns_of_the_main_table_by_hand(made):
+def test_robust_columns_of_the_main_table_by_hand(tabled):
     from scipy import stats
 
-    table = frame(made, "table3_main").set_index(["method", "budget"])
+    table = frame(tabled, "table3_main").set_index(["method", "budget"])
     ours, amc = (
-        [one["test_top1"] for one in replicates(made, f"final/resnet20/{name}/0.5")]
+        [one["test_top1"] for one in replicates(tabled, f"final/resnet20/{name}/0.5")]
         for name in ("graphpruning", "amc")
     )
     row = table.loc[("amc", 0.5)]
@@ -282,10 +265,10 @@ def test_robust_columns_of_the_main_table_by_hand(made):
     assert pd.isna(table.loc[("graphpruning", 0.5), "improvement"])  # against itself
 
 
-def test_differences_of_baselines_are_pooled_and_corrected(made):
-    found = differences(read(made))
-    rows = {row["method"]: row for row in found.csv.to_dict("records")}
-    shown = found.shown.set_index("GraphPruning minus")["Says"]
+def test_differences_of_baselines_are_pooled_and_corrected(tabled, found):
+    pooled = differences(found)
+    rows = {row["method"]: row for row in pooled.csv.to_dict("records")}
+    shown = pooled.shown.set_index("GraphPruning minus")["Says"]
     assert shown["AMC"] == "better" and shown["without edges"] == "—"
     assert 0 < float(rows["amc"]["p_holm"]) < 0.05 and rows["no-edges"]["p_holm"] == ""
     halves = {
@@ -298,21 +281,21 @@ def test_differences_of_baselines_are_pooled_and_corrected(made):
     )
 
 
-def test_published_numbers_stay_as_printed_and_none_is_the_authors(made):
+def test_published_numbers_stay_as_printed_and_none_is_the_authors(tabled):
     published = pd.read_csv("paper/published.csv", dtype=str, keep_default_na=False)
-    text = (made / "tables/table5_imagenet.csv").read_text()
+    text = (tabled / "tables/table5_imagenet.csv").read_text()
     table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
     columns = ["model", "dataset", "method", "setting", "top1", "top5", "macs_m", "params_m"]
     columns += ["architecture", "source", "note"]
     assert table[columns].equals(published[columns])
     assert "graphpruning" not in set(table["method"])
-    markdown = (made / "tables/table5_imagenet.md").read_text()
+    markdown = (tabled / "tables/table5_imagenet.md").read_text()
     assert "| — |" in markdown
     assert "—: the source gives no number, or its repository no channel list to count." in markdown
 
 
-def test_published_cost_stands_beside_our_count_where_there_is_a_list(made):
-    text = (made / "tables/table5_imagenet.csv").read_text()
+def test_published_cost_stands_beside_our_count_where_there_is_a_list(tabled):
+    text = (tabled / "tables/table5_imagenet.csv").read_text()
     table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
     rows = table.set_index(["model", "method", "setting"])
     resnet = rows.loc[("resnet50", "metapruning", "1.0G")]
@@ -321,7 +304,7 @@ def test_published_cost_stands_beside_our_count_where_there_is_a_list(made):
     assert (table["params_counted"] == "").equals(table["architecture"] == "")
     abcpruner = rows.loc[("resnet50", "abcpruner", "1295M")]
     assert (abcpruner["params_m"], abcpruner["params_counted"]) == ("9.1", "")
-    markdown = (made / "tables/table5_imagenet.md").read_text()
+    markdown = (tabled / "tables/table5_imagenet.md").read_text()
     assert "| 75.4 | — | 2000 | 1,989.9 | — | 15.71 | 1 |" in markdown
 
 
@@ -335,15 +318,15 @@ def test_our_rows_join_the_published_ones_of_the_same_data(tmp_path):
     assert (ours["macs_m"] == "").all() and (ours["macs_counted"].astype(int) > 0).all()
 
 
-def test_the_same_bytes_again(made, tmp_path):
-    before = {path.name: path.read_bytes() for path in (made / "tables").iterdir()}
-    again = copied_study(made, tmp_path, without="tables")
+def test_the_same_bytes_again(tabled, tmp_path):
+    before = {path.name: path.read_bytes() for path in (tabled / "tables").iterdir()}
+    again = copied_study(tabled, tmp_path, without="tables")
     assert main([str(again)]) == 0
     assert before == {path.name: path.read_bytes() for path in (again / "tables").iterdir()}
 
 
-def test_latex_compiles(made, tmp_path):
-    inputs = "\n".join(f"\\input{{{made}/tables/{name}}}" for name in NAMES)
+def test_latex_compiles(tabled, tmp_path):
+    inputs = "\n".join(f"\\input{{{tabled}/tables/{name}}}" for name in NAMES)
     document = "\\documentclass[twocolumn]{article}\n\\usepackage{booktabs}\n"
     document += "\\usepackage[margin=0.75in]{geometry}\n"
     document += f"\\begin{{document}}\n{inputs}\n\\end{{document}}\n"
@@ -355,7 +338,7 @@ def test_latex_compiles(made, tmp_path):
         assert "Overfull" not in log.stdout
         return
     for name in NAMES:
-        text = (made / f"tables/{name}.tex").read_text()
+        text = (tabled / f"tables/{name}.tex").read_text()
         begun, ended = (re.findall(rf"\\{word}{{(.*?)}}", text) for word in ("begin", "end"))
         assert begun == ended[::-1] == ["table*", "tabular"]
         rows = re.findall(r"^(.*) \\\\$", text, re.MULTILINE)
