@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+from experiments import finetune, prepare, search, train_base, train_pruningnet
+from experiments.common.study import parse
 from tests import processes
 from tests.experiments.test_pipeline import (
     ENVIRONMENT,
@@ -25,7 +27,6 @@ RESULTS, WEIGHTS = Path("results/smoke"), Path("models/smoke/resnet8/0")
 NET = RESULTS / f"pruningnet/resnet8/{PLUS}/0"
 WITH = ["with", "model=resnet8", "seed=0"]
 TRAIN = ["experiments.train_pruningnet", *WITH, f"conditioning={PLUS}"]
-FOUND = [f"method={PLUS}", "budget=0.5"]
 
 
 def with_plus(raw: dict[str, Any]) -> dict[str, Any]:
@@ -48,13 +49,20 @@ def stage(folder: Path, *arguments: str) -> str:
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the repository in which the row has been trained, searched and trained again."""
     folder = copy_repository(tmp_path_factory.mktemp("plus"))
-    study = with_plus(yaml.safe_load((folder / "params.yaml").read_text()))
-    (folder / "params.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
-    stage(folder, "experiments.prepare")
-    stage(folder, "experiments.train_base", *WITH)
-    stage(folder, *TRAIN)
-    stage(folder, "experiments.search", *WITH, *FOUND)
-    stage(folder, "experiments.finetune", *WITH, *FOUND)
+    raw = with_plus(yaml.safe_load((folder / "params.yaml").read_text()))
+    (folder / "params.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
+    study, model, seed = parse(raw), {"model": "resnet8"}, {"seed": "0"}
+    net, found = {"conditioning": PLUS}, {"method": PLUS, "budget": "0.5"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for module, items in (  # in this process, since a stage's start takes seconds
+            (prepare, {}),
+            (train_base, model | seed),
+            (train_pruningnet, model | net | seed),
+            (search, model | found | seed),
+            (finetune, model | found | seed),
+        ):
+            module.STAGE._work(module.STAGE._context(study, items))
     return folder
 
 
