@@ -44,27 +44,27 @@ def test_a_small_study_costs_what_a_hand_computes() -> None:
     train, search, test, candidate = 600 - 100, 100, 200, 50 + 100
     half, seeds = FULL // 2, 2  # all of it is done with either seed
     assert plan.rows(smoke()) == [
-        # judged on the search split after each of six epochs and at the end, then on the test set
+        # judged on the search split after each of three epochs and at the end, then on the test set
         Row(
             "train_base",
             "resnet8",
             seeds,
-            seeds * 6 * train,
-            seeds * (7 + 1),
-            seeds * (7 * search + test),
-            seeds * FULL * (3 * 6 * train + 7 * search + test),
+            seeds * 3 * train,
+            seeds * (4 + 1),
+            seeds * (4 * search + test),
+            seeds * FULL * (3 * 3 * train + 4 * search + test),
         ),
         Row("correlation", "resnet8", 0, 0, 0, seeds * 3 * 60, seeds * FULL * 3 * 60),
-        # four PruningNets, judged at three widths after each of six epochs, and once more; one
+        # four PruningNets, judged at three widths after each of three epochs, and once more; one
         # runs each image three times
         Row(
             "train_pruningnet",
             "resnet8",
             seeds * 4,
-            seeds * 6 * 6 * train,
-            seeds * 4 * 19,
-            seeds * 4 * 19 * candidate,
-            seeds * FULL * (3 * 6 * 6 * train + 4 * 19 * candidate),
+            seeds * 6 * 3 * train,
+            seeds * 4 * 10,
+            seeds * 4 * 10 * candidate,
+            seeds * FULL * (3 * 6 * 3 * train + 4 * 10 * candidate),
         ),
         # by three PruningNets: four candidates, shuffled too, and three of the budget's; two of
         # these trained twice
@@ -133,7 +133,7 @@ def test_image_folders_are_listed(tmp_path: Path) -> None:
     how = {**data["preprocessing"], "size": 16}
     data = {**data, "name": "folder", "root": str(tmp_path), "preprocessing": how}
     base = row(smoke(data=data), "train_base")
-    assert (base.trained_images, base.evaluated_images) == (2 * 6 * 450, 2 * (7 * 100 + 40))
+    assert (base.trained_images, base.evaluated_images) == (2 * 3 * 450, 2 * (4 * 100 + 40))
     full = FULL + 2 * STEM - 32 * (10 - 2)  # three colours, two classes
     assert base.macs == full * (3 * base.trained_images + base.evaluated_images)
     with pytest.raises(UserError, match="data: preprocessing: size is missing"):
@@ -149,7 +149,7 @@ def test_a_pruningnet_costs_the_mean_of_its_widths() -> None:
     exact = [space.macs(dict(zip(space.groups, vector, strict=True))) for vector in every]
     alike = FULL + 5 * sum(exact) / len(exact)  # of six passes one is at full widths
     alike += space.macs(space.smallest) - sum(exact) / len(exact)  # and one at the smallest
-    train, judged = 3 * 2 * 6 * 500, 2 * 4 * 19 * 150
+    train, judged = 3 * 2 * 3 * 500, 2 * 4 * 10 * 150
     expected = train * alike + judged * sum(exact) / len(exact)
     assert row(study, "train_pruningnet").macs == pytest.approx(expected, rel=0.02)
 
@@ -228,7 +228,7 @@ def test_work_is_as_many_images_as_the_row_says() -> None:
         judged = sum(work.images for work in row.work if work.kind in ("judging", "cutting"))
         if row.stage == "train_pruningnet":
             trained = sum(work.images for work in row.work if work.kind == "pruningnet")
-            assert trained == 2 * 4 * 6 * 500
+            assert trained == 2 * 4 * 3 * 500
         else:
             assert trained == row.trained_images
         assert judged - row.evaluated_images == (2 * 500 if row.stage == "finetune" else 0)
@@ -270,7 +270,7 @@ def test_a_pruningnets_own_recipe_and_the_analysiss_own_budgets_are_counted() ->
     nets = raw["pruningnet"]
     own = {"graphpruning-plus": {**nets["recipe"], "epochs": 2}}
     study = smoke(pruningnet={**nets, "recipes": own})
-    assert row(study, "train_pruningnet").trained_images == 2 * 500 * (3 * 6 + 3 * 2)
+    assert row(study, "train_pruningnet").trained_images == 2 * 500 * (3 * 3 + 3 * 2)
     study = smoke(analysis={**raw["analysis"], "budgets": [0.75, 0.5]})
     assert (
         row(study, "analyse_pruningnet").networks == 2 * row(smoke(), "analyse_pruningnet").networks
