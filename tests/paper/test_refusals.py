@@ -409,7 +409,7 @@ def test_the_page_of_claims_is_refused_in_one_line(
     copied: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     changed(copied / "study.json", ("seeds", 0), "0+1")
-    copied.rename(copied.with_name("desk"))  # a study whose results are committed
+    copied.rename(copied.with_name(verdicts.COMMITTED[0]))
     monkeypatch.setattr(verdicts, "RESULTS", copied.parent)
     monkeypatch.setattr(verdicts, "PAGE", copied.parent / "claims.md")
     assert "seeds, 0 is '0+1'" in refusal(lambda _: verdicts.main(), [], copied.parent, capsys)
