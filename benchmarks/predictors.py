@@ -200,7 +200,7 @@ def draw(table: list[dict[str, str]], path: Path) -> None:
     questions = sorted(set(questions), key=lambda pair: (pair[0] != pair[1], pair[0]))
     figure, axes = plt.subplots(4, 3, figsize=(9, 10), sharex=True, layout="constrained")
     for line, (asked, told) in zip(axes, questions, strict=True):
-        for axis, (measure, title) in zip(line, PANELS.items(), strict=True):
+        for axis, measure in zip(line, PANELS, strict=True):
             for place, (kind, (colour, marker)) in enumerate(LOOKS.items()):
                 mine = [
                     row
@@ -232,10 +232,10 @@ def draw(table: list[dict[str, str]], path: Path) -> None:
             axis.set_xticks(COUNTS, [str(count) for count in COUNTS])
             axis.minorticks_off()
             axis.spines[["top", "right"]].set_visible(False)
-            if line is axes[0]:
-                axis.set_title(title, fontsize=10)
         line[0].set_ylabel(asked if asked == told else f"{asked},\nlearnt from {told}")
-    figure.supxlabel("measured width vectors (dotted: rated by MACs alone)", fontsize=10)
+    for axis, title in zip(axes[0], PANELS.values(), strict=True):
+        axis.set_title(title, fontsize=10)
+    axes[-1, 1].set_xlabel("measured width vectors (dotted: rated by MACs alone)")
     handles = {
         label: handle
         for axis in (axes[0, 0], axes[-1, 0])

@@ -1,5 +1,6 @@
 """The benchmark of the predictors scores and draws; on made-up tables, which are additive."""
 
+import csv
 from collections.abc import Callable
 from pathlib import Path
 
@@ -120,3 +121,15 @@ def test_what_is_missing_is_refused_in_one_line(
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 3 and all(line.startswith("error: ") for line in said)
     assert "needs --tables" in said[0] and "--draws is 1" in said[2]
+
+
+def test_the_committed_table_is_whole() -> None:
+    with open(predictors.RESULTS / "predictors.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert tuple(rows[0]) == COLUMNS
+    keys = {(row["asked"], row["told"], row["n"], row["predictor"]) for row in rows}
+    assert len(keys) == len(rows) == 2 * (1 + len(COUNTS) * (len(PREDICTORS) + 4))
+    for row in rows:
+        for measure in predictors.MEASURES:
+            low, mean, high = (float(row[measure + end]) for end in ("_low", "", "_high"))
+            assert low <= mean <= high
