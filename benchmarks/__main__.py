@@ -4,7 +4,11 @@
 `benchmarks/results/`. Nothing else should run meanwhile. The part `loading` needs --images, a
 folder of class folders with photographs; the parts `searchers` and `predictors` --tables,
 Channel-Bench-Macro's. The part `coverage` takes half an hour and measures no speed, so it runs
-only where it is named.
+only where it is named. `pruningnet_step` runs against MetaPruning's own code with --official, a
+checkout of https://github.com/liuzechun/MetaPruning.
+
+With --precision 32-true and --results FOLDER a processor with bf16 shows what one without it would;
+ONEDNN_MAX_CPU_ISA=AVX2 and ATEN_CPU_CAPABILITY=avx2 hold it to AVX2.
 """
 
 import argparse
@@ -18,6 +22,7 @@ from benchmarks import (
     candidate,
     costs,
     coverage,
+    harness,
     loading,
     predictors,
     pruningnet_step,
@@ -32,7 +37,6 @@ from graphpruning.common.machine import refuse
 
 DATA, CHECKPOINTS = Path("data"), Path("checkpoints/benchmarks")
 PARTS: dict[str, Callable[[], list[Row]]] = {
-    "pruningnet_step": pruningnet_step.rows,
     "candidate_resnet20": lambda: candidate.rows("resnet20", DATA, CHECKPOINTS),
     "candidate_mobilenet_v2": lambda: candidate.rows("mobilenet_v2", DATA, CHECKPOINTS),
     "costs": costs.rows,
@@ -44,9 +48,12 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
 def main(arguments: list[str] | None = None) -> int:
     """Measure, write and print; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    known = [*PARTS, "loading", "scaling", "searchers", "predictors", "coverage"]
+    known = ["pruningnet_step", *PARTS, "loading", "scaling", "searchers", "predictors", "coverage"]
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(known)}")
     parser.add_argument("--images", type=Path, help="a folder of class folders, for `loading`")
+    parser.add_argument("--official", type=Path, help="a checkout of MetaPruning")
+    parser.add_argument("--precision", default="auto", help="auto, 32-true or bf16-mixed")
+    parser.add_argument("--results", type=Path, default=harness.RESULTS, help="for tables of speed")
     parser.add_argument("--tables", type=Path, help="a folder with Channel-Bench-Macro's tables")
     parser.add_argument("--download", action="store_true", help="get the tables that are missing")
     parser.add_argument("--seeds", type=int, default=100, help="of `searchers`; default 100")
@@ -58,6 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
     given["coverage"] = None
     chosen = options.parts or [part for part in known if given.get(part, True)]
     table: list[Row] = []
+    harness.PRECISION, harness.RESULTS = options.precision, options.results
     try:
         if "loading" in chosen and options.images is None:
             raise UserError("loading needs --images, a folder of class folders")
@@ -80,7 +88,12 @@ def main(arguments: list[str] | None = None) -> int:
             if part == "scaling":
                 scaling.measure(DATA, CHECKPOINTS)
                 continue
-            rows = loading.rows(options.images) if part == "loading" else PARTS[part]()
+            if part == "loading":
+                rows = loading.rows(options.images)
+            elif part == "pruningnet_step":
+                rows = pruningnet_step.rows(options.official)
+            else:
+                rows = PARTS[part]()
             write(part, rows)
             table += rows
     except UserError as refusal:

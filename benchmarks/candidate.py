@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.harness import Row, alternate, matrix_rate, memory_rate
+from benchmarks.harness import Row, alternate, fabric, matrix_rate, memory_rate
 from graphpruning.network.trace import trace
 from graphpruning.network.widths import SearchSpace
 from graphpruning.network.zoo import build, seeded
@@ -28,7 +28,7 @@ from graphpruning.search.trajectory_feedback import AgentSettings
 from graphpruning.search.trajectory_feedback import search as search_by_agent
 from graphpruning.training.checkpoint import load_weights, save_weights
 from graphpruning.training.datasets import fashion_mnist
-from graphpruning.training.fabric import make_fabric, precision
+from graphpruning.training.fabric import precision
 from graphpruning.training.images import Batch, ImageSet, prepared
 from graphpruning.training.loop import fit
 from graphpruning.training.preprocessing import Preprocessing
@@ -79,7 +79,7 @@ class Judges:
             net = PruningNet(graph, "graph")
         self.name = name
         self.space = SearchSpace(graph, divisor=8, smallest=0.25)
-        self.fabric = make_fabric()
+        self.fabric = fabric()
         self._train(net, train, checkpoints)
         self.net = net.eval()
         generator = torch.Generator().manual_seed(0)

@@ -15,12 +15,16 @@ from io import StringIO
 from pathlib import Path
 
 import torch
+from lightning_fabric import Fabric
 from scipy import stats
 
 from graphpruning.common.files import write_text
 from graphpruning.common.machine import processor
 from graphpruning.common.text import aligned
+from graphpruning.training.fabric import make_fabric
 
+PRECISION = "auto"
+"""In which everything of ours computes, see `fabric`."""
 RESULTS = Path("benchmarks/results")
 REPEATS = 5
 VERSIONS = ("torch", "torchvision", "torch-geometric", "numpy", "pillow", "dvc")
@@ -145,8 +149,17 @@ def show(rows: Sequence[Row]) -> str:
     return "\n".join(aligned(cells))
 
 
+def fabric() -> Fabric:
+    """What ours computes on, and in which precision."""
+    return make_fabric(PRECISION)
+
+
 def machine() -> str:
-    return f"{processor()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    """The machine, what it was held to, and the precision."""
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA")
+    held = f", at most {limit}" if limit else ""
+    where = f"{processor()}, {os.cpu_count()} cores{held}"
+    return f"{where}, precision {PRECISION}, Python {platform.python_version()}"
 
 
 def half_interval(values: Sequence[float]) -> float:

@@ -1,15 +1,14 @@
-"""The PruningNet's training step, against MetaPruning's original design.
+"""The PruningNet's training step, against MetaPruning's.
 
 Both train the same network at random kept ratios of 0.1 to 1. Theirs makes every layer's full
 weight and crops it, in fp32, with any of 31 ratios, images [batch, channels, height, width] and
 PyTorch's plain SGD; ours has `CroppedSGD`, bf16 where it is faster, channels_last, widths in
-multiples of 8, and runs strided depthwise convolutions by a detour (see `Subnet`). Neither clips.
+multiples of 8, runs strided depthwise convolutions by a detour (see `Subnet`), and keeps freed
+memory, as every stage does. Neither clips. Theirs is their own code (see `official`), or else
+`original`, this project's model of its design.
 """
 
-import re
 import statistics
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -17,9 +16,11 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Generator, Tensor
 
-from benchmarks.harness import Row, alternate, matrix_rate, memory_rate
+from benchmarks.apart import Apart, as_told
+from benchmarks.harness import Row, alternate, fabric, matrix_rate, memory_rate
+from benchmarks.official import WIDE, official_step, wide_mobilenet_v2
 from benchmarks.original import RATIOS, OriginalPruningNet
 from graphpruning.network.graph import ChannelGraph, Widths, kept
 from graphpruning.network.subnet import LayerWeights
@@ -28,7 +29,7 @@ from graphpruning.network.widths import SearchSpace
 from graphpruning.network.zoo import build, seeded
 from graphpruning.pruningnet.cropped_sgd import CroppedSGD
 from graphpruning.pruningnet.pruningnet import PruningNet, RandomWidthStep
-from graphpruning.training.fabric import make_fabric, precision
+from graphpruning.training.fabric import precision
 
 STEPS = 4  # of a repeat, each at other widths
 
@@ -45,8 +46,10 @@ class Case:
         return f"{self.network} at {self.size} px, batch {self.batch}"
 
     def graph(self) -> ChannelGraph:
+        wide = self.network == WIDE
         with seeded(0):
-            return trace(build(self.network, 1000), (3, self.size, self.size))
+            model = wide_mobilenet_v2(1000) if wide else build(self.network, 1000)
+            return trace(model, (3, self.size, self.size))
 
     def data(self, layout: torch.memory_format = torch.contiguous_format) -> tuple[Tensor, Tensor]:
         generator = torch.Generator().manual_seed(0)
@@ -55,6 +58,8 @@ class Case:
 
 
 CASES = (Case("resnet50", 8), Case("mobilenet_v1", 32))
+OFFICIAL = {CASES[0]: 0.15, CASES[1]: 0.35, Case(WIDE, 32): 0.35}
+"""What is compared with their own code, and the largest share of its time that ours may take."""
 
 
 def space_of(graph: ChannelGraph, ours: bool) -> SearchSpace:
@@ -78,7 +83,7 @@ def our_step(case: Case) -> Callable[[int], None]:
 
     Training settles about every fortieth step only: what it costs is counted ten times here.
     """
-    fabric = make_fabric()
+    ours = fabric()
     net, space, optimizer = our_net(case)
     images, labels = case.data(torch.channels_last)
     step = RandomWidthStep(space, label_smoothing=0.1)
@@ -86,7 +91,7 @@ def our_step(case: Case) -> Callable[[int], None]:
     def steps(repeat: int) -> None:
         generator = torch.Generator().manual_seed(repeat + 1)
         for _ in range(STEPS):
-            with fabric.autocast():
+            with ours.autocast():
                 loss = step(net, images, labels, generator)
             loss.backward()
             optimizer.step()
@@ -105,18 +110,30 @@ def original_step(case: Case) -> Callable[[int], None]:
     optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
     images, labels = case.data()
 
-    def steps(repeat: int) -> None:
-        generator = torch.Generator().manual_seed(repeat + 1)
-        for _ in range(STEPS):
-            logits = net(images, space.sample(generator))
-            F.cross_entropy(logits, labels, label_smoothing=0.1).backward()
-            optimizer.step()
-            optimizer.zero_grad()
+    def step(generator: Generator) -> None:
+        logits = net(images, space.sample(generator))
+        F.cross_entropy(logits, labels, label_smoothing=0.1).backward()
+        optimizer.step()
+        optimizer.zero_grad()
 
-    return steps
+    return _repeated(step)
 
 
 STEPPERS = {"ours": our_step, "reference": original_step}
+
+
+def their_step(case: Case, checkout: Path) -> Callable[[int], None]:
+    """The same number of steps of MetaPruning's own code."""
+    return _repeated(official_step(case.network, checkout, *case.data()))
+
+
+def _repeated(step: Callable[[Generator], None]) -> Callable[[int], None]:
+    def steps(repeat: int) -> None:
+        generator = torch.Generator().manual_seed(repeat + 1)
+        for _ in range(STEPS):
+            step(generator)
+
+    return steps
 
 
 def floor(case: Case) -> float:
@@ -132,37 +149,29 @@ def floor(case: Case) -> float:
     rows = torch.tensor([space.vector(w) for w in widths]).numpy()
     macs = statistics.mean(space.cost.macs(rows).tolist())
     params = statistics.mean(space.cost.params(rows).tolist())
-    half = precision(make_fabric()) == "bf16-mixed"
+    half = precision(fabric()) == "bf16-mixed"
     arithmetic = 3 * case.batch * macs / matrix_rate(torch.bfloat16 if half else torch.float32)
     return arithmetic + 8 * 33 * 4 * params / memory_rate()
 
 
-def peak(case: Case, who: str) -> float:
-    """Peak memory in GB of a process of its own that does the steps of one repeat."""
-    code = (
-        f"from benchmarks.pruningnet_step import print_peak as p; p({CASES.index(case)}, {who!r})"
+def whole_steps(case: Case, checkout: Path | None) -> list[Row]:
+    """Time and peak memory of a step, ours against theirs, each in a process of its own."""
+    theirs = (
+        partial(original_step, case) if checkout is None else partial(their_step, case, checkout)
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return float(done.stdout.splitlines()[-1])
-
-
-def print_peak(case: int, who: str) -> None:
-    STEPPERS[who](CASES[case])(0)
-    # Linux's own figure: getrusage's would count what the parent process had.
-    (line,) = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    print(int(line) * 1024 / 1e9)
-
-
-def whole_steps(case: Case) -> list[Row]:
-    """Time and peak memory of a step, ours against the original."""
-    found = alternate({who: make(case) for who, make in STEPPERS.items()})
-    times = {who: [value / STEPS for value in values] for who, values in found.items()}
-    peaks = {who: [peak(case, who) for _ in range(2)] for who in STEPPERS}
+    with (
+        Apart(partial(our_step, case), keep_memory=True) as ours,
+        Apart(theirs, keep_memory=False) as reference,
+    ):
+        found = alternate({"ours": ours, "reference": reference}, measure=as_told)
+        peaks = [ours.peak()], [reference.peak()]
+    mine, other = ([value / STEPS for value in found[who]] for who in ("ours", "reference"))
     what = f"PruningNet step, {case}"
-    against = "the original design"
+    against = "MetaPruning's own code" if checkout else "the original design"
+    target = OFFICIAL[case] if checkout else 0.4
     return [
-        Row(what, against, "s", times["ours"], times["reference"], 0.4, floor=floor(case)),
-        Row(f"{what}: peak memory", against, "GB", peaks["ours"], peaks["reference"], 0.7),
+        Row(what, against, "s", mine, other, target, floor=floor(case)),
+        Row(f"{what}: peak memory", against, "GB", *peaks, 0.7),
     ]
 
 
@@ -172,7 +181,7 @@ def parts(case: Case) -> list[Row]:
     The step with ready weights computes their gradients too, at the same widths. The conditioning
     is run and differentiated by itself.
     """
-    fabric = make_fabric()
+    ours = fabric()
     net, space, optimizer = our_net(case)
     graph = space.graph
     images, labels = case.data(torch.channels_last)
@@ -196,7 +205,7 @@ def parts(case: Case) -> list[Row]:
     def steps(loss_of: Callable[[Widths], Tensor], update: bool, repeat: int) -> None:
         generator = torch.Generator().manual_seed(repeat + 1)
         for _ in range(STEPS):
-            with fabric.autocast():
+            with ours.autocast():
                 loss = loss_of(space.sample(generator))
             loss.backward()
             if update:
@@ -246,6 +255,11 @@ def detour() -> Row:
     return Row(what, "without the detour by stride 1", "s", found["1"], found["2"])
 
 
-def rows() -> list[Row]:
-    """All of this file's rows."""
-    return [*(row for case in CASES for row in whole_steps(case)), *parts(CASES[-1]), detour()]
+def rows(checkout: Path | None = None) -> list[Row]:
+    """All of this file's rows; with a checkout of MetaPruning against its code."""
+    cases = CASES if checkout is None else OFFICIAL
+    return [
+        *(row for case in cases for row in whole_steps(case, checkout)),
+        *parts(CASES[-1]),
+        detour(),
+    ]

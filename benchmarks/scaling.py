@@ -16,8 +16,9 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 import torch
 
+from benchmarks import harness
 from benchmarks.candidate import Judges
-from benchmarks.harness import REPEATS, RESULTS, alternate, machine
+from benchmarks.harness import REPEATS, alternate, machine
 from benchmarks.pruningnet_step import STEPPERS, STEPS, Case
 from graphpruning.common.files import atomic, write_text
 from graphpruning.methods import SearchSettings, Task, method, run
@@ -106,5 +107,5 @@ def measure(data: Path, checkpoints: Path) -> None:
     for what, who, at, values in points:
         figures = (statistics.median(values), min(values), max(values))
         table.writerow([what, who, at, *(f"{figure:.4g}" for figure in figures), machine()])
-    write_text(RESULTS / "scaling.csv", text.getvalue())
-    draw(points, RESULTS / "scaling.png")
+    write_text(harness.RESULTS / "scaling.csv", text.getvalue())
+    draw(points, harness.RESULTS / "scaling.png")

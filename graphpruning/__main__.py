@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from graphpruning.common.errors import UserError
 from graphpruning.common.machine import end_on_signals, launched, refuse
+from graphpruning.common.memory import keep_freed_memory
 
 MODEL = (
     "a name of torchvision's or of ours (resnet20, mobilenet_v1), timm.NAME, or "
@@ -241,4 +242,5 @@ def _export(options: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     end_on_signals()
+    keep_freed_memory()
     sys.exit(main())

@@ -33,6 +33,7 @@ from graphpruning.common.distributed import barrier, world
 from graphpruning.common.errors import UserError
 from graphpruning.common.files import alone, read_text, unwritable, write_json, write_text
 from graphpruning.common.machine import end_on_signals, is_writer, launched, processor, refuse
+from graphpruning.common.memory import keep_freed_memory
 from graphpruning.common.names import nearest
 from graphpruning.common.watch import watch
 
@@ -167,6 +168,7 @@ class Stage:
         gc.enable()  # see the package
         gc.freeze()
         end_on_signals()
+        keep_freed_memory()
         sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
         if not is_writer():  # the others would say the same
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -87,7 +87,8 @@ class DepthwiseSeparable(nn.Module):
         self.bn2 = nn.BatchNorm2d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.bn2(self.pointwise(F.relu(self.bn1(self.depthwise(x))))))
+        y = F.relu(self.bn1(self.depthwise(x)), inplace=True)
+        return F.relu(self.bn2(self.pointwise(y)), inplace=True)
 
 
 class MobileNetV1(nn.Module):

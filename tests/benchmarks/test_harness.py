@@ -1,6 +1,10 @@
 """Benchmarks compare what they say, and their references compute the same."""
 
 import csv
+import json
+import operator
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -9,15 +13,32 @@ import torch
 
 from benchmarks import __main__ as bench
 from benchmarks import harness, original, pruningnet_step, scaling
+from benchmarks.apart import Apart
 from benchmarks.candidate import rank_correlation
 from benchmarks.costs import with_hooks
 from benchmarks.harness import Row, alternate, show, write
+from benchmarks.official import MODELS, WIDE, official_step
 from benchmarks.original import RATIOS, OriginalPruningNet
 from benchmarks.pruningnet_step import CASES, Case, space_of
 from graphpruning import macs, narrow, params, trace
+from graphpruning.common.errors import UserError
 from graphpruning.network.subnet import Subnet
 from tests.networks import network
 
+THEIRS = """
+import json, pathlib
+from torch import nn
+
+class MobileNetV1(nn.Linear):
+    def __init__(self):
+        super().__init__(3, 2)
+
+    def forward(self, images, scales):
+        line = json.dumps({"scales": scales, "weight": float(self.weight.detach().sum())})
+        with open(pathlib.Path(__file__).parents[2] / "seen.txt", "a") as file:
+            print(line, file=file)
+        return super().forward(images)
+"""
 ROW = Row("a step", "before", "s", [1.0, 2.0, 9.0], [4.0, 4.0, 10.0], target=0.6, floor=0.5)
 
 
@@ -97,6 +118,43 @@ def test_a_small_case_of_the_step_runs_both_ways() -> None:
         make(case)(0)
     assert pruningnet_step.floor(case) > 0
     assert {case.network for case in CASES} == {"resnet50", "mobilenet_v1"}
+
+
+def test_what_is_compared_with_their_code_is_what_their_code_has() -> None:
+    assert {case.network for case in pruningnet_step.OFFICIAL} == {*MODELS}
+    graph = Case(WIDE, 2, 32).graph()
+    convolutions = [layer for layer in graph.layers if layer.kind != "linear"]
+    assert len(convolutions) == 1 + 2 + 16 * 3 + 1
+    # Liu et al. 2019 give 585 million MACs for 1.4 times the usual channels
+    assert 500e6 < macs(Case(WIDE, 2, 224).graph(), graph.full_widths) < 600e6
+
+
+def test_work_in_a_process_of_its_own_has_its_own_peak() -> None:
+    with Apart(partial(partial, operator.mul, b"x"), keep_memory=True) as process:
+        assert process(1) > 0
+        little = process.peak()
+        process(2**28)
+        assert 0.2 < process.peak() - little < 0.4
+
+
+def test_a_folder_without_their_code_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no resnet/training/resnet.py; give a checkout of"):
+        official_step("resnet50", tmp_path, torch.zeros(1), torch.zeros(1))
+
+
+def test_their_code_is_stepped_as_it_is(tmp_path: Path) -> None:
+    """A made-up model in the place of theirs: it gets scales as theirs does, and learns."""
+    file = tmp_path / "mobilenetv1/training/mobilenet_v1.py"
+    file.parent.mkdir(parents=True)
+    file.write_text(THEIRS)
+    step = official_step("mobilenet_v1", tmp_path, torch.ones(2, 3), torch.tensor([0, 1]))
+    for seed in (0, 0, 1):
+        step(torch.Generator().manual_seed(seed))
+    seen = [json.loads(line) for line in (tmp_path / "seen.txt").read_text().splitlines()]
+    scales = [line["scales"] for line in seen]
+    assert [len(one) for one in scales] == [13] * 3
+    assert scales[0] == scales[1] != scales[2] and {*chain(*scales)} <= {*range(31)}
+    assert len({line["weight"] for line in seen}) == 3
 
 
 def test_scaling_is_drawn(tmp_path: Path) -> None:
