@@ -21,11 +21,14 @@ from graphpruning.network.widths import SearchSpace
 from graphpruning.network.zoo import build, seeded
 from graphpruning.pruningnet.cropped_sgd import CroppedSGD
 from graphpruning.pruningnet.pruningnet import PruningNet, RandomWidthStep
+from graphpruning.search.ddpg import DDPGSettings
+from graphpruning.search.ddpg import search as search_by_ddpg
 from graphpruning.search.environment import PruningEnv
 from graphpruning.search.evaluator import Evaluator
-from graphpruning.search.states import AggregatedState
+from graphpruning.search.states import AggregatedState, AmcState
 from graphpruning.search.trajectory_feedback import AgentSettings
 from graphpruning.search.trajectory_feedback import search as search_by_agent
+from graphpruning.search.walled import WalledEnv
 from graphpruning.training.checkpoint import load_weights, save_weights
 from graphpruning.training.datasets import fashion_mnist
 from graphpruning.training.fabric import precision
@@ -193,34 +196,57 @@ def rank_correlation(one: NDArray[np.float64], other: NDArray[np.float64]) -> fl
     return float(np.corrcoef(ranks)[0, 1])
 
 
-def episode_row(judges: Judges) -> Row:
-    """What the environment and the agent take, beside judging the episode's candidate."""
-    budget = judges.space.macs(judges.space.full) // 2
-    agent = AgentSettings(warmup_episodes=2)
+def agent_rows(judges: Judges) -> list[Row]:
+    """What environments and agents take: a step of ours, and whole episodes beside their judging.
+
+    Learning begins after two episodes. The agent's states come from the trained PruningNet.
+    """
+    space, features = judges.space, judges.net.settled_features()
+    budget = space.macs(space.full) // 2
     episodes = 8
     found = judges.candidates(episodes, seed=1)
 
     def play(repeat: int) -> None:
-        state = AggregatedState(judges.space, budget, judges.net.features)
-        environment = PruningEnv(judges.space, budget, state, lambda widths: 50.0)
-        search_by_agent(environment, episodes, agent, torch.Generator().manual_seed(repeat + 1))
+        state = AggregatedState(space, budget, features)
+        environment = PruningEnv(space, budget, state, lambda widths: 50.0)
+        settings = AgentSettings(warmup_episodes=2)
+        search_by_agent(environment, episodes, settings, torch.Generator().manual_seed(repeat + 1))
+
+    def play_ddpg(repeat: int) -> None:
+        environment = WalledEnv(space, budget, AmcState(space), lambda widths: 50.0)
+        settings = DDPGSettings(warmup_episodes=2)
+        search_by_ddpg(environment, episodes, settings, torch.Generator().manual_seed(repeat + 1))
 
     def judge(repeat: int) -> None:
         for widths in found:
             judges.ours(widths)
 
-    taken = alternate({"agent": play, "judge": judge})
-    return Row(
-        f"environment and agent, an episode, {judges.name}",
-        "judging its candidate",
-        "s",
-        [t / episodes for t in taken["agent"]],
-        [t / episodes for t in taken["judge"]],
-        0.1,
-    )
+    taken = alternate({"agent": play, "DDPG": play_ddpg, "judge": judge})
+    step = [1000 * t / episodes / len(space.choices) for t in taken["agent"]]
+    return [
+        Row(
+            f"environment and agent, a step, {judges.name}",
+            "1 ms",
+            "ms",
+            step,
+            [1.0] * len(step),
+            1.0,
+        ),
+        *(
+            Row(
+                f"environment and {who}, an episode, {judges.name}",
+                "judging its candidate",
+                "s",
+                [t / episodes for t in taken[who]],
+                [t / episodes for t in taken["judge"]],
+                0.1,
+            )
+            for who in ("agent", "DDPG")
+        ),
+    ]
 
 
 def rows(name: str, data: Path, checkpoints: Path) -> list[Row]:
     """The rows of one network; its PruningNet is trained once and kept under `checkpoints`."""
     judges = Judges(name, data, checkpoints)
-    return [time_row(judges), *agreement(judges), episode_row(judges)]
+    return [time_row(judges), *agreement(judges), *agent_rows(judges)]

@@ -56,7 +56,7 @@ def searches(judges: Judges, folder: Path) -> list[Point]:
         journal = Journal(judges.ours, judges.space, budget, count, path, {})
         generator = torch.Generator().manual_seed(repeat + 1)
         settings = SearchSettings.scaled(count)
-        row, features = method("graphpruning"), judges.net.features
+        row, features = method("graphpruning"), judges.net.settled_features()
         run(Task(row, judges.space, budget, journal, generator, settings, features))
         path.unlink(missing_ok=True)
 

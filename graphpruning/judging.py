@@ -107,7 +107,7 @@ class Judge:
             evidence.autocast,
             top=evidence.top,
         )
-        return cls(graph, net.weights, evaluator, net.features)
+        return cls(graph, net.weights, evaluator, net.settled_features())
 
     @classmethod
     def by_base(

@@ -83,7 +83,9 @@ class CostTable:
     def count(self, tensors: tuple[Counts, Counts], matrix: Counts) -> Counts:
         """Channels [vectors, tensors] that stay at width vectors `matrix` [vectors, groups]."""
         per_unit, fixed = tensors
-        result: Counts = (matrix // self.unit) @ per_unit.T + fixed
+        # NumPy has no fast product of whole numbers; in float64 one of channel counts is exact.
+        counted = (matrix // self.unit).astype(np.float64) @ per_unit.T.astype(np.float64)
+        result: Counts = counted.astype(np.int64) + fixed
         return result
 
     def layer_macs(self, matrix: Counts) -> Counts:

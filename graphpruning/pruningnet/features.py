@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -48,11 +49,14 @@ class NodeFeatures:
 
     def __call__(self, widths: Widths) -> Tensor:
         """Return the features [layers, len(FEATURES)], float32 on the CPU."""
+        return torch.cat([self.fixed, self.ratios(widths)], dim=1)
+
+    def ratios(self, widths: Widths) -> Tensor:
+        """Return the last of them [layers, RATIOS]: kept shares of input and output channels."""
         row = self.table.vector(widths)[None]
         read = self.table.count(self.table.reads, row)[0] / self.full_reads
         write = self.table.count(self.table.writes, row)[0] / self.full_writes
-        ratios = torch.tensor([read.tolist(), write.tolist()], dtype=torch.float32).T
-        return torch.cat([self.fixed, ratios], dim=1)
+        return torch.from_numpy(np.stack([read, write], axis=1).astype(np.float32))
 
 
 def _describe(graph: ChannelGraph) -> Tensor:

@@ -1,5 +1,7 @@
 """The PruningNet: weights for a sub-network of any width, trained jointly and from scratch."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
@@ -9,8 +11,9 @@ from graphpruning.network.importance import Reordering, by_importance
 from graphpruning.network.leaves import filters
 from graphpruning.network.subnet import LayerWeights, Subnet
 from graphpruning.network.widths import SearchSpace
-from graphpruning.pruningnet.aggregator import conditioned
+from graphpruning.pruningnet.aggregator import GraphAggregator, conditioned
 from graphpruning.pruningnet.conditionings import CONDITIONINGS
+from graphpruning.pruningnet.dense import DenseAggregator
 from graphpruning.pruningnet.generator import WeightGenerator
 from graphpruning.pruningnet.terms import OtherTerms
 
@@ -65,6 +68,13 @@ class PruningNet(nn.Module):
         """Return the (aggregated) features [layers, size] of `widths`, layers in forward order."""
         result: Tensor = self.conditioning(widths)
         return result
+
+    def settled_features(self) -> Callable[[Widths], Tensor]:
+        """Return what `features` does with the weights as they are now, but for rounding: fast,
+        for a search, which asks at every step. A later training does not reach it.
+        """
+        at_rest = self.conditioning
+        return DenseAggregator(at_rest) if isinstance(at_rest, GraphAggregator) else self.features
 
     def weights(self, widths: Widths, conditioned_on: Widths | None = None) -> LayerWeights:
         """Return generated weights for every layer, cropped to `widths`, in float32.

@@ -75,6 +75,25 @@ def test_aggregation_is_kipf_and_wellings(graph: ChannelGraph) -> None:
     torch.testing.assert_close(aggregator(space.smallest), expected, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["resnet8", "mobilenet_v2"])
+@pytest.mark.parametrize("conditioning", ["graph", "none", "no-shortcuts", "sage", "gat", "block"])
+def test_settled_features_are_the_features_of_now(name: str, conditioning: str) -> None:
+    """By dense products where `features` goes by PyG, within rounding."""
+    graph = trace(network(name), INPUT)
+    torch.manual_seed(0)
+    net = PruningNet(graph, conditioning)
+    with torch.no_grad():
+        for parameter in net.conditioning.parameters():  # biases begin at 0
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    settled, space = net.settled_features(), SearchSpace(graph)
+    generator = torch.Generator().manual_seed(0)
+    drawn = [space.full, space.smallest, *(space.sample(generator) for _ in range(8))]
+    for widths in drawn:
+        torch.testing.assert_close(
+            settled(widths), net.features(widths).detach(), rtol=0, atol=1e-5
+        )
+
+
 def test_a_features_gradient_is_damped_by_the_root_of_the_weights_it_generates(
     graph: ChannelGraph,
 ) -> None:

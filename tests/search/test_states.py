@@ -5,7 +5,10 @@ from torch import nn
 
 from graphpruning.network.trace import trace
 from graphpruning.network.widths import SearchSpace
+from graphpruning.pruningnet.pruningnet import PruningNet
+from graphpruning.search.environment import PruningEnv
 from graphpruning.search.states import AggregatedState, AmcState, BudgetLeft, HandCraftedState
+from graphpruning.search.trajectory_feedback import AgentSettings, search
 
 
 class Small(nn.Module):
@@ -132,3 +135,26 @@ def test_feature_that_never_moves_is_0(small):
     least = small.macs(small.smallest)
     state = AggregatedState(small, least, lambda widths: torch.full((5, 1), 3.0))
     assert state.observe(0, {}, 1.0).tolist() == [0, 0.5, 1]
+
+
+@pytest.mark.parametrize("conditioning", ["graph", "sage", "gat"])
+def test_states_by_settled_features_are_the_plain_ones_and_the_draws_are_the_same(
+    space, half, conditioning
+):
+    """Through a whole search: 1e-5 in states, and as many random numbers in the same order."""
+    torch.manual_seed(0)
+    net = PruningNet(space.graph, conditioning)
+    ways = []
+    for features in (net.features, net.settled_features()):
+        seen, generator = [], torch.Generator().manual_seed(3)
+        state = AggregatedState(space, half, features)
+        environment = PruningEnv(space, half, state, lambda w: 50 + sum(w.values()) / 50)
+        observe = state.observe
+        state.observe = lambda *asked, observe=observe, seen=seen: (
+            seen.append(observe(*asked)) or seen[-1]
+        )
+        search(environment, 12, AgentSettings(warmup_episodes=4), generator)
+        ways.append((np.array(seen), generator.get_state()))
+    (plain, plain_draws), (fast, fast_draws) = ways
+    np.testing.assert_allclose(fast, plain, rtol=0, atol=1e-5)
+    assert torch.equal(fast_draws, plain_draws)
