@@ -15,7 +15,8 @@ from graphpruning.training.listing import NAMED, UNDECODABLE
 
 MODES = {1: "L", 3: "RGB"}  # by the number of channels
 JPEG = b"\xff\xd8"  # how such a file begins
-FRAMES = (0xC0, 0xC1, 0xC2)  # markers: baseline, extended, progressive
+PROGRESSIVE = 0xC2
+FRAMES = (0xC0, 0xC1, PROGRESSIVE)  # markers: baseline, extended, progressive
 ROWS_BELOW = 16  # of which colours in the last wanted rows are interpolated; two would do
 BITS, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0  # tags of TIFF, and a value of the second
 
@@ -114,12 +115,18 @@ def end_at_row(content: bytes, row: int) -> bytes:
     Only the height in the frame's header is changed: pixels above `row` stay as they are. The
     rest of the file is skipped, so that a fault in it shows only when another crop needs it.
     """
+    if (place := frame(content)) is None:
+        return content
+    height = place + 5
+    lower = min(row + ROWS_BELOW, int.from_bytes(content[height : height + 2], "big"))
+    return content[:height] + lower.to_bytes(2, "big") + content[height + 2 :]
+
+
+def frame(content: bytes) -> int | None:
+    """Where the frame's header begins in a JPEG file, at a marker of `FRAMES`; None without one."""
     place = len(JPEG)
     while place + 8 < len(content) and content[place] == 0xFF:
-        length = int.from_bytes(content[place + 2 : place + 4], "big")
         if content[place + 1] in FRAMES:
-            height = place + 5
-            lower = min(row + ROWS_BELOW, int.from_bytes(content[height : height + 2], "big"))
-            return content[:height] + lower.to_bytes(2, "big") + content[height + 2 :]
-        place += 2 + length
-    return content
+            return place
+        place += 2 + int.from_bytes(content[place + 2 : place + 4], "big")
+    return None
