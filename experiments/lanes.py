@@ -20,6 +20,7 @@ from typing import Any
 import psutil
 
 from experiments.pipeline import Step, seconds_to_the_end
+from experiments.preloaded import preloaded
 from graphpruning.common.errors import UserError
 
 DVC = (sys.executable, "-m", "dvc", "--wait-for-lock")
@@ -43,7 +44,7 @@ def run_steps(steps: Mapping[str, Step], lanes: int, flags: Sequence[str]) -> No
     waiting, done, failed = dict(steps), set[str](), list[str]()
     running: dict[int, list[str]] = {}
     ended: SimpleQueue[tuple[Run, str]] = SimpleQueue()
-    with ended_together() as runs:
+    with preloaded() as environment, ended_together() as runs:
         while running or (waiting and not failed):
             while len(running) < lanes and not failed:
                 ready = [name for name in waiting if done.issuperset(steps[name].needs)]
@@ -51,7 +52,7 @@ def run_steps(steps: Mapping[str, Step], lanes: int, flags: Sequence[str]) -> No
                     break
                 ready.sort(key=urgency.__getitem__, reverse=True)
                 chain = _load(ready, waiting, done, math.ceil(len(ready) / (2 * lanes)))
-                run = _start([*DVC, "repro", "--single-item", *flags, *chain])
+                run = _start([*DVC, "repro", "--single-item", *flags, *chain], environment)
                 runs.append(run)
                 running[run.pid] = chain
                 for name in chain:
@@ -94,9 +95,14 @@ def _chain(first: str, waiting: Mapping[str, Step], done: Iterable[str]) -> list
         chain.append(after[0].name)
 
 
-def _start(command: Sequence[str]) -> Run:
+def _start(command: Sequence[str], environment: Mapping[str, str]) -> Run:
     return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, process_group=0
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        process_group=0,
     )
 
 

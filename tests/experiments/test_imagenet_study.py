@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.experiments.test_pipeline import ENVIRONMENT, copy_repository
+from tests.experiments.test_pipeline import copy_repository, forked
 from tests.miniature import build
 
 RESULTS = Path("results/imagenet")
@@ -57,7 +57,7 @@ SMALLER = {
 
 
 def run(folder: Path, images: Path | None, *command: str) -> subprocess.CompletedProcess[str]:
-    environment = {key: value for key, value in ENVIRONMENT.items() if key != "IMAGENET_DIR"}
+    environment = {key: value for key, value in forked().items() if key != "IMAGENET_DIR"}
     if images is not None:
         environment["IMAGENET_DIR"] = str(images)
     return subprocess.run(

@@ -1,5 +1,6 @@
 """The smoke study through real `dvc repro`, in a copy of the repository."""
 
+import atexit
 import csv
 import json
 import os
@@ -11,6 +12,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,8 @@ import pytest
 import torch
 import yaml
 
+from experiments.handover import SERVER
+from experiments.preloaded import preloaded
 from graphpruning import load_architecture
 from graphpruning.training.datasets import load
 from graphpruning.training.images import prepared
@@ -36,8 +41,22 @@ RESULTS = Path("results/smoke")
 MODEL = "resnet8"
 
 
+@cache
+def forked() -> dict[str, str]:
+    """ENVIRONMENT, in which stages are forked, which saves seconds a stage: for tests whose subject
+    is not the process (test_preloaded.py holds that both do the same).
+    """
+    stack = ExitStack()
+    atexit.register(stack.close)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in ENVIRONMENT.items():
+            patch.setenv(name, value)
+        environment = stack.enter_context(preloaded())
+    return {**ENVIRONMENT, SERVER: environment[SERVER]} if SERVER in environment else ENVIRONMENT
+
+
 def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    return processes.run(command, folder, ENVIRONMENT)
+    return processes.run(command, folder, forked())
 
 
 def copy_repository(target: Path) -> Path:
@@ -58,7 +77,7 @@ def copy_repository(target: Path) -> Path:
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy in which the smoke study has run, by `dvc repro` in two lanes."""
     folder = copy_repository(tmp_path_factory.mktemp("smoke"))
-    done = run(folder, "python", "-m", "experiments.repro")
+    done = processes.run(["python", "-m", "experiments.repro"], folder, ENVIRONMENT)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
 

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -145,6 +146,7 @@ def fake_dvc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Log:
     )
     script.chmod(0o755)
     monkeypatch.setattr(lanes, "DVC", (str(script),))
+    monkeypatch.setattr(lanes, "preloaded", lambda: nullcontext(dict(os.environ)))
 
     def read() -> list[list[str]]:
         lines = [line.split() for line in log.read_text().splitlines()] if log.exists() else []
