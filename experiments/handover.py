@@ -60,6 +60,12 @@ def is_mine(connection: socket.socket) -> bool:
     return int(CREDENTIALS.unpack(told)[1]) == os.getuid()
 
 
+def limits() -> dict[str, tuple[int, int]]:
+    """What the system allows this process (`ulimit`), by names of the module `resource`."""
+    names = [name for name in dir(resource) if name.startswith("RLIMIT_")]
+    return {name: resource.getrlimit(getattr(resource, name)) for name in names}
+
+
 def _request(ignored: list[signal.Signals]) -> dict[str, Any]:
     return {
         "executable": sys.executable,
@@ -67,6 +73,7 @@ def _request(ignored: list[signal.Signals]) -> dict[str, Any]:
         "words": sys.orig_argv[3:],
         "folder": os.getcwd(),
         "environment": dict(os.environ),
+        "limits": limits(),
         "group": os.getpgrp(),
         "ignored": ignored,
     }

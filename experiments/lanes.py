@@ -44,7 +44,7 @@ def run_steps(steps: Mapping[str, Step], lanes: int, flags: Sequence[str]) -> No
     waiting, done, failed = dict(steps), set[str](), list[str]()
     running: dict[int, list[str]] = {}
     ended: SimpleQueue[tuple[Run, str]] = SimpleQueue()
-    with preloaded() as environment, ended_together() as runs:
+    with preloaded(os.environ) as environment, ended_together() as runs:
         while running or (waiting and not failed):
             while len(running) < lanes and not failed:
                 ready = [name for name in waiting if done.issuperset(steps[name].needs)]

@@ -3,8 +3,8 @@
 `import torch` takes two seconds, and a study has a hundred stages. So one process imports the
 libraries that stages use, none of our own code, and forks for every command that is handed over to
 it (`experiments.handover`). What it forks begins as `python -m` does: with the command's folder,
-environment, process group and open files, and with our code as it is then. It is killed when the
-command is, or when this process ends; and this process ends with the runner.
+environment, limits, process group and open files, and with our code as it is then. It is killed
+when the command is, or when this process ends; and this process ends with the runner.
 
 A fork copies one thread alone. So nothing is served by a process that has others, or that has
 touched a GPU; nor for a command whose environment would have had the libraries load in another
@@ -16,6 +16,7 @@ import gc
 import importlib
 import json
 import os
+import resource
 import runpy
 import selectors
 import signal
@@ -63,13 +64,14 @@ _Loaded = tuple[str, dict[str, str]]
 
 
 @contextmanager
-def preloaded() -> Iterator[dict[str, str]]:
-    """Yield an environment: commands that have it are forked, as long as the block lasts.
+def preloaded(environment: Mapping[str, str]) -> Iterator[dict[str, str]]:
+    """Yield `environment` with one name more: commands that have it are forked, as long as the
+    block lasts.
 
-    Linux alone has what this needs; elsewhere it is this process's environment.
+    Linux alone has what this needs; elsewhere the environment stays as it is.
     """
     if sys.platform != "linux":
-        yield dict(os.environ)
+        yield dict(environment)
         return
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind("")  # to a free name that the system chooses; it goes with the socket
@@ -77,12 +79,13 @@ def preloaded() -> Iterator[dict[str, str]]:
         name = listener.getsockname()[1:].decode()
         server = subprocess.Popen(
             [sys.executable, "-m", __name__, str(listener.fileno())],
+            env=environment,
             stdin=subprocess.PIPE,  # it ends as soon as nobody holds the other end
             pass_fds=[listener.fileno()],
             process_group=0,
         )
     try:
-        yield {**os.environ, SERVER: name}
+        yield {**environment, SERVER: name}
     finally:
         server.kill()
         server.communicate()
@@ -259,6 +262,9 @@ def _become(request: Request) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     with suppress(PermissionError):  # a group of another session
         os.setpgid(0, request["group"])
+    for name, limit in request["limits"].items():
+        with suppress(OSError, ValueError):  # only root may raise a hard limit
+            resource.setrlimit(getattr(resource, name), limit)
     for place, file in enumerate(request["files"]):
         os.dup2(file, place)
         os.close(file)

@@ -21,7 +21,6 @@ import pytest
 import torch
 import yaml
 
-from experiments.handover import SERVER
 from experiments.preloaded import preloaded
 from graphpruning import load_architecture
 from graphpruning.training.datasets import load
@@ -48,11 +47,7 @@ def forked() -> dict[str, str]:
     """
     stack = ExitStack()
     atexit.register(stack.close)
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in ENVIRONMENT.items():
-            patch.setenv(name, value)
-        environment = stack.enter_context(preloaded())
-    return {**ENVIRONMENT, SERVER: environment[SERVER]} if SERVER in environment else ENVIRONMENT
+    return stack.enter_context(preloaded(ENVIRONMENT))
 
 
 def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:

@@ -21,7 +21,7 @@ from tests import processes
 from tests.experiments.test_pipeline import ENVIRONMENT, ROOT
 
 PROBE = """
-import gc, json, os, signal, sys, threading
+import gc, json, os, resource, signal, sys, threading
 print("begun", "torch" in sys.modules, os.getpid(), flush=True)
 for number in sys.argv[1:]:
     os.kill(os.getpid(), int(number))
@@ -32,6 +32,7 @@ print(json.dumps({
     "ours": sorted(name for name in sys.modules if name.startswith("experiments")),
     "signals": {n: str(signal.getsignal(n)) for n in (1, 2, 3, 13, 15)},
     "threads": threading.active_count(), "files": sorted(map(int, os.listdir("/proc/self/fd")))[:4],
+    "limits": [resource.getrlimit(number) for number in range(resource.RLIMIT_NPROC + 1)],
     "collects": gc.isenabled(), "group": os.getpgrp() == os.getppid(),
 }))
 print(sys.stdin.read(), file=sys.stderr)
@@ -50,11 +51,8 @@ time.sleep(60)
 @pytest.fixture(scope="module")
 def served() -> Iterator[dict[str, str]]:
     """The environment of commands that are handed over."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in ENVIRONMENT.items():
-            patch.setenv(name, value)
-        with preloaded.preloaded() as environment:
-            yield {**ENVIRONMENT, SERVER: environment[SERVER]}
+    with preloaded.preloaded(ENVIRONMENT) as environment:
+        yield environment
 
 
 @pytest.fixture
@@ -158,9 +156,9 @@ def test_a_command_that_is_ended_leaves_nothing(
 
 
 RUNNER = """
-import subprocess, sys
+import os, subprocess, sys
 from experiments.preloaded import preloaded
-with preloaded() as environment:
+with preloaded(os.environ) as environment:
     subprocess.run(sys.argv[1:], env=environment)
 """
 

@@ -146,7 +146,7 @@ def fake_dvc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Log:
     )
     script.chmod(0o755)
     monkeypatch.setattr(lanes, "DVC", (str(script),))
-    monkeypatch.setattr(lanes, "preloaded", lambda: nullcontext(dict(os.environ)))
+    monkeypatch.setattr(lanes, "preloaded", nullcontext)
 
     def read() -> list[list[str]]:
         lines = [line.split() for line in log.read_text().splitlines()] if log.exists() else []
