@@ -96,7 +96,9 @@ class Judge:
 
     @classmethod
     def by_pruningnet(cls, net: PruningNet, evidence: Evidence) -> "Judge":
-        """Judge with the weights that `net` generates."""
+        """Judge with the weights that `net` generates; its features are those of now, see
+        `PruningNet.settled_features`.
+        """
         net.to(evidence.device)
         graph = net.subnet.graph
         evaluator = Evaluator(
