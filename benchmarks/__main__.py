@@ -30,6 +30,7 @@ from benchmarks import (
     searchers,
     start,
     starts,
+    tracing,
 )
 from benchmarks.harness import Row, machine, matrix_rate, memory_rate, show, write
 from graphpruning.common.errors import UserError
@@ -42,6 +43,7 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
     "costs": costs.rows,
     "start": start.rows,
     "starts": starts.rows,
+    "tracing": tracing.rows,
 }
 
 

@@ -7,6 +7,9 @@ second time, narrowed at random: if then any layer would read other channels tha
 the network is refused, so that a wrong graph never comes out.
 """
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TypedDict
 
 from torch import Tensor, fx, nn
@@ -38,8 +41,25 @@ def trace(model: nn.Module, input_size: tuple[int, ...] = (3, 32, 32)) -> Channe
             operation and what is supported.
         UserError: when the network does not run on such an image.
     """
-    size = tuple(input_size)
-    model = unwrapped(model)
+    with _uncollected():
+        return _trace(unwrapped(model), tuple(input_size))
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Put off the search for garbage, of which little is made: it would go through a million of
+    the libraries' objects, and take up to half of the time.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def _trace(model: nn.Module, size: tuple[int, ...]) -> ChannelGraph:
     refuse_other_dimensions(model, size)
     module = symbolic_trace(model, size)
     recorder = Recorder(model, module)
