@@ -1,13 +1,14 @@
 from functools import partial
+from math import prod
 
 import pytest
 import torch
 
+from graphpruning.network import subnet
 from graphpruning.network.surgery import install, narrow
 from graphpruning.network.trace import trace
 from graphpruning.network.zoo import build
 from graphpruning.pruningnet.pruningnet import PruningNet
-from graphpruning.search import evaluator
 from graphpruning.search.evaluator import Evaluator
 from graphpruning.search.sliced import SlicedWeights
 
@@ -111,13 +112,16 @@ def test_a_large_batch_is_computed_in_parts_and_judged_as_one(monkeypatch):
     weights = PruningNet(graph, "graph").eval().weights
     batch = torch.randn(30, 1, 16, 16), torch.randint(10, (30,))
     accuracies, parts = [], []
-    for values in (2**24, 8 * 16 * 16 * 7):
-        monkeypatch.setattr(evaluator, "AT_ONCE", values)
+    mean = sum(layer.out_channels * prod(layer.output_size) for layer in graph.layers) / len(
+        graph.layers
+    )
+    for values in (2**24, int(7.5 * mean)):
+        monkeypatch.setattr(subnet, "AT_ONCE", values)
         judge = Evaluator(graph, weights, [batch], [batch])
-        seen, logits = [], judge.subnet.logits
-        counted = lambda x, *rest: seen.append(len(x)) or logits(x, *rest)  # noqa: E731, B023
-        monkeypatch.setattr(judge.subnet, "logits", counted)
+        seen, run = [], judge.subnet.program.run
+        counted = lambda x, *rest: seen.append(len(x)) or run(x, *rest)  # noqa: E731, B023
+        monkeypatch.setattr(judge.subnet.program, "run", counted)
         accuracies.append(judge(graph.full_widths))
         parts.append(seen)
     assert accuracies[0] == accuracies[1]
-    assert parts == [[30], [7, 7, 7, 7, 2]]
+    assert parts == [[30, 30], [30, *[6] * 5]]  # recalibrated as a whole; judged in equal parts

@@ -1,0 +1,117 @@
+"""The quick ways to judge and to recalibrate, against the plain ones."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchmarks.coverage import weights_of
+from graphpruning import ChannelGraph, SearchSpace, narrow, trace
+from graphpruning.network import subnet as module_of_subnet
+from graphpruning.network.subnet import LayerWeights, Statistics, Subnet, _Run
+from tests.networks import ANY_KIND, NETWORKS, SIZE, network
+
+
+class Tangled(nn.Module):
+    """A convolution that two read, activations of what others read, and a norm called twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3, padding=1)
+        self.second = nn.Conv2d(8, 8, 3, padding=1)
+        self.third = nn.Conv2d(8, 8, 1)
+        self.alone = nn.BatchNorm2d(8, affine=False)
+        self.shared = nn.BatchNorm2d(8)
+        self.fc = nn.Linear(8, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        raw = self.first(x)
+        x = F.relu(self.shared(raw)) - raw
+        y = self.alone(self.second(F.relu(x)))
+        x = F.relu(y) + F.relu(x + y) + x
+        result: Tensor = self.fc(F.relu6(self.shared(self.third(x))).mean((2, 3)))
+        return result
+
+
+def narrowed(
+    model: nn.Module, size: tuple[int, ...]
+) -> tuple[ChannelGraph, LayerWeights, Statistics]:
+    """The graph, and weights and statistics at random widths that are all but trivial."""
+    graph = trace(model, size)
+    generator = torch.Generator().manual_seed(3)
+    narrow_one = narrow(model, graph, SearchSpace(graph).sample(generator))
+    with torch.no_grad():
+        for module in narrow_one.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                for values in (module.running_mean, module.running_var, module.weight, module.bias):
+                    if values is not None:
+                        values.copy_(torch.rand(values.shape, generator=generator) + 0.5)
+    return graph, *weights_of(narrow_one, graph)
+
+
+@pytest.mark.parametrize("name", [*NETWORKS, *ANY_KIND, "tangled"])
+@torch.no_grad()
+def test_judging_with_folded_normalisations_computes_what_the_plain_network_computes(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In 64 bits, in which rounding is far below what an error would do."""
+    model = Tangled().eval() if name == "tangled" else network(name)
+    size = (3, 64, 64) if name in ANY_KIND else SIZE
+    graph, weights, statistics = narrowed(model, size)
+    weights = {
+        name: tuple(None if value is None else value.double() for value in pair)
+        for name, pair in weights.items()
+    }
+    statistics = {name: (m.double(), v.double()) for name, (m, v) in statistics.items()}
+    graph.module.double()
+    monkeypatch.setattr(module_of_subnet, "AT_ONCE", 1)  # image by image
+    subnet = Subnet(graph)
+    images = torch.randn(2, *size, dtype=torch.float64)
+    plain = subnet.logits(images, weights, statistics)
+    before = {name: w.clone() for name, (w, _) in weights.items() if w is not None}
+    kept = images.clone()
+    torch.testing.assert_close(subnet.judging(weights, statistics)(images), plain)
+    assert torch.equal(images, kept)
+    assert all(torch.equal(weights[name][0], weight) for name, weight in before.items())
+
+
+def test_only_a_normalisation_that_alone_reads_a_convolution_is_folded() -> None:
+    found = Subnet(trace(Tangled().eval(), SIZE)).folds
+    assert {layer.target: norm.target for layer, norm in found.items()} == {"second": "alone"}
+    resnet = trace(network("resnet8"), SIZE)
+    folds = Subnet(resnet).folds
+    assert {str(norm.target) for norm in folds.values()} == resnet.norms.keys()
+
+
+@pytest.mark.parametrize("name", [*NETWORKS, "tangled"])
+@torch.no_grad()
+def test_recalibration_step_by_step_is_that_of_the_interpreter_to_the_bit(name: str) -> None:
+    graph, weights, _ = narrowed(Tangled().eval() if name == "tangled" else network(name), SIZE)
+    images = torch.randn(8, *SIZE)
+    subnet = Subnet(graph)
+    expected: Statistics = {}
+    _Run(subnet, weights, None, collect=expected).run(images)
+    found = subnet.recalibrate(weights, [(images, images)])
+    assert found.keys() == expected.keys()
+    for norm, values in expected.items():
+        assert all(map(torch.equal, found[norm], values))
+
+
+def test_parts_of_a_batch_are_equal_where_they_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each other size costs new kernels."""
+    subnet = Subnet(trace(network("resnet8"), SIZE))
+    subnet.at_once = 150
+    sizes = {
+        count: [len(p) for p in subnet.parts(torch.zeros(count, 1))] for count in (250, 7, 331)
+    }
+    assert sizes == {250: [125, 125], 7: [7], 331: [111, 111, 109]}
+
+
+@torch.no_grad()
+def test_in_bf16_nothing_is_folded_so_that_accuracies_do_not_move() -> None:
+    graph, weights, statistics = narrowed(network("resnet8"), SIZE)
+    images = torch.randn(8, *SIZE)
+    subnet = Subnet(graph)
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = subnet.logits(images, weights, statistics)
+        assert torch.equal(subnet.judging(weights, statistics)(images), expected)
