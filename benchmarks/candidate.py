@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.harness import Row, alternate, fabric, matrix_rate, memory_rate
+from benchmarks.harness import REPEATS, Row, alternate, fabric, matrix_rate, memory_rate, seconds
+from graphpruning.network.subnet import LayerWeights, Statistics
 from graphpruning.network.trace import trace
 from graphpruning.network.widths import SearchSpace
 from graphpruning.network.zoo import build, seeded
@@ -152,6 +153,39 @@ def time_row(judges: Judges) -> Row:
     )
 
 
+def batch_rows(judges: Judges) -> list[Row]:
+    """A batch of a new candidate, whose kernels must be built, against the same batch again; and
+    its normalisations folded into the convolutions against one by one."""
+    evaluator = judges.ours
+    images, _ = evaluator.search[0]  # type: ignore[index]
+    taken: dict[str, list[float]] = {"first": [], "later": [], "folded": [], "plain": []}
+    for widths in judges.candidates(REPEATS + 1, seed=200):
+        with torch.no_grad(), evaluator.autocast():
+            weights = evaluator.weights_of(widths)
+
+            def judge(weights: LayerWeights = weights) -> Statistics:
+                statistics = evaluator.subnet.recalibrate(weights, [(images, images)])
+                evaluator.subnet.judging(weights, statistics)(images)
+                return statistics
+
+            taken["first"].append(seconds(judge))
+            statistics = judge()
+            folded = evaluator.subnet.judging(weights, statistics)
+            plain = partial(evaluator.subnet.logits, images, weights, statistics)
+            plain()
+            taken["later"].append(seconds(judge))
+            taken["folded"].append(seconds(partial(folded, images)))
+            taken["plain"].append(seconds(plain))
+    first, later, folded_in, one_by_one = (
+        taken[name][1:] for name in ("first", "later", "folded", "plain")
+    )
+    what = f"of {judges.name}, {len(images)} images"
+    return [
+        Row(f"first batch of a candidate {what}", "the same again", "s", first, later),
+        Row(f"a batch judged {what}", "normalised layer by layer", "s", folded_in, one_by_one),
+    ]
+
+
 def agreement(judges: Judges) -> list[Row]:
     """How far accuracies are from the exact ones, and whether they rank candidates alike.
 
@@ -249,4 +283,5 @@ def agent_rows(judges: Judges) -> list[Row]:
 def rows(name: str, data: Path, checkpoints: Path) -> list[Row]:
     """The rows of one network; its PruningNet is trained once and kept under `checkpoints`."""
     judges = Judges(name, data, checkpoints)
-    return [time_row(judges), *agreement(judges), *agent_rows(judges)]
+    judged = [time_row(judges), *batch_rows(judges), *agreement(judges)]
+    return [*judged, *agent_rows(judges)]
