@@ -15,6 +15,7 @@ from typing import Any
 
 SERVER = "GRAPHPRUNING_PRELOADED"
 """Names the socket of the process that runs commands; set for what `make repro` starts."""
+SOONER_HERE = "experiments.check"  # it imports little
 STARTED = b"+"
 LENGTH, STATUS, CREDENTIALS = struct.Struct("!I"), struct.Struct("!i"), struct.Struct("3i")
 PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
@@ -23,8 +24,8 @@ PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 def hand_over() -> None:
     """Have this command run, and end as it ends; return where nobody takes it, to run it here."""
     address = os.environ.pop(SERVER)
-    if sys.orig_argv[1] != "-m":  # options of Python's own cannot be handed over
-        return
+    if sys.orig_argv[1] != "-m" or sys.orig_argv[2] == SOONER_HERE:
+        return  # options of Python's own cannot be handed over
     handlers = {number: signal.getsignal(number) for number in PASSED_ON}
     ignored = [number for number in PASSED_ON if handlers[number] == signal.SIG_IGN]
     told: list[int] = []

@@ -11,6 +11,7 @@ touched a GPU; nor for a command whose environment would have had the libraries 
 way. Such a command runs by itself, as all do without `make repro`.
 """
 
+import atexit
 import ctypes
 import gc
 import importlib
@@ -94,6 +95,8 @@ def preloaded(environment: Mapping[str, str]) -> Iterator[dict[str, str]]:
 def main() -> None:
     """Serve until standard input ends; in a process that was forked, run what was asked for."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it ends with the runner, after all commands
+    codes: list[int] = []
+    atexit.register(_leave, codes)  # before the imports, so it comes after all that they register
     listener = socket.socket(fileno=int(sys.argv[1]))
     before = dict(os.environ)
     with warnings.catch_warnings(), absent("pandas"):  # see experiments.common.stage
@@ -109,7 +112,22 @@ def main() -> None:
     if request is not None:
         request["environment"] = {**set_by_imports, **request["environment"]}
         _become(request)
-        runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
+        try:
+            runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
+            codes.append(0)
+        except SystemExit as ended:
+            if ended.code is None or isinstance(ended.code, int):
+                codes.append((ended.code or 0) & 0xFF)
+            raise
+
+
+def _leave(codes: list[int]) -> None:
+    """End a forked process that is done, without taking apart what it shares with the others."""
+    if codes:
+        with suppress(OSError, ValueError):  # Python then says so in its own way
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(codes[0])
 
 
 def _can_fork() -> bool:
