@@ -96,6 +96,7 @@ def finetune(context: Context) -> None:
         input_size=images.shape,
         widths=widths,
         preprocessing=preprocessing.to_dict(),
+        graph=full.graph,
     )
     write_csv(folder / "curve.csv", first.records)
     write_csv(

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
-from torch import nn
+from torch import fx, nn
 
 from graphpruning.architecture_file import FORMAT, MEND, Entry, check_description, read_entry, shown
 from graphpruning.builder import Build, Builder
@@ -33,7 +33,7 @@ from graphpruning.network.cost import macs, params
 from graphpruning.network.graph import ChannelGraph, Widths
 from graphpruning.network.surgery import narrow
 from graphpruning.network.symbolic import symbolic_trace
-from graphpruning.network.trace import trace
+from graphpruning.network.trace import graph_of, trace
 from graphpruning.training.checkpoint import save_tensors
 from graphpruning.training.sound import first_fault
 
@@ -65,16 +65,20 @@ def save_architecture(
     widths: Widths,
     preprocessing: dict[str, Any],
     classes: Sequence[str] | None = None,
+    graph: ChannelGraph | None = None,
 ) -> None:
     """Write the narrowed `model` as `path` (JSON) and `weights_path` (safetensors).
 
     `network` is the full network: what `zoo.build` takes (name, num_classes, in_channels and
     options), or a `Builder`. The JSON names the weights relative to itself, with their SHA-256,
-    and the `classes` that the outputs stand for, where they are given.
+    and the `classes` that the outputs stand for, where they are given. `graph` is what `trace` says
+    of that full network; without it, one is built and traced.
     Raises `UserError`, before anything is written, for what `load_architecture` would refuse.
     """
     named = {"file": os.path.relpath(weights_path, Path(path).parent), "sha256": "0" * 64}
-    description = _described(path, network, input_size, widths, preprocessing, named, classes)
+    description = _described(
+        path, network, input_size, widths, preprocessing, named, classes, graph
+    )
     # safetensors refuses channels_last tensors, hence contiguous.
     state = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
     with atomic(weights_path) as beside:
@@ -103,10 +107,11 @@ def _described(
     preprocessing: dict[str, Any],
     weights: dict[str, str] | None,
     classes: Sequence[str] | None = None,
+    graph: ChannelGraph | None = None,
 ) -> dict[str, Any]:
     """What JSON says of a network; `UserError` for what could not be read again."""
     made = network if isinstance(network, Builder) else Builder(zoo.build, network)
-    graph = trace(full_network(made), input_size)
+    graph = graph or trace(full_network(made), input_size)
     description = {
         "format": FORMAT,
         "network": made.description,
@@ -154,11 +159,13 @@ def load_architecture(
         held = _held(file, size, full)
         _require_names(full, held)
     with _about(path):
-        places = _positions(full, tuple(description["input_size"]))
+        image = tuple(description["input_size"])
+        module = symbolic_trace(full, image)
+        places = _positions(full, module)
         # A larger image than it was trained with could cost anything, and is known beforehand.
         if (layers := _macs_of(held, places)) > description["macs"]:
             _require_equal(description, "macs", layers)
-        graph = trace(full, tuple(description["input_size"]))
+        graph = graph_of(full, module, image)
         model = narrow(full, graph, widths)
     with _about(misfit, mend):
         _require_shapes(model, held)
@@ -280,9 +287,8 @@ def _require_shapes(model: nn.Module, held: Held) -> None:
             raise UserError(f"{name} has the type {kind}, expected {kinds[0]}")
 
 
-def _positions(full: nn.Module, size: tuple[int, ...]) -> dict[str, int]:
-    """How often each layer's filters are applied to one image."""
-    module = symbolic_trace(full, size)
+def _positions(full: nn.Module, module: fx.GraphModule) -> dict[str, int]:
+    """How often each layer's filters are applied to one image, by the network's operations."""
     found: dict[str, int] = {}
     for node in module.graph.nodes:
         part = full.get_submodule(str(node.target)) if node.op == "call_module" else None

@@ -41,8 +41,11 @@ def trace(model: nn.Module, input_size: tuple[int, ...] = (3, 32, 32)) -> Channe
             operation and what is supported.
         UserError: when the network does not run on such an image.
     """
+    size = tuple(input_size)
+    model = unwrapped(model)
     with _uncollected():
-        return _trace(unwrapped(model), tuple(input_size))
+        refuse_other_dimensions(model, size)
+        return graph_of(model, symbolic_trace(model, size), size)
 
 
 @contextmanager
@@ -59,9 +62,8 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def _trace(model: nn.Module, size: tuple[int, ...]) -> ChannelGraph:
-    refuse_other_dimensions(model, size)
-    module = symbolic_trace(model, size)
+def graph_of(model: nn.Module, module: fx.GraphModule, size: tuple[int, ...]) -> ChannelGraph:
+    """Return what `trace` does, of a network whose operations (`symbolic_trace`) are at hand."""
     recorder = Recorder(model, module)
     image = recorder.ledger.new(size[0], "the input image", fixed=True)
     recorder.run(image.expand(1, *size))
