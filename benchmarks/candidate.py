@@ -155,10 +155,10 @@ def time_row(judges: Judges) -> Row:
 
 def batch_rows(judges: Judges) -> list[Row]:
     """A batch of a new candidate, whose kernels must be built, against the same batch again; and
-    its normalisations folded into the convolutions against one by one."""
+    a batch judged as searches do it against the traced network, run as a whole by `fx`."""
     evaluator = judges.ours
     images, _ = evaluator.search[0]  # type: ignore[index]
-    taken: dict[str, list[float]] = {"first": [], "later": [], "folded": [], "plain": []}
+    taken: dict[str, list[float]] = {"first": [], "later": [], "judged": [], "plain": []}
     for widths in judges.candidates(REPEATS + 1, seed=200):
         with torch.no_grad(), evaluator.autocast():
             weights = evaluator.weights_of(widths)
@@ -170,19 +170,19 @@ def batch_rows(judges: Judges) -> list[Row]:
 
             taken["first"].append(seconds(judge))
             statistics = judge()
-            folded = evaluator.subnet.judging(weights, statistics)
+            judged = evaluator.subnet.judging(weights, statistics)
             plain = partial(evaluator.subnet.logits, images, weights, statistics)
             plain()
             taken["later"].append(seconds(judge))
-            taken["folded"].append(seconds(partial(folded, images)))
+            taken["judged"].append(seconds(partial(judged, images)))
             taken["plain"].append(seconds(plain))
-    first, later, folded_in, one_by_one = (
-        taken[name][1:] for name in ("first", "later", "folded", "plain")
+    first, later, as_searched, by_fx = (
+        taken[name][1:] for name in ("first", "later", "judged", "plain")
     )
     what = f"of {judges.name}, {len(images)} images"
     return [
         Row(f"first batch of a candidate {what}", "the same again", "s", first, later),
-        Row(f"a batch judged {what}", "normalised layer by layer", "s", folded_in, one_by_one),
+        Row(f"a batch judged {what}", "by fx.Interpreter, as a whole", "s", as_searched, by_fx),
     ]
 
 

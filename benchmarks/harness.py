@@ -21,11 +21,13 @@ from scipy import stats
 from graphpruning.common.files import write_text
 from graphpruning.common.machine import processor
 from graphpruning.common.text import aligned
-from graphpruning.training.fabric import make_fabric
+from graphpruning.training.fabric import make_fabric, precision
 
 PRECISION = "auto"
 """In which everything of ours computes, see `fabric`."""
 RESULTS = Path("benchmarks/results")
+LIMITS = ("ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY")
+"""Variables that hold the libraries to a part of what the processor can do."""
 REPEATS = 5
 VERSIONS = ("torch", "torchvision", "torch-geometric", "numpy", "pillow", "dvc")
 COLUMNS = (
@@ -156,10 +158,10 @@ def fabric() -> Fabric:
 
 def machine() -> str:
     """The machine, what it was held to, and the precision."""
-    limit = os.environ.get("ONEDNN_MAX_CPU_ISA")
-    held = f", at most {limit}" if limit else ""
+    limits = {name: os.environ[name] for name in LIMITS if name in os.environ}
+    held = "".join(f", {name}={value}" for name, value in limits.items())
     where = f"{processor()}, {os.cpu_count()} cores{held}"
-    return f"{where}, precision {PRECISION}, Python {platform.python_version()}"
+    return f"{where}, {precision(fabric())}, Python {platform.python_version()}"
 
 
 def half_interval(values: Sequence[float]) -> float:

@@ -8,7 +8,7 @@ with their draws of widths, their loss and their plain SGD, at fp32.
 """
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -31,10 +31,12 @@ class Official:
     """One of their models: its file in the checkout, its class, and how a step draws widths.
 
     `draw` returns what the model's forward pass takes beside the images: numbers of scales.
+    `weight_decay` is that of convolutions' generators and of the classifier.
     """
 
     file: str
     model: str
+    weight_decay: float
     draw: Callable[[Generator], tuple[list[int], ...]]
 
 
@@ -65,9 +67,11 @@ def _mobilenet_v1(generator: Generator) -> tuple[list[int], ...]:
 
 WIDE = "mobilenet_v2 x 1.375"
 MODELS = {
-    "resnet50": Official("resnet/training/resnet.py", "ResNet50", _resnet),
-    "mobilenet_v1": Official("mobilenetv1/training/mobilenet_v1.py", "MobileNetV1", _mobilenet_v1),
-    WIDE: Official("mobilenetv2/training/mobilenet_v2.py", "MobileNetV2", _mobilenet_v2),
+    "resnet50": Official("resnet/training/resnet.py", "ResNet50", 1e-4, _resnet),
+    "mobilenet_v1": Official(
+        "mobilenetv1/training/mobilenet_v1.py", "MobileNetV1", 4e-5, _mobilenet_v1
+    ),
+    WIDE: Official("mobilenetv2/training/mobilenet_v2.py", "MobileNetV2", 0.0, _mobilenet_v2),
 }
 
 
@@ -102,7 +106,8 @@ def official_step(
     """
     official = MODELS[network]
     net = _model(official, folder)
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, weight_decay=4e-5)
+    groups = optimized(net.named_parameters(), official.weight_decay)
+    optimizer = torch.optim.SGD(groups, lr=0.01, momentum=0.9)
 
     def step(generator: Generator) -> None:
         logits = net(images, *official.draw(generator))
@@ -112,6 +117,14 @@ def official_step(
         optimizer.step()
 
     return step
+
+
+def optimized(parameters: Iterable[tuple[str, nn.Parameter]], decay: float) -> list[Any]:
+    """Their groups of parameters: what has "fc" or "conv" in its name decays."""
+    named = list(parameters)
+    decaying = [p for name, p in named if "fc" in name or "conv" in name]
+    others = [p for name, p in named if not ("fc" in name or "conv" in name)]
+    return [{"params": decaying, "weight_decay": decay}, {"params": others}]
 
 
 def _model(official: Official, folder: Path) -> Any:

@@ -20,7 +20,7 @@ from torch import Generator, Tensor
 
 from benchmarks.apart import Apart, as_told
 from benchmarks.harness import Row, alternate, fabric, matrix_rate, memory_rate
-from benchmarks.official import WIDE, official_step, wide_mobilenet_v2
+from benchmarks.official import MODELS, WIDE, official_step, wide_mobilenet_v2
 from benchmarks.original import RATIOS, OriginalPruningNet
 from graphpruning.network.graph import ChannelGraph, Widths, kept
 from graphpruning.network.subnet import LayerWeights
@@ -74,7 +74,9 @@ def our_net(case: Case) -> tuple[PruningNet, SearchSpace, CroppedSGD]:
     graph = case.graph()
     with seeded(0):
         net = PruningNet(graph, "graph")
-    optimizer = CroppedSGD(net, [{"params": list(net.parameters())}], lr=0.01, momentum=0.9)
+    decay = MODELS[case.network].weight_decay if case.network in MODELS else 0.0
+    parameters = [{"params": list(net.parameters()), "weight_decay": decay}]
+    optimizer = CroppedSGD(net, parameters, lr=0.01, momentum=0.9)
     return net, space_of(graph, ours=True), optimizer
 
 
@@ -107,7 +109,8 @@ def original_step(case: Case) -> Callable[[int], None]:
     space = space_of(graph, ours=False)
     with seeded(0):
         net = OriginalPruningNet(graph)
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
+    decay = MODELS[case.network].weight_decay if case.network in MODELS else 0.0
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, weight_decay=decay)
     images, labels = case.data()
 
     def step(generator: Generator) -> None:

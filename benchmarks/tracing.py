@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 
 import torch
-import torch_pruning
 
 from benchmarks.harness import Row, alternate
 from graphpruning.network.trace import trace
@@ -30,6 +29,8 @@ def rows() -> list[Row]:
 
 
 def _rows(name: str, most: float | None) -> list[Row]:
+    import torch_pruning  # of an extra, which the other parts do without
+
     size = (3, 224, 224)
     with seeded(0):
         model = build(name, 1000).eval()

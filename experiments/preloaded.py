@@ -51,10 +51,24 @@ MODULES = (
 )
 OURS = ("experiments", "graphpruning", "paper")
 READ_AT_LOAD = (
-    *("CUDA", "DNNL", "GOMP", "KMP", "LD_", "MALLOC", "MKL", "OMP", "ONEDNN", "OPENBLAS", "PYTHON"),
+    *(
+        "ATEN",
+        "CUDA",
+        "DNNL",
+        "GOMP",
+        "KMP",
+        "LD_",
+        "MALLOC",
+        "MKL",
+        "OMP",
+        "ONEDNN",
+        "OPENBLAS",
+        "PYTHON",
+    ),
     *("PYTORCH", "TORCH"),
 )
 """How the names of variables begin that Python and the libraries read when they are loaded."""
+STANDARD_ERROR = 2
 WAITING = 64  # commands, of which as many as there are lanes come
 SECONDS_FOR_A_REQUEST = 5.0
 SECONDS_FOR_COMMANDS = 5.0  # to end in order when the runner is no more
@@ -71,25 +85,37 @@ def preloaded(environment: Mapping[str, str]) -> Iterator[dict[str, str]]:
 
     Linux alone has what this needs; elsewhere the environment stays as it is.
     """
-    if sys.platform != "linux":
+    started = _started(environment) if sys.platform == "linux" else None
+    if started is None:
         yield dict(environment)
         return
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind("")  # to a free name that the system chooses; it goes with the socket
-        listener.listen(WAITING)
-        name = listener.getsockname()[1:].decode()
-        server = subprocess.Popen(
-            [sys.executable, "-m", __name__, str(listener.fileno())],
-            env=environment,
-            stdin=subprocess.PIPE,  # it ends as soon as nobody holds the other end
-            pass_fds=[listener.fileno()],
-            process_group=0,
-        )
+    server, name = started
     try:
         yield {**environment, SERVER: name}
     finally:
         server.kill()
         server.communicate()
+
+
+def _started(environment: Mapping[str, str]) -> tuple["subprocess.Popen[bytes]", str] | None:
+    """The process that serves, and the name of its socket; None where the system refuses one."""
+    try:
+        with socket.socket(socket.AF_UNIX) as listener:
+            if listener.fileno() <= STANDARD_ERROR:  # what Python would use as a standard file
+                return None
+            listener.bind("")  # to a free name that the system chooses; it goes with the socket
+            listener.listen(WAITING)
+            name = listener.getsockname()[1:].decode()
+            server = subprocess.Popen(
+                [sys.executable, "-m", __name__, str(listener.fileno())],
+                env=environment,
+                stdin=subprocess.PIPE,  # it ends as soon as nobody holds the other end
+                pass_fds=[listener.fileno()],
+                process_group=0,
+            )
+    except OSError:
+        return None
+    return server, name
 
 
 def main() -> None:
@@ -135,11 +161,19 @@ def _can_fork() -> bool:
 
     OpenBLAS ends its own threads before a fork, and starts them when they are needed.
     """
-    child = os.fork()
+    try:
+        child = os.fork()
+    except OSError:
+        return False
     if not child:
         os._exit(0)
     threads = len(os.listdir("/proc/self/task"))
-    os.waitpid(child, 0)
+    try:
+        os.close(os.pidfd_open(child))
+    except (AttributeError, OSError):  # an older system, or a Python built on one
+        return False
+    finally:
+        os.waitpid(child, 0)
     return threads == 1 and "/libcuda.so" not in Path("/proc/self/maps").read_text()
 
 
@@ -196,21 +230,41 @@ def _begin(listener: socket.socket, loaded: _Loaded) -> tuple[Request | None, _C
 
     Nobody gets anything for a request that cannot be served; who asks then runs it by himself.
     """
-    connection, _ = listener.accept()
+    try:
+        connection, _ = listener.accept()
+    except OSError:
+        return None, None
     request = _receive(connection, loaded)
     if request is None:
         connection.close()
         return None, None
-    process = os.fork()
-    if not process:
+    try:
+        process = os.fork()
+    except OSError:  # no more processes, or no memory for one
+        process = None
+    if process == 0:
         connection.close()
         return request, None
     for file in request["files"]:
         os.close(file)
-    command = _Command(process, os.pidfd_open(process), connection)
+    ended = None if process is None else _descriptor_of(process)
+    if process is None or ended is None:
+        connection.close()
+        return None, None
+    command = _Command(process, ended, connection)
     with suppress(OSError):
         connection.sendall(STARTED)
     return None, command
+
+
+def _descriptor_of(process: int) -> int | None:
+    """A descriptor that tells the end of a process; it is killed where the system has none left."""
+    try:
+        return os.pidfd_open(process)
+    except OSError:
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
+        return None
 
 
 def _receive(connection: socket.socket, loaded: _Loaded) -> Request | None:
@@ -222,15 +276,23 @@ def _receive(connection: socket.socket, loaded: _Loaded) -> Request | None:
             return None
         length, files, _, _ = socket.recv_fds(connection, LENGTH.size, 3)
         (size,) = LENGTH.unpack(length)
-        request: Request = json.loads(connection.recv(size, socket.MSG_WAITALL))
+        request: Request = json.loads(_all_of(connection, size))
         wanted = _loaded_with(request["executable"], request["environment"])
         if len(files) == 3 and wanted == loaded:
             return {**request, "files": files, "server": os.getpid()}
-    except (OSError, ValueError, struct.error):
+    except (OSError, ValueError, LookupError, TypeError, struct.error):
         pass
     for file in files:
         os.close(file)
     return None
+
+
+def _all_of(connection: socket.socket, size: int) -> bytes:
+    """So many bytes; `OSError` if they do not come in time, fewer if there are no more."""
+    content = b""
+    while len(content) < size and (more := connection.recv(size - len(content))):
+        content += more
+    return content
 
 
 def _loaded_with(executable: str, environment: Mapping[str, str]) -> _Loaded:

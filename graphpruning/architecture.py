@@ -112,6 +112,11 @@ def _described(
     """What JSON says of a network; `UserError` for what could not be read again."""
     made = network if isinstance(network, Builder) else Builder(zoo.build, network)
     graph = graph or trace(full_network(made), input_size)
+    if graph.input_size != tuple(input_size):
+        raise UserError(
+            f"{path}: the graph is that of images {list(graph.input_size)}, but input_size is "
+            f"{list(input_size)}: trace the network on such an image"
+        )
     description = {
         "format": FORMAT,
         "network": made.description,

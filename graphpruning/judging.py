@@ -28,7 +28,7 @@ from graphpruning.training.images import Batch, Images, prepared
 from graphpruning.training.preprocessing import Preprocessing
 
 BATCH = 250
-"""Images of an evaluation batch: of small images, what the processor's cache can hold."""
+"""Images of an evaluation batch, of which a processor computes some at a time (see `Subnet`)."""
 
 
 @dataclass(frozen=True)

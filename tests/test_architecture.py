@@ -50,6 +50,23 @@ def test_it_computes_the_same(saved: tuple[Path, torch.nn.Module]) -> None:
     assert all(torch.equal(narrowed.state_dict()[k], v) for k, v in loaded.state_dict().items())
 
 
+def test_a_graph_of_other_images_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    model = network("resnet8")
+    graph = trace(model, (3, 16, 16))
+    with pytest.raises(UserError, match=r"graph is that of images \[3, 16, 16\], but input_size"):
+        save_architecture(
+            tmp_path / "network.json",
+            tmp_path / "network.safetensors",
+            model,
+            network={"name": "resnet8", "num_classes": 10, "in_channels": 3},
+            input_size=SIZE,
+            widths=graph.full_widths,
+            preprocessing={},
+            graph=graph,
+        )
+    assert not any(tmp_path.iterdir())
+
+
 def test_the_description_is_data(saved: tuple[Path, torch.nn.Module]) -> None:
     path, _ = saved
     description = json.loads(path.read_text())

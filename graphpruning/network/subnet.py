@@ -64,10 +64,10 @@ class Subnet:
         """Convolutions, and the batch normalisations that can become part of them."""
         return norms_to_fold(self.graph.module)
 
-    def _folding(self) -> dict[fx.Node, fx.Node]:
+    def _folding(self, device: torch.device) -> dict[fx.Node, fx.Node]:
         """What is folded in this precision: nothing in bf16, where weights are rounded to 8 bits
         and accuracies would move by a tenth of a point."""
-        return {} if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled() else self.folds
+        return {} if torch.is_autocast_enabled(device.type) else self.folds
 
     def parts(self, images: Tensor) -> tuple[Tensor, ...]:
         """Split a batch into what is computed at a time, equal parts where that is possible.
@@ -102,7 +102,9 @@ class Subnet:
         """
         own = dict(weights)
         folding = {
-            layer: norm for layer, norm in self._folding().items() if str(norm.target) in statistics
+            layer: norm
+            for layer, norm in self._folding(_device(weights)).items()
+            if str(norm.target) in statistics
         }
         for layer, norm in folding.items():
             name, norm_name = str(layer.target), str(norm.target)
@@ -152,9 +154,10 @@ class Subnet:
     def _statistics(self, weights: LayerWeights, images: Tensor) -> Statistics:
         """Return those of one batch."""
         of_batch: Statistics = {}
-        # With a bias as `judging` has one, kernels of the same shape are built but once.
+        # With a bias as `judging` has one, a processor builds kernels of the same shape but once.
         own = dict(weights)
-        for name in map(str, (layer.target for layer in self._folding())):
+        folding = self._folding(images.device) if images.is_cpu else {}
+        for name in map(str, (layer.target for layer in folding)):
             weight, bias = weights[name]
             own[name] = weight, weight.new_zeros(len(weight)) if bias is None else bias
         run = _Run(self, own, None, collect=of_batch)
@@ -166,8 +169,13 @@ def _flat(statistics: Statistics) -> Tensor:
     return torch.cat([part for pair in statistics.values() for part in pair])
 
 
-def _same(x: Tensor) -> Tensor:
-    return x
+def _device(weights: LayerWeights) -> torch.device:
+    return next(weight.device for weight, _ in weights.values())
+
+
+def _same(input: Tensor) -> Tensor:
+    """What is left of a normalisation that was folded, called as the module would be."""
+    return input
 
 
 class _Run(fx.Interpreter):

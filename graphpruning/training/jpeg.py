@@ -32,7 +32,7 @@ def size(content: bytes) -> tuple[int, int] | None:
         return None
     try:
         height, width, space, _ = simplejpeg.decode_jpeg_header(content)
-    except ValueError:
+    except (ValueError, LookupError):  # LookupError: a subsampling that it has no name for
         return None
     limit = Image.MAX_IMAGE_PIXELS
     fits = limit is None or width * height <= limit

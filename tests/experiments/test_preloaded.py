@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -16,7 +17,7 @@ import psutil
 import pytest
 
 from experiments import preloaded
-from experiments.handover import SERVER
+from experiments.handover import LENGTH, SERVER
 from tests import processes
 from tests.experiments.test_pipeline import ENVIRONMENT, ROOT
 
@@ -225,3 +226,54 @@ def test_stages_leave_the_same_bytes_as_by_themselves(
     forked, alone = made
     assert forked == alone
     assert len([name for name in forked if name.endswith(".safetensors")]) == 3
+
+
+def refuses(*_: Any, **__: Any) -> Any:
+    raise BlockingIOError("no more of them")
+
+
+@pytest.mark.parametrize("name", ["fork", "pidfd_open"])
+def test_without_a_process_more_the_command_runs_by_itself_and_others_go_on(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server asks for one, gets none, and lives."""
+    environment = dict(os.environ)
+    loaded = preloaded._loaded_with(sys.executable, environment)
+    monkeypatch.setattr(os, name, refuses)
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as client:
+        listener.bind("")
+        listener.listen()
+        client.connect(listener.getsockname())
+        request = {"executable": sys.executable, "environment": environment}
+        text = json.dumps(request).encode()
+        socket.send_fds(client, [LENGTH.pack(len(text))], [0, 1, 2])
+        client.sendall(text)
+        assert preloaded._begin(listener, loaded) == (None, None)
+        assert client.recv(1) == b""  # nobody has taken it
+
+
+def test_what_is_no_request_is_refused() -> None:
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as client:
+        listener.bind("")
+        listener.listen()
+        client.connect(listener.getsockname())
+        socket.send_fds(client, [LENGTH.pack(2)], [0, 1, 2])
+        client.sendall(b"[]")
+        assert preloaded._begin(listener, preloaded._loaded_with("", {})) == (None, None)
+
+
+@pytest.mark.parametrize("what", ["socket", "Popen"])
+def test_where_the_system_refuses_it_commands_run_by_themselves(
+    what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of = {"socket": preloaded.socket, "Popen": preloaded.subprocess}[what]
+    monkeypatch.setattr(of, what, refuses)
+    with preloaded.preloaded(ENVIRONMENT) as environment:
+        assert environment == ENVIRONMENT
+
+
+def test_without_descriptors_of_processes_it_does_not_serve(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr(os, "pidfd_open")
+    assert not preloaded._can_fork()

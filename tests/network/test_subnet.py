@@ -27,7 +27,7 @@ class Tangled(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         raw = self.first(x)
         x = F.relu(self.shared(raw)) - raw
-        y = self.alone(self.second(F.relu(x)))
+        y = self.alone(input=self.second(F.relu(x)))
         x = F.relu(y) + F.relu(x + y) + x
         result: Tensor = self.fc(F.relu6(self.shared(self.third(x))).mean((2, 3)))
         return result

@@ -48,7 +48,10 @@ def test_other_files_are_left_to_pillow(monkeypatch: pytest.MonkeyPatch) -> None
     png = BytesIO()
     Image.new("RGB", (20, 20)).save(png, "PNG")
     progressive = photograph(progressive=True)
-    for content in (b"", jpeg.JPEG, png.getvalue(), photograph("CMYK"), progressive):
+    of_a_kind = bytearray(photograph(subsampling="4:2:0"))  # 4:1:1, turned by a quarter
+    of_a_kind[jpeg.frame(bytes(of_a_kind)) + 11] = 0x14
+    others = (b"", jpeg.JPEG, png.getvalue(), photograph("CMYK"), progressive, bytes(of_a_kind))
+    for content in others:
         assert jpeg.size(content) is None
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 311 * 237 - 1)
     assert jpeg.size(photograph()) is None
