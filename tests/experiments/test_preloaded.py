@@ -49,6 +49,14 @@ time.sleep(60)
 """
 
 
+@pytest.fixture(autouse=True, scope="module")
+def nobody_ignores_a_hangup() -> Iterator[None]:
+    """As what `nohup` starts would, and what that starts."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.fixture(scope="module")
 def served() -> Iterator[dict[str, str]]:
     """The environment of commands that are handed over."""
