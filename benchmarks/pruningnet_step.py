@@ -45,6 +45,11 @@ class Case:
     def __str__(self) -> str:
         return f"{self.network} at {self.size} px, batch {self.batch}"
 
+    @property
+    def weight_decay(self) -> float:
+        """Theirs, for both sides; of a network that they have not, none."""
+        return MODELS[self.network].weight_decay if self.network in MODELS else 0.0
+
     def graph(self) -> ChannelGraph:
         wide = self.network == WIDE
         with seeded(0):
@@ -74,8 +79,7 @@ def our_net(case: Case) -> tuple[PruningNet, SearchSpace, CroppedSGD]:
     graph = case.graph()
     with seeded(0):
         net = PruningNet(graph, "graph")
-    decay = MODELS[case.network].weight_decay if case.network in MODELS else 0.0
-    parameters = [{"params": list(net.parameters()), "weight_decay": decay}]
+    parameters = [{"params": list(net.parameters()), "weight_decay": case.weight_decay}]
     optimizer = CroppedSGD(net, parameters, lr=0.01, momentum=0.9)
     return net, space_of(graph, ours=True), optimizer
 
@@ -109,8 +113,7 @@ def original_step(case: Case) -> Callable[[int], None]:
     space = space_of(graph, ours=False)
     with seeded(0):
         net = OriginalPruningNet(graph)
-    decay = MODELS[case.network].weight_decay if case.network in MODELS else 0.0
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, weight_decay=decay)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, weight_decay=case.weight_decay)
     images, labels = case.data()
 
     def step(generator: Generator) -> None:
