@@ -113,7 +113,9 @@ def original_step(case: Case) -> Callable[[int], None]:
     space = space_of(graph, ours=False)
     with seeded(0):
         net = OriginalPruningNet(graph)
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, weight_decay=case.weight_decay)
+    optimizer = torch.optim.SGD(
+        net.parameters(), lr=0.01, momentum=0.9, weight_decay=case.weight_decay
+    )
     images, labels = case.data()
 
     def step(generator: Generator) -> None:

@@ -34,7 +34,7 @@ class MobileNetV1(nn.Linear):
         super().__init__(3, 2)
 
     def forward(self, images, scales):
-        line = json.dumps({"scales": scales, "weight": float(self.weight.detach().abs().sum())})
+        line = json.dumps({"scales": scales, "weight": float(self.weight[0].detach().sum())})
         with open(pathlib.Path(__file__).parents[2] / "seen.txt", "a") as file:
             print(line, file=file)
         return super().forward(images)
