@@ -6,6 +6,7 @@ Both judge the same weights of a PruningNet, which is trained for the purpose on
 """
 
 import hashlib
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import stats
 
 from benchmarks.harness import REPEATS, Row, alternate, fabric, matrix_rate, memory_rate, seconds
 from graphpruning.network.subnet import LayerWeights, Statistics
@@ -26,6 +28,8 @@ from graphpruning.search.ddpg import DDPGSettings
 from graphpruning.search.ddpg import search as search_by_ddpg
 from graphpruning.search.environment import PruningEnv
 from graphpruning.search.evaluator import Evaluator
+from graphpruning.search.history import Candidate
+from graphpruning.search.racing import Race
 from graphpruning.search.states import AggregatedState, AmcState
 from graphpruning.search.trajectory_feedback import AgentSettings
 from graphpruning.search.trajectory_feedback import search as search_by_agent
@@ -41,6 +45,7 @@ from graphpruning.training.splits import split
 
 SEARCH, RECALIBRATION, LOADED = 2000, 2000, 100 * 128
 AGREEING = 50  # candidates whose accuracies are compared
+RECALIBRATED = 250  # images, in a race: as in the studies, few beside those that judge
 HOW = Preprocessing(mean=(0.2860,) * 3, std=(0.3530,) * 3, pad=2, flip=True)
 RECIPE = Recipe(
     epochs=3,
@@ -93,6 +98,14 @@ class Judges:
             net.weights,
             prepared(augmented, HOW, 250),
             prepared(search, HOW, 250),
+            self.fabric.autocast,
+        )
+        order = torch.randperm(len(search), generator=generator)
+        self.raced = Evaluator(
+            graph,
+            net.weights,
+            prepared(augmented.select(torch.arange(RECALIBRATED)), HOW, 250),
+            prepared(search.select(order), HOW, 100),
             self.fabric.autocast,
         )
         loader = TrainingLoader(train)
@@ -157,7 +170,7 @@ def batch_rows(judges: Judges) -> list[Row]:
     """A batch of a new candidate, whose kernels must be built, against the same batch again; and
     a batch judged as searches do it against the traced network, run as a whole by `fx`."""
     evaluator = judges.ours
-    images, _ = evaluator.search[0]  # type: ignore[index]
+    images, _ = evaluator.search[0]
     taken: dict[str, list[float]] = {"first": [], "later": [], "judged": [], "plain": []}
     for widths in judges.candidates(REPEATS + 1, seed=200):
         with torch.no_grad(), evaluator.autocast():
@@ -219,6 +232,44 @@ def agreement(judges: Judges) -> list[Row]:
             [1.0],
         ),
     ]
+
+
+def racing_rows(judges: Judges) -> list[Row]:
+    """What a race saves, and whether it ranks alike, among random candidates: those of the whole
+    space differ much in accuracy, those that fill one budget little.
+    """
+    space, generator = judges.space, torch.Generator().manual_seed(300)
+    half = space.macs(space.full) // 2
+    filling = [space.sample_within(half, generator) for _ in range(AGREEING)]
+    table = []
+    for where, candidates in (
+        ("of the whole space", judges.candidates(AGREEING, seed=300)),
+        ("within 50 % of MACs", filling),
+    ):
+        race, best = Race(judges.raced), None
+        taken: dict[str, list[float]] = {"raced": [], "whole": []}
+        accuracies: dict[str, list[float]] = {"raced": [], "whole": []}
+        judges.raced(candidates[0])
+        for widths in candidates:
+            clock = time.perf_counter()
+            accuracies["whole"].append(judges.raced(widths))
+            between = time.perf_counter()
+            accuracy, images = race(widths, best)
+            taken["raced"].append(time.perf_counter() - between)
+            taken["whole"].append(between - clock)
+            accuracies["raced"].append(accuracy)
+            if best is None or (images is None and accuracy > best.accuracy):
+                best = Candidate(widths, space.macs(widths), accuracy)
+        tau = float(stats.kendalltau(accuracies["raced"], accuracies["whole"])[0])
+        what = f"{AGREEING} candidates of {judges.name} {where}"
+        seconds_of = {way: [sum(each)] for way, each in taken.items()}
+        missed = max(accuracies["whole"]) - max(accuracies["raced"])
+        table += [
+            Row(f"{what}, raced", "judged whole", "s", seconds_of["raced"], seconds_of["whole"]),
+            Row(f"{what}, raced: Kendall's tau", "1", "", [tau], [1.0], 0.95, at_least=True),
+            Row(f"{what}, raced: the best is missed by", "1 point", "points", [missed], [1.0], 0.0),
+        ]
+    return table
 
 
 def rank_correlation(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
@@ -283,5 +334,5 @@ def agent_rows(judges: Judges) -> list[Row]:
 def rows(name: str, data: Path, checkpoints: Path) -> list[Row]:
     """The rows of one network; its PruningNet is trained once and kept under `checkpoints`."""
     judges = Judges(name, data, checkpoints)
-    judged = [time_row(judges), *batch_rows(judges), *agreement(judges)]
+    judged = [time_row(judges), *batch_rows(judges), *agreement(judges), *racing_rows(judges)]
     return [*judged, *agent_rows(judges)]

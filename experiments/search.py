@@ -21,7 +21,7 @@ from graphpruning.judging import Judge, found_network
 from graphpruning.judging import search as search_by
 from graphpruning.network.cost import params
 from graphpruning.network.widths import SearchSpace
-from graphpruning.search.history import Candidate
+from graphpruning.search.history import Candidate, Journal
 from graphpruning.training.checkpoint import save_weights
 from graphpruning.training.fabric import make_fabric, precision
 from graphpruning.training.images import Images
@@ -55,7 +55,10 @@ def search(context: Context) -> None:
     )
     context.resumed = journal.resumed
     context.extra["search_seconds"] = round(journal.seconds, 2)
-    context.images_seen = journal.computed * judge.evaluator.images_per_candidate
+    evaluator = judge.evaluator
+    context.images_seen = journal.images_seen(
+        evaluator.recalibration_images, evaluator.search_images
+    )
     best = journal.history.found
     model = found_network(full.make(), full.graph, best.widths, context.seed, judge)
     save_weights(context.weights_file("searched"), model.state_dict())
@@ -74,8 +77,16 @@ def search(context: Context) -> None:
             "distinct": journal.computed,
             "images_seen": context.images_seen,
             "widths": best.widths,
+            **_estimated(journal),
         },
     )
+
+
+def _estimated(journal: Journal) -> dict[str, int]:
+    """How many candidates have an accuracy that is an estimate, of different ones, if any have."""
+    stopped = [one.widths for one in journal.history.candidates if one.images is not None]
+    different = {tuple(widths.values()) for widths in stopped}
+    return {"estimated": len(different)} if different else {}
 
 
 def _judge(
@@ -83,7 +94,8 @@ def _judge(
 ) -> Judge:
     """What rates candidates: weights from the row's source, by the study's reward."""
     settings = context.study.search
-    deciding = evidence(context, images, fabric, top=5 if settings.reward == "top5" else 1)
+    top = 5 if settings.reward == "top5" else 1
+    deciding = evidence(context, images, fabric, top, methods.races(row, settings))
     if row.source == "base":
         kept = settings.base_statistics == "kept"
         return judge_by_base(context, full, images, deciding, keep_statistics=kept)

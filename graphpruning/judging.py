@@ -23,6 +23,7 @@ from graphpruning.network.zoo import initialise, seeded
 from graphpruning.pruningnet.pruningnet import PruningNet
 from graphpruning.search.evaluator import Evaluator
 from graphpruning.search.history import Journal
+from graphpruning.search.racing import Race
 from graphpruning.search.sliced import SlicedWeights
 from graphpruning.training.images import Batch, Images, prepared
 from graphpruning.training.preprocessing import Preprocessing
@@ -66,14 +67,18 @@ class Evidence:
         fabric: Any,
         seed: int,
         top: int = 1,
+        shuffled: bool = False,
     ) -> "Evidence":
         """Prepare images on the device of `fabric`.
 
         Those for recalibration are augmented once, drawn from `seed`: weights are trained on such
-        images.
+        images. Those of the search split stay in their order, or are `shuffled`, which a race
+        needs: folders come class by class.
         """
         generator = torch.Generator().manual_seed(seed)
         augmented = calibration.augmented(preprocessing, generator)
+        if shuffled:
+            search = search.select(torch.randperm(len(search), generator=generator))
         recalibrating, judging = (
             prepared(part.to(fabric.device), preprocessing, BATCH) for part in (augmented, search)
         )
@@ -170,11 +175,13 @@ def search(
     space cannot meet the budget.
     """
     count = methods.evaluations_of(row, evaluations)
-    kept = Journal(judge.evaluator, space, budget, count, journal, fingerprint)
+    race = Race(judge.evaluator) if methods.races(row, settings) else None
+    kept = Journal(judge.evaluator, space, budget, count, journal, fingerprint, race)
     generator = Generator().manual_seed(seed)
     methods.run(
         methods.Task(row, space, budget, kept, generator, settings, judge.features, judge.base)
     )
+    kept.settle()
     return kept
 
 

@@ -154,12 +154,17 @@ def check_lists(searches: Mapping[Any, tuple[str, ...]]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class SearchSettings:
-    """What the searchers are set to: our agent, AMC's DDPG, evolution's generations, predictors."""
+    """What the searchers are set to: our agent, AMC's DDPG, evolution's generations, predictors.
+
+    With `racing`, candidates are stopped that are behind the best one by more than chance explains
+    (see `search.racing`), in all rows but the baselines.
+    """
 
     agent: AgentSettings = field(default_factory=AgentSettings)
     ddpg: DDPGSettings = field(default_factory=DDPGSettings)
     evolution: EvolutionSettings = field(default_factory=EvolutionSettings)
     predictor: PredictorSettings = field(default_factory=PredictorSettings)
+    racing: bool = False
 
     @classmethod
     def scaled(cls, evaluations: int) -> "SearchSettings":
@@ -279,6 +284,11 @@ ONE_SHOT = ("uniform", "group-norm")
 def evaluations_of(row: Method, evaluations: int) -> int:
     """How many candidates the row's searcher judges when each may judge `evaluations`."""
     return 1 if row.searcher in ONE_SHOT else evaluations
+
+
+def races(row: Method, settings: SearchSettings) -> bool:
+    """Whether the row's candidates may be stopped; a baseline judges as its authors did."""
+    return settings.racing and row.kind != "baseline"
 
 
 def require(row: Method, space: SearchSpace, base: nn.Module) -> None:

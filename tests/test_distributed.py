@@ -150,9 +150,11 @@ def measure(folder: Path) -> dict[str, Any]:
     found["candidates"] = []
     widths = space.sample(torch.Generator().manual_seed(1))
     for calibration in (batches[:3], batches[:1], Anew(batches, 3)):
-        evaluator = Evaluator(graph, net.weights, calibration, Anew(batches, 5))
+        evaluator = Evaluator(graph, net.weights, calibration, batches)
         statistics = evaluator.statistics(widths, net.weights(widths))
         found["candidates"].append([evaluator(widths), evaluator.images_seen, digest(statistics)])
+    hits = evaluator.hits_of(widths)
+    found["hits"] = [hits(numbers).tolist() for numbers in (range(2), range(2, 5), [4], [])]
 
     found |= batch_norm_differences()
     found["refused"] = []
@@ -264,6 +266,8 @@ def test_accuracies_are_exactly_those_of_one_process(measured: tuple[dict[str, A
     for other in two:
         assert other["evaluate"] == one["evaluate"]
         assert other["candidates"] == one["candidates"]
+        assert other["hits"] == one["hits"]
+    assert [len(part) for part in one["hits"]] == [80, 119, 39, 0]
     listed, single, anew = one["candidates"]
     assert listed == anew and single[2] != listed[2]
     assert [listed[1], single[1]] == [120 + 199, 40 + 199]

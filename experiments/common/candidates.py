@@ -17,7 +17,9 @@ def pruningnet(context: Context, full: FullNetwork, conditioning: str) -> Prunin
     return net.eval()
 
 
-def evidence(context: Context, images: Images, fabric: Fabric, top: int = 1) -> Evidence:
+def evidence(
+    context: Context, images: Images, fabric: Fabric, top: int = 1, shuffled: bool = False
+) -> Evidence:
     """Images for recalibration, and the search split that candidates are judged on."""
     data = context.study.data
     calibration = split(context, "calibration")[: data.recalibration_images]
@@ -28,6 +30,7 @@ def evidence(context: Context, images: Images, fabric: Fabric, top: int = 1) -> 
         fabric,
         data.seed,
         top,
+        shuffled,
     )
 
 

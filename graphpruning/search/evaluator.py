@@ -1,15 +1,15 @@
 """How accurate a candidate is on the search split."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
-from itertools import chain
 
 import torch
+from torch import Tensor
 
 from graphpruning.common.distributed import require_same, share, sum_over_ranks
 from graphpruning.network.graph import ChannelGraph, Widths
-from graphpruning.network.subnet import Batches, LayerWeights, Statistics, Subnet
+from graphpruning.network.subnet import Batch, Batches, LayerWeights, Statistics, Subnet
 
 
 class Evaluator:
@@ -38,7 +38,7 @@ class Evaluator:
         graph: ChannelGraph,
         weights_of: Callable[[Widths], LayerWeights],
         calibration: Batches,
-        search: Batches,
+        search: Sequence[Batch],
         autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
         *,
         top: int = 1,
@@ -54,16 +54,24 @@ class Evaluator:
         self.candidates = 0
 
     @cached_property
+    def recalibration_images(self) -> int:
+        """Images that give a candidate its statistics; counted by a pass over the batches."""
+        return 0 if self.statistics_of else sum(len(labels) for _, labels in self.calibration)
+
+    @cached_property
+    def search_images(self) -> int:
+        """Images of the search split; counted by a pass over the batches."""
+        return sum(len(labels) for _, labels in self.search)
+
+    @property
     def images_per_candidate(self) -> int:
-        """Images that one candidate takes; counted by a pass over the batches, when asked for."""
-        recalibrating = () if self.statistics_of else self.calibration
-        return sum(len(labels) for _, labels in chain(recalibrating, self.search))
+        """Images that one candidate takes."""
+        return self.recalibration_images + self.search_images
 
     @property
     def images_seen(self) -> int:
         return self.candidates * self.images_per_candidate
 
-    @torch.no_grad()
     def __call__(
         self, widths: Widths, recalibrated: bool = True, weights: LayerWeights | None = None
     ) -> float:
@@ -74,6 +82,18 @@ class Evaluator:
 
         Raises:
             UserError: when the processes ask for different widths.
+        """
+        hits_on = self.hits_of(widths, recalibrated, weights)
+        return percent(hits_on(range(len(self.search))))
+
+    @torch.no_grad()
+    def hits_of(
+        self, widths: Widths, recalibrated: bool = True, weights: LayerWeights | None = None
+    ) -> Callable[[Sequence[int]], Tensor]:
+        """Begin to judge `widths`; return a function of numbers of batches of the search split.
+
+        It returns which of their images the network gets right, bool [images], in their order, in
+        all processes. Arguments and errors are those of `__call__`.
         """
         require_same(
             widths.values(),
@@ -87,17 +107,22 @@ class Evaluator:
                 name: (torch.zeros_like(mean), torch.ones_like(variance))
                 for name, (mean, variance) in statistics.items()
             }
-        hits, count = [], 0
         with self.autocast():
             scores = self.subnet.judging(weights, statistics)
-            for _, (images, labels) in share(self.search):
-                logits = scores(images)
-                best = logits.topk(min(self.top, logits.shape[1])).indices
-                hits.append((best == labels[:, None]).sum())
-                count += len(labels)
         self.candidates += 1
-        all_hits, all_images = sum_over_ranks(torch.tensor([int(sum(hits)), count])).tolist()
-        return float(100 * all_hits / all_images)
+
+        @torch.no_grad()
+        def hits_on(numbers: Sequence[int]) -> Tensor:
+            own = {}
+            with self.autocast():
+                for place, number in share(numbers):
+                    images, labels = self.search[number]
+                    logits = scores(images)
+                    best = logits.topk(min(self.top, logits.shape[1])).indices
+                    own[place] = (best == labels[:, None]).any(dim=1)
+            return _joined(own, len(numbers))
+
+        return hits_on
 
     @torch.no_grad()
     def statistics(self, widths: Widths, weights: LayerWeights) -> Statistics:
@@ -106,3 +131,20 @@ class Evaluator:
             return self.statistics_of(widths)
         with self.autocast():
             return self.subnet.recalibrate(weights, self.calibration)
+
+
+def percent(hits: Tensor) -> float:
+    """The share of what is true, in percent."""
+    return 100 * int(hits.sum()) / len(hits)
+
+
+def _joined(own: dict[int, Tensor], places: int) -> Tensor:
+    """Put together what every process found [images] at its places, in the order of places."""
+    sizes = torch.zeros(places, dtype=torch.int64)
+    for place, found in own.items():
+        sizes[place] = len(found)
+    ends = sum_over_ranks(sizes).cumsum(0).tolist()
+    whole = torch.zeros(ends[-1] if ends else 0, dtype=torch.int64)
+    for place, found in own.items():
+        whole[ends[place] - len(found) : ends[place]] = found.cpu()
+    return sum_over_ranks(whole).bool()

@@ -6,9 +6,9 @@ import time
 import zlib
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from graphpruning.common.distributed import is_writer, require_shared
 from graphpruning.common.files import parse_json, unwritable, write_text
@@ -21,11 +21,23 @@ Evaluate = Callable[[Widths], float]
 
 @dataclass(frozen=True)
 class Candidate:
-    """Widths that were judged: their MACs and their accuracy on the search split in percent."""
+    """Widths that were judged: their MACs and their accuracy on the search split in percent.
+
+    It is an estimate from so many of its `images` if they were not all looked at.
+    """
 
     widths: dict[str, int]
     macs: int
     accuracy: float
+    images: int | None = None
+
+
+class Racing(Protocol):
+    """Answers with an accuracy that may be an estimate, if the best candidate so far is better."""
+
+    def __call__(self, widths: Widths, best: Candidate | None) -> tuple[float, int | None]:
+        """Return the accuracy in percent, and on how many images it was estimated, if it was."""
+        ...
 
 
 class History:
@@ -70,6 +82,7 @@ class _Answer:
     asked: tuple[int, ...]
     accuracy: float
     seconds: float
+    images: int | None = None
 
 
 class Journal:
@@ -78,13 +91,15 @@ class Journal:
     Searchers are deterministic given their seed and the answers. So a killed search is run again
     from its start: it asks the same questions, the journal answers them from the file, and the
     search goes on where it stopped without any state of its own having been saved. Widths asked
-    twice count as two evaluations but are computed once.
+    twice count as two evaluations but are computed once. With a `race`, that answers in place of
+    `evaluate`, which is asked about what the search has found, if that was but estimated.
 
     The file has one JSON value a line: `fingerprint` (whatever decides the answers), then
     `{"sum": ..., "widths": ..., "accuracy": ..., "seconds": ...}`, where `sum` is the check sum of
-    the rest. A journal with another fingerprint is started anew; a half-written or altered line is
-    dropped with all that follows, and so are answers to other questions. Several processes read
-    one file, which the first of them writes; `UserError` when they do not find the same.
+    the rest, and `images` is there if the accuracy is an estimate from so many. A journal with
+    another fingerprint is started anew; a half-written or altered line is dropped with all that
+    follows, and so are answers to other questions. Several processes read one file, which the first
+    of them writes; `UserError` when they do not find the same.
     """
 
     def __init__(
@@ -95,15 +110,18 @@ class Journal:
         evaluations: int,
         path: str | Path,
         fingerprint: Mapping[str, Any],
+        race: Racing | None = None,
     ) -> None:
         self.history = History(budget)
         self.evaluations = evaluations
         self._evaluate = evaluate
+        self._race = race
         self._space = space
         self._path = Path(path)
         self._header = json.dumps(fingerprint, sort_keys=True)
         self._given: list[_Answer] = []
-        self._known: dict[tuple[int, ...], float] = {}
+        self._settled = False
+        self._known: dict[tuple[int, ...], _Answer] = {}
         self._replay = deque(self._read())
         self.resumed = bool(self._replay)
         require_shared(self._path, len(self._replay))
@@ -115,6 +133,14 @@ class Journal:
     def computed(self) -> int:
         """How many different candidates were computed, in this run or in the one it resumes."""
         return len(self._known)
+
+    def images_seen(self, recalibrating: int, search: int) -> int:
+        """Images that all computed candidates took, where one takes so many for recalibration, and
+        if it is judged on the whole search split so many of that.
+        """
+        whole = recalibrating + search
+        seen = [recalibrating + (answer.images or search) for answer in self._known.values()]
+        return sum(seen) + whole * self._settled
 
     @property
     def seconds(self) -> float:
@@ -133,28 +159,43 @@ class Journal:
             self._rewrite(self._given)
         replayed = bool(self._replay)
         answer = self._replay.popleft() if replayed else self._compute(asked, widths)
-        accuracy = answer.accuracy
-        candidate = Candidate(dict(widths), self._space.macs(widths), accuracy)
+        accuracy, macs = answer.accuracy, self._space.macs(widths)
+        candidate = Candidate(dict(widths), macs, accuracy, answer.images)
         self.history.append(candidate, self._space.used(widths))
         self._given.append(answer)
-        self._known[asked] = accuracy
+        self._known[asked] = answer
         if not replayed and is_writer():
             self._append(answer)
         return accuracy
 
+    def settle(self) -> None:
+        """Judge what the search found on the whole split, if its accuracy is but an estimate."""
+        found = self.history.found
+        if found.images is None:
+            return
+        whole = replace(found, accuracy=float(self._evaluate(found.widths)), images=None)
+        self.history.candidates[self.history.candidates.index(found)] = whole
+        self._settled = True
+
     def _compute(self, asked: tuple[int, ...], widths: Widths) -> _Answer:
         if asked in self._known:
-            return _Answer(asked, self._known[asked], 0.0)
+            return replace(self._known[asked], seconds=0.0)
         clock = time.perf_counter()
-        accuracy = float(self._evaluate(widths))
-        return _Answer(asked, accuracy, round(time.perf_counter() - clock, 3))
+        if self._race is None:
+            accuracy, images = float(self._evaluate(widths)), None
+        else:
+            best = self.history.best if len(self.history) else None
+            accuracy, images = self._race(widths, best)
+        return _Answer(asked, accuracy, round(time.perf_counter() - clock, 3), images)
 
     def _line(self, answer: _Answer) -> str:
-        values = {
+        values: dict[str, Any] = {
             "widths": self._space.widths(answer.asked),
             "accuracy": answer.accuracy,
             "seconds": answer.seconds,
         }
+        if answer.images is not None:
+            values["images"] = answer.images
         return json.dumps({"sum": _check_sum(values), **values}) + "\n"
 
     def _append(self, answer: _Answer) -> None:
@@ -184,7 +225,8 @@ class Journal:
                 if held.pop("sum") != _check_sum(held):
                     break
                 asked, accuracy = self._space.vector(held["widths"]), float(held["accuracy"])
-                answers.append(_Answer(asked, accuracy, float(held["seconds"])))
+                images = int(held["images"]) if "images" in held else None
+                answers.append(_Answer(asked, accuracy, float(held["seconds"]), images))
             except (AttributeError, ValueError, KeyError, TypeError):
                 break
         return answers

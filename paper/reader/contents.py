@@ -354,11 +354,12 @@ class Generated(GeneratedFile):
     run: Run
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SearchFile:
     """The widths that a search found, and what finding them took.
 
-    `distinct` are the different candidates among its evaluations.
+    `distinct` are the different candidates among its evaluations, of which `estimated` were stopped
+    in a race.
 
     For user-supplied results NaN and no widths stand for what their file does not have.
     """
@@ -373,9 +374,10 @@ class SearchFile:
     images_seen: Annotated[float, Field(ge=0, le=COUNT.high, multiple_of=1)]
     distinct: Annotated[float, Field(ge=1, le=COUNT.high, multiple_of=1)]
     widths: dict[LabelText, Positive]
+    estimated: Annotated[float, Field(ge=0, le=COUNT.high, multiple_of=1)] = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Search(SearchFile):
     """A search with its candidates (`HISTORY`); no run stands behind user-supplied results."""
 

@@ -9,10 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from graphpruning.network.surgery import install, narrow
 from graphpruning.network.trace import trace
 from graphpruning.network.widths import SearchSpace
 from graphpruning.network.zoo import build
+from graphpruning.search.evaluator import Evaluator
 from graphpruning.search.history import Evaluate, Journal
+from graphpruning.search.sliced import SlicedWeights
 
 
 class RandomNetwork(nn.Module):
@@ -73,3 +76,21 @@ def journal(tmp_path: Path, space: SearchSpace, half: int) -> Callable[..., Jour
         return Journal(evaluate, space, half, evaluations, path, fingerprint)
 
     return open_journal
+
+
+@pytest.fixture(scope="session")
+def judged():
+    """An untrained ResNet-8, its evaluator, and the labels that it gives itself at full width."""
+    torch.manual_seed(0)
+    model = build("resnet8", 10, in_channels=1, width=8).eval()
+    graph = trace(model, (1, 16, 16))
+    sliced = SlicedWeights(model, graph, [], 10, torch.Generator(), reconstruct=False)
+    calibration = [(torch.randn(32, 1, 16, 16), torch.zeros(32, dtype=torch.int64))] * 2
+    images = [torch.randn(count, 1, 16, 16) for count in (40, 25)]
+    draft = Evaluator(graph, sliced, calibration, [])
+    statistics = draft.statistics(graph.full_widths, sliced(graph.full_widths))
+    full = narrow(model, graph, graph.full_widths)
+    install(full, graph, sliced(graph.full_widths), statistics)
+    with torch.no_grad():
+        search = [(batch, full.eval()(batch).argmax(dim=1)) for batch in images]
+    return model, graph, sliced, calibration, search

@@ -13,24 +13,6 @@ from graphpruning.search.evaluator import Evaluator
 from graphpruning.search.sliced import SlicedWeights
 
 
-@pytest.fixture(scope="module")
-def judged():
-    """An untrained ResNet-8, its evaluator, and the labels that it gives itself at full width."""
-    torch.manual_seed(0)
-    model = build("resnet8", 10, in_channels=1, width=8).eval()
-    graph = trace(model, (1, 16, 16))
-    sliced = SlicedWeights(model, graph, [], 10, torch.Generator(), reconstruct=False)
-    calibration = [(torch.randn(32, 1, 16, 16), torch.zeros(32, dtype=torch.int64))] * 2
-    images = [torch.randn(count, 1, 16, 16) for count in (40, 25)]
-    draft = Evaluator(graph, sliced, calibration, [])
-    statistics = draft.statistics(graph.full_widths, sliced(graph.full_widths))
-    full = narrow(model, graph, graph.full_widths)
-    install(full, graph, sliced(graph.full_widths), statistics)
-    with torch.no_grad():
-        search = [(batch, full.eval()(batch).argmax(dim=1)) for batch in images]
-    return model, graph, sliced, calibration, search
-
-
 def test_it_agrees_with_the_network_it_stands_for(judged):
     model, graph, sliced, calibration, search = judged
     evaluator = Evaluator(graph, sliced, calibration, search)
