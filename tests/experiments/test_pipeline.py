@@ -55,11 +55,15 @@ def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
 
 
 def copy_repository(target: Path) -> Path:
-    """What git tracks or would track, as it is now, as a repository of its own."""
+    """What git tracks or would track, as it is now, as a repository of its own.
+
+    But without results, and without what DVC knows of them: it reads and writes all of dvc.lock
+    whenever a stage has run, and what is there of other studies takes a second each time.
+    """
     listed = run(ROOT, "git", "ls-files", "-co", "--exclude-standard", "-z").stdout
     for name in listed.split("\0"):
         path = ROOT / name
-        mine = not name.startswith("results/") or name.startswith("results/pretrained/")
+        mine = not name.startswith(("results/", "dvc.lock")) or name.startswith("results/pretrained/")
         if path.is_file() and mine:
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, target / name)
