@@ -54,8 +54,9 @@ def narrowed(
     graph: ChannelGraph,
     widths: Widths,
     keep: Mapping[str, Tensor] | None = None,
+    is_twin: bool = False,
 ) -> nn.Module:
-    """Narrow `model` itself, as `narrow` does a copy of it, and return it."""
+    """Narrow `model` itself, as `narrow` does a copy of it, and return it; a twin is run, too."""
     graph.check(widths)
     mask = graph.first_units(widths)
     if keep is not None:
@@ -70,7 +71,7 @@ def narrowed(
             _narrow_norm(model.get_submodule(name), kept(channels, mask))
         for name, channels in (graph.scales | graph.constants).items():
             _narrow_direct(model, name, kept(channels, mask))
-    require_same_operations(model, graph)
+    require_same_operations(model, graph, is_twin)
     return model
 
 

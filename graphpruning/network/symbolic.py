@@ -45,10 +45,23 @@ def symbolic_trace(model: nn.Module, size: Size, training: bool = False) -> fx.G
         UserError: when the network does not run on such an image.
     """
     refuse_what_acts_on_the_side(model)
+    graph, standardised = operations(model, twin(model), size, training)
+    module = fx.GraphModule(model, graph)
+    module.meta["standardised"] = standardised
+    return module
+
+
+def operations(
+    model: nn.Module, run: nn.Module, size: Size, training: bool = False
+) -> tuple[fx.Graph, Any]:
+    """Return the graph of `symbolic_trace`, and what layers do with their weights before (`meta`).
+
+    `run` is what runs in the place of `model`, and is changed: a twin of it, or a copy.
+    """
     tracer = _Tracer((2 if training else 1, *size))
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            graph = tracer.trace(twin(model).train(training))
+            graph = tracer.trace(run.train(training))
     except UserError:
         raise
     except Exception as error:  # whatever the model's own code raises
@@ -57,10 +70,7 @@ def symbolic_trace(model: nn.Module, size: Size, training: bool = False) -> fx.G
         if isinstance(value, Tensor):
             node.meta["shape"] = tuple(value.shape)
     _drop_unused_sizes(graph)
-    standardised = as_called(model, graph)
-    module = fx.GraphModule(model, graph)
-    module.meta["standardised"] = standardised
-    return module
+    return graph, as_called(model, graph)
 
 
 def twin(model: nn.Module) -> nn.Module:
@@ -96,6 +106,7 @@ class _Tracer(fx.Tracer):
         self.owned: set[int] = set()
         self.names: dict[int, str] = {}
         self.tensors: dict[str, Tensor] = {}
+        self.modules: dict[str, nn.Module] = {}
         self.computing = False
         self.fault: Exception | None = None  # of an operation, not of Python's code around it
 
@@ -106,6 +117,7 @@ class _Tracer(fx.Tracer):
         watched = [(name, t) for name, t in tensors if t.ndim or isinstance(t, nn.Parameter)]
         self.names = {id(t): name for name, t in reversed(watched)}
         self.tensors = dict(tensors)
+        self.modules = dict(root.named_modules(remove_duplicate=False))
         return super().trace(root, concrete_args)
 
     def create_args_for_root(
@@ -171,15 +183,13 @@ class _Tracer(fx.Tracer):
             self.refuse_numbers()
         self.computing = True
         try:
-            module = self.root.get_submodule(str(target)) if kind == "call_module" else None
+            module = self.modules[str(target)] if kind == "call_module" else None
             shape = known_shape(module or target, self._plain(args, whole=False), kwargs)
             if shape is not None:
                 return _zeros(shape)
             values, named = self._plain(args), self._plain(kwargs)
-            if kind == "call_module":
-                return _lean(
-                    shape_of_module(self.root.get_submodule(str(target)), *values, **named)
-                )
+            if module is not None:
+                return _lean(shape_of_module(module, *values, **named))
             if kind == "call_method":
                 return _lean(getattr(values[0], str(target))(*values[1:], **named))
             return _lean(shape_of_function(target, values, named))

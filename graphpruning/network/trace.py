@@ -73,7 +73,8 @@ def graph_of(model: nn.Module, module: fx.GraphModule, size: tuple[int, ...]) ->
     Replay(model, module, recorder, units).run(units.labels(image).expand(2, *size))
     graph = _graph(model, module, recorder, units, size)
     # Where all widths are small and alike, code that compares them goes another way, if any does.
-    narrowed(twin(model), graph, {name: 2 * group.unit for name, group in graph.prunable.items()})
+    least = {name: 2 * group.unit for name, group in graph.prunable.items()}
+    narrowed(twin(model), graph, least, is_twin=True)
     return graph
 
 

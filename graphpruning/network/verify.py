@@ -6,25 +6,29 @@ from torch import fx, nn
 
 from graphpruning.common.errors import UnsupportedNetwork, UserError
 from graphpruning.network.graph import ChannelGraph
-from graphpruning.network.symbolic import symbolic_trace
+from graphpruning.network.refusals import refuse_what_acts_on_the_side
+from graphpruning.network.symbolic import operations, twin
 
 
-def require_same_operations(narrowed: nn.Module, graph: ChannelGraph) -> None:
+def require_same_operations(narrowed: nn.Module, graph: ChannelGraph, is_twin: bool) -> None:
     """Raise `UnsupportedNetwork` where `narrowed`, by its own code, does something else.
 
     A `forward` may branch on numbers of channels, or have sizes of the full network in it. Then the
-    narrowed network would not be the one that was traced, searched and judged.
+    narrowed network would not be the one that was traced, searched and judged. One that is a twin,
+    which nobody wants afterwards, is run itself.
     """
     name = type(narrowed).__name__
     try:
-        found = symbolic_trace(narrowed, graph.input_size)
+        refuse_what_acts_on_the_side(narrowed)
+        run = narrowed if is_twin else twin(narrowed)
+        found, standardised = operations(narrowed, run, graph.input_size)
     except UserError as refusal:
         raise UnsupportedNetwork(
             f"{name} does not run when it is narrowed: a size or a branch in its code is made for "
             f"the full widths ({refusal})"
         ) from refusal
     full = list(graph.module.graph.nodes)
-    small = list(found.graph.nodes)
+    small = list(found.nodes)
     same: dict[fx.Node, fx.Node] = {}
     for one, other in zip(full, small, strict=False):
         if not _alike(one, other, same):
@@ -33,7 +37,7 @@ def require_same_operations(narrowed: nn.Module, graph: ChannelGraph) -> None:
                 f"{_where(other)}; make its code independent of the numbers of channels"
             )
         same[one] = other
-    if len(full) != len(small) or found.meta != graph.module.meta:
+    if len(full) != len(small) or standardised != graph.module.meta["standardised"]:
         raise UnsupportedNetwork(
             f"{name} has other operations when it is narrowed ({len(small)} for {len(full)}); make "
             "its code independent of the numbers of channels"

@@ -63,7 +63,8 @@ def copy_repository(target: Path) -> Path:
     listed = run(ROOT, "git", "ls-files", "-co", "--exclude-standard", "-z").stdout
     for name in listed.split("\0"):
         path = ROOT / name
-        mine = not name.startswith(("results/", "dvc.lock")) or name.startswith("results/pretrained/")
+        left_out = name.startswith(("results/", "dvc.lock"))
+        mine = not left_out or name.startswith("results/pretrained/")
         if path.is_file() and mine:
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, target / name)
