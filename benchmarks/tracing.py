@@ -1,7 +1,7 @@
 """A network's channel graph, against Torch-Pruning's dependency graph: processor seconds.
 
-Theirs follows autograd from one forward pass; ours also runs two narrowed networks, to see that
-they compute what was traced.
+Theirs follows autograd from one forward pass; ours also follows a narrowed network, to see that
+it does what was traced.
 """
 
 import time
