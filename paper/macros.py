@@ -123,7 +123,7 @@ def _networks(results: Results) -> Macros:
         "Evaluations": number(max(one.evaluations for one in searches), 0),
         "Methods": counting(len(results.rows)),
         "Begins": begins[usual],
-        "Trainings": often(results.trainings),
+        "Trainings": " or ".join(map(often, results.trainings)),
     }
 
 

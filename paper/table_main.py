@@ -40,11 +40,14 @@ def second_results(second: Results) -> Table:
 
 def _mean_of(results: Results) -> list[str]:
     """How many final trainings an accuracy is the mean of, where they are several."""
-    if results.trainings == 1:
+    numbers = results.trainings
+    if set(numbers) <= {1}:
         return []
+    unequal = ", as many for all networks of a replicate" if len(numbers) > 1 else ""
     return [
-        f"A found network's accuracy is the mean of {results.trainings} final trainings, which "
-        "differ in the order of images, in augmentation, and in fresh weights if they begin so."
+        f"A found network's accuracy is the mean of {' or '.join(map(str, numbers))} final "
+        f"trainings{unequal}; they differ in the order of images, in augmentation, and in fresh "
+        "weights if they begin so."
     ]
 
 

@@ -139,10 +139,12 @@ class Results:
         return {seed: one.top1_search for seed, one in self.search[model, method, budget].items()}
 
     @property
-    def trainings(self) -> int:
-        """How many final trainings of one found network an accuracy is the mean of."""
+    def trainings(self) -> tuple[int, ...]:
+        """How many final trainings of one found network an accuracy is the mean of, ascending: one
+        number, unless replicates differ.
+        """
         finals = [one for by_seed in self.final.values() for one in by_seed.values()]
-        return max((one.trainings or 1 for one in finals), default=1)
+        return tuple(sorted({one.trainings or 1 for one in finals}))
 
     @property
     def second(self) -> "Results | None":
@@ -270,7 +272,7 @@ def _methods(
     """What every method found at every budget, and the final networks."""
     search: dict[Key, dict[int, Search]] = {}
     final: dict[Key, dict[int, Final]] = {}
-    first: Final | None = None
+    first: dict[int, Final] = {}
     for key in [(m, row, b) for m in said.models for row in said.methods for b in said.budgets]:
         model, row = key[0], said.rows[key[1]]
         search[key], final[key] = {}, {}
@@ -281,8 +283,8 @@ def _methods(
             search[key][seed] = found
             files = StageFiles(path, said.study, "finetune", *key, seed=seed)
             trained = files.final(key, found, row.initial)
-            first = first or trained
-            files.same_trainings(key, trained, first)
+            files.same_trainings(key, trained, first.setdefault(seed, trained))
+            files.same_kinds(key, trained, first[said.seeds[0]])
             final[key][seed] = trained
     return search, final
 

@@ -363,12 +363,16 @@ class StageFiles(Files):
                     raise self.damaged(name, f"another mean {column} of {kind} than metrics.json")
 
     def same_trainings(self, key: Key, final: Final, first: Final) -> None:
-        """Check that a network was trained as often, and in as many ways, as the study's first."""
-        if (final.trainings, final.second is None) != (first.trainings, first.second is None):
+        """Check that a network was trained as often as the replicate's first."""
+        if final.trainings != first.trainings:
             name = f"{self.folder('final', *key)}/metrics.json"
-            raise self.damaged(
-                name, "other 'trainings' or 'second' than the study's other networks"
-            )
+            raise self.damaged(name, "other 'trainings' than the replicate's other networks")
+
+    def same_kinds(self, key: Key, final: Final, first: Final) -> None:
+        """Check that a network was trained in as many ways as the study's first."""
+        if (final.second is None) != (first.second is None):
+            name = f"{self.folder('final', *key)}/metrics.json"
+            raise self.damaged(name, "other kinds of training than the study's other networks")
 
     def _check_architecture(self, name: str, search: Search) -> None:
         """Check that a file is an architecture, and that of the network that was found."""

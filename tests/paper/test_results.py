@@ -131,7 +131,11 @@ def test_a_replicate_that_is_not_there(copied):
         ("final/resnet20/amc/0.5/1/architecture.json", {"macs": 7}, "than the search found"),
         ("final/resnet20/generated/0.5/1/metrics.json", {"initial": "scratch"}, "not 'generated'"),
         ("final/resnet20/amc/0.5/1/metrics.json", {"search_top1_before": 50.0}, "from scratch"),
-        ("final/resnet20/amc/0.5/1/metrics.json", {"trainings": None}, "than the study's other"),
+        (
+            "final/resnet20/amc/0.5/1/metrics.json",
+            {"trainings": None},
+            "than the replicate's other",
+        ),
     ],
 )
 def test_a_file_of_another_run_is_refused(copied, name, entries, says):
@@ -175,7 +179,7 @@ def test_results_from_before_several_trainings_are_read(copied):
         del whole["trainings"], whole["second"]
         path.write_text(json.dumps(whole))
     found = read(copied)
-    assert found.trainings == 1 and found.second is None
+    assert found.trainings == (1,) and found.second is None
 
 
 def test_no_argument_is_argparses_refusal(capsys):

@@ -5,12 +5,13 @@ import json
 import pandas as pd
 import pytest
 
+from graphpruning.common.errors import UserError
 from paper import figures, report, tables
 from paper.captions import captions
 from paper.compare import with_given
 from paper.reader.results import read
 from paper.table_main import main_results, second_results
-from tests.paper.conftest import Study
+from tests.paper.conftest import Study, copied_study
 from tests.paper.test_compare import written
 
 KEY = ("resnet20", "amc", "0.5")
@@ -35,7 +36,7 @@ def test_the_second_kind_is_the_same_study_with_other_accuracies(folder):
     first = read(folder)
     second = first.second
     assert second is not None and second.second is None
-    assert first.trainings == second.trainings == 2
+    assert first.trainings == second.trainings == (2,)
     for seed in (0, 1):
         path = folder / f"final/resnet20/amc/0.5/{seed}/metrics.json"
         stated = json.loads(path.read_text())["second"]
@@ -69,6 +70,34 @@ def test_its_caption_says_what_differs_and_the_note_how_many_trainings(folder):
     for name in ("table3_main", "table3b_second"):
         said = (folder / f"tables/{name}.md").read_text()
         assert "A found network's accuracy is the mean of 2 final trainings" in said
+
+
+def test_replicates_may_differ_in_how_often_their_networks_were_trained(folder, tmp_path):
+    """The accuracies stay, since what is added is the mean; a network alone must not differ."""
+    copied = copied_study(folder, tmp_path)
+    before = read(copied)
+    names = sorted(copied.glob("final/*/*/*/1/trainings.csv"))
+    for name in names:
+        frame = pd.read_csv(name)
+        more = frame.groupby("kind", as_index=False).mean(numeric_only=True).assign(training=2)
+        more = more.merge(frame[["kind", "initial"]].drop_duplicates())
+        frame = pd.concat([frame, more]).sort_values(["kind", "training"])
+        frame.to_csv(name, index=False, lineterminator="\n")
+        metrics = name.with_name("metrics.json")
+        metrics.write_text(metrics.read_text().replace('"trainings": 2', '"trainings": 3'))
+        if name != names[-1]:
+            with pytest.raises(UserError, match="other 'trainings' than the replicate's other"):
+                read(copied)
+    after = read(copied)
+    assert after.trainings == (2, 3)
+    for key, by_seed in before.final.items():
+        for seed, one in by_seed.items():
+            assert after.final[key][seed].test_top1 == one.test_top1
+    assert tables.main([str(copied)]) == 0
+    assert (
+        "the mean of 2 or 3 final trainings, as many for all networks of a replicate"
+        in (copied / "tables/table3_main.md").read_text()
+    )
 
 
 def test_the_report_has_it_once_and_below_table_3(folder):
