@@ -30,6 +30,8 @@ from graphpruning.training.preprocessing import Preprocessing
 
 BATCH = 250
 """Images of an evaluation batch, of which a processor computes some at a time (see `Subnet`)."""
+RACED = 16
+"""Batches that a race has at least, so that it can look early."""
 
 
 @dataclass(frozen=True)
@@ -77,11 +79,12 @@ class Evidence:
         """
         generator = torch.Generator().manual_seed(seed)
         augmented = calibration.augmented(preprocessing, generator)
+        batch = BATCH
         if shuffled:
             search = search.select(torch.randperm(len(search), generator=generator))
-        recalibrating, judging = (
-            prepared(part.to(fabric.device), preprocessing, BATCH) for part in (augmented, search)
-        )
+            batch = min(BATCH, -(-len(search) // RACED))
+        recalibrating = prepared(augmented.to(fabric.device), preprocessing, BATCH)
+        judging = prepared(search.to(fabric.device), preprocessing, batch)
         return cls(recalibrating, judging, fabric.device, fabric.autocast, top)
 
 

@@ -119,7 +119,7 @@ def contrasts(
     seeds = sorted(set(ours).intersection(*others.values()))
     table = np.array([[one[seed] for one in (ours, *others.values())] for seed in seeds])
     n, m = len(seeds), 1 + len(others)
-    if not n:
+    if not n or not others:
         return dict.fromkeys(others, Estimate(math.nan, math.nan, math.nan, 0))
     methods = table.mean(axis=0)
     found = methods[0] - methods[1:]

@@ -174,7 +174,9 @@ class Journal:
         if found.images is None:
             return
         whole = replace(found, accuracy=float(self._evaluate(found.widths)), images=None)
-        self.history.candidates[self.history.candidates.index(found)] = whole
+        self.history.candidates = [
+            whole if one.widths == found.widths else one for one in self.history.candidates
+        ]
         self._settled = True
 
     def _compute(self, asked: tuple[int, ...], widths: Widths) -> _Answer:

@@ -9,8 +9,10 @@ candidate's as the best one's if both were equally good,
     p = P[Binomial(n, 1/2) >= b],   n: images that one alone gets right, b: the best one's of them,
 
 and the candidate is stopped at p <= chance / looks (Bonferroni, so that in all its looks together
-an equally good candidate is stopped with probability `chance` at most). The images must come in a
-random order. A race of this kind is that of Maron and Moore 1997 and of Birattari et al. 2002.
+a candidate that gets as many of the whole split right is stopped with probability `chance` at
+most). The best so far is also the luckiest on this split; one that is as good on other images may
+look behind, and is stopped more often. The images must come in a random order. A race of this kind
+is that of Maron and Moore 1997 and of Birattari et al. 2002.
 """
 
 from itertools import pairwise
@@ -27,7 +29,7 @@ from graphpruning.search.history import Candidate
 LOOKS = (1 / 16, 1 / 8, 1 / 4, 1 / 2)
 """Shares of the search split's batches after which a candidate may be stopped."""
 CHANCE = 0.01
-"""The most often that one as good as the best may be stopped."""
+"""The most often that one as good as the best on the whole split may be stopped."""
 
 
 class Race:

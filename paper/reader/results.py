@@ -141,10 +141,10 @@ class Results:
     @property
     def trainings(self) -> tuple[int, ...]:
         """How many final trainings of one found network an accuracy is the mean of, ascending: one
-        number, unless replicates differ.
+        number, unless replicates differ. What others gave does not count.
         """
         finals = [one for by_seed in self.final.values() for one in by_seed.values()]
-        return tuple(sorted({one.trainings or 1 for one in finals}))
+        return tuple(sorted({one.trainings or 1 for one in finals if one.run is not None}))
 
     @property
     def second(self) -> "Results | None":

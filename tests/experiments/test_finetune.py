@@ -2,6 +2,8 @@
 
 import csv
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -11,6 +13,7 @@ import yaml
 
 from experiments import finetune, prepare, search, train_base, train_pruningnet
 from experiments.common.study import Study, parse
+from graphpruning.search import racing
 from graphpruning.training import loop
 
 ROOT = Path(__file__).parents[2]
@@ -165,3 +168,25 @@ def test_a_killed_stage_goes_on_at_the_training_that_it_was_in(
     assert epochs == [1, 1, 1, 2, 1, 2]  # none twice: main, main, second, second
     assert again.pop("run")["resumed"] is True and not whole.pop("run")["resumed"]
     assert again == whole
+
+
+def test_a_raced_search_says_how_many_accuracies_are_estimates(
+    searched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a chance so high that whatever is behind is stopped; what is found is judged whole."""
+    shutil.copytree(searched, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(racing, "CHANCE", 3.6)
+    chosen = study()
+    raced = replace(chosen, search=replace(chosen.search, racing=True))
+    found = {}
+    for name, each in (("whole", chosen), ("raced", raced)):
+        search.STAGE._work(search.STAGE._context(each, items_of("graphpruning")))
+        folder = Path("results/smoke/search/resnet8/graphpruning/0.5/0")
+        found[name] = json.loads((folder / "metrics.json").read_text())
+    assert "estimated" not in found["whole"] and 0 < found["raced"]["estimated"] < 6
+    assert found["raced"]["images_seen"] < found["whole"]["images_seen"]
+    assert found["raced"]["top1_search"] == round(found["raced"]["top1_search"])  # of 100 images
+    rows = list(csv.DictReader((folder / "history.csv").read_text().splitlines()))
+    at = [float(row["top1"]) for row in rows]
+    assert found["raced"]["top1_search"] in at and float(rows[-1]["best"]) == max(at)

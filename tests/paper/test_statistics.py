@@ -149,6 +149,10 @@ def test_contrasts_with_one_method_are_the_paired_t_test():
     )
 
 
+def test_without_others_there_are_no_contrasts():
+    assert contrasts({0: 1.0, 1: 2.0}, {}) == {}
+
+
 def test_contrasts_by_hand():
     """Two seeds, three methods: what seed and method leave is 0.1 everywhere, up or down."""
     table = {"a": {0: 3.1, 1: 3.9}, "b": {0: 1.9, 1: 3.1}, "c": {0: 2.0, 1: 3.0}}
