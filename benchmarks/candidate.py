@@ -268,7 +268,7 @@ def racing_rows(judges: Judges) -> list[Row]:
         all_images = float(AGREEING * SEARCH)
         missed = max(accuracies["whole"]) - max(accuracies["raced"])
         table += [
-            Row(what, "judged whole", "s", taken["raced"], taken["whole"], 0.25),
+            Row(what, "judged whole", "s", [sum(taken["raced"])], [sum(taken["whole"])], 0.5),
             Row(f"{what}: images", "judged whole", "images", [float(judged)], [all_images]),
             Row(f"{what}: Kendall's tau", "1", "", [tau], [1.0], 0.95, at_least=True),
             Row(f"{what}: the best is missed by", "1 point", "points", [missed], [1.0], 0.0),

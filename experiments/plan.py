@@ -60,6 +60,10 @@ PyTorch, which is 30,000 GMAC/s. Lighter networks are bound by something else: f
 they are taken as no faster, and small images in memory as four times as fast (our guess)."""
 
 
+STARTING = 4.0
+"""Seconds that DVC and the start of a process take beside a stage's own (two cores of an EPYC)."""
+
+
 @dataclass(frozen=True)
 class Row:
     """One kind of stage for one model; `work` is what can be timed of it."""
@@ -280,12 +284,20 @@ def _time(study: Study, hours: float, rates: Rates) -> str:
     """Hours; of this machine those of its processor, and on the clock with stages side by side."""
     if rates.speeds is None or study.threads is None:
         return f"{_hours(hours)} hours"
-    lanes = lanes_for(study)
+    lanes, stages = lanes_for(study), stages_of(study)
     side_by_side = "1 stage" if lanes == 1 else f"{lanes} stages"
+    clock = (hours + stages * STARTING / 3600) / lanes
     return (
-        f"{_hours(hours * study.threads)} processor-hours, which are {_hours(hours / lanes)} hours "
-        f"on the clock ({side_by_side} at a time)"
+        f"{_hours(hours * study.threads)} processor-hours, which are {_hours(clock)} hours on the "
+        f"clock ({side_by_side} at a time; {STARTING:g} s for the start of each of {stages})"
     )
+
+
+def stages_of(study: Study) -> int:
+    """How many stages the study has; five are of the study as a whole."""
+    searches = 2 * len(study.methods) * len(study.budgets)  # and final trainings
+    of_replicate = 3 + len(study.pruningnet.conditionings) + searches
+    return 5 + of_replicate * len(study.models) * len(study.seeds)
 
 
 def table(found: Sequence[Row], rates: Rates) -> str:
@@ -340,8 +352,8 @@ def _measured_speeds(rates: Rates) -> str:
     ]
     return (
         f"Estimates from images/s {rates.of}: {'; '.join(of_models)}. Found networks are as random "
-        "ones within their budgets; the start of stages, an agent's thinking and decoding are not "
-        "counted, and candidates that come twice are counted twice."
+        "ones within their budgets; an agent's thinking and decoding are not counted, and "
+        "candidates that come twice are counted twice."
     )
 
 

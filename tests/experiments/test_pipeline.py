@@ -21,6 +21,8 @@ import pytest
 import torch
 import yaml
 
+from experiments import plan
+from experiments.common.study import read
 from experiments.preloaded import preloaded
 from graphpruning import load_architecture
 from graphpruning.training.datasets import load
@@ -300,6 +302,7 @@ def test_records_name_neither_the_host_nor_its_folders(smoke: Path) -> None:
     assert len(sidecars) == 1 + 2 * (1 + 1 + 4 + 1 + 6 + 6)
     known = yaml.safe_load((smoke / "dvc.lock").read_text())["stages"]
     assert {sidecar["stage"] for sidecar in sidecars} <= set(known)
+    assert len(known) == plan.stages_of(read(smoke / "params.yaml"))
     for sidecar in sidecars:
         record = smoke / RESULTS / sidecar["record"]
         assert json.loads((record / "run.json").read_text())["status"] == "COMPLETED"
