@@ -222,11 +222,15 @@ def parts(case: Case) -> list[Row]:
         if update:
             optimizer.settle()
 
+    def conditioned(widths: Widths) -> Tensor:
+        with torch.autocast(ours.device.type, enabled=False):  # as in `PruningNet.weights`
+            return net.features(widths).sum()
+
     found = alternate(
         {
             "whole": partial(steps, lambda widths: of_weights(net.weights(widths)), True),
             "ready": partial(steps, ready, False),
-            "conditioning": partial(steps, lambda widths: net.features(widths).sum(), False),
+            "conditioning": partial(steps, conditioned, False),
         }
     )
     added = [a - b for a, b in zip(found["whole"], found["ready"], strict=True)]

@@ -120,6 +120,15 @@ def test_a_small_case_of_the_step_runs_both_ways() -> None:
     assert {case.network for case in CASES} == {"resnet50", "mobilenet_v1"}
 
 
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_the_parts_of_a_step_are_timed_in_every_precision(precision, monkeypatch):
+    monkeypatch.setattr(harness, "PRECISION", precision)
+    monkeypatch.setattr(pruningnet_step, "STEPS", 1)
+    rows = pruningnet_step.parts(Case("resnet8", 2, 32))
+    assert [row.what.partition(",")[0] for row in rows][1:] == ["conditioning alone"]
+    assert min(rows[1].ours) > 0
+
+
 def test_what_is_compared_with_their_code_is_what_their_code_has() -> None:
     assert {case.network for case in pruningnet_step.OFFICIAL} == {*MODELS}
     graph = Case(WIDE, 2, 32).graph()
