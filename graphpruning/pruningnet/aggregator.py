@@ -116,7 +116,7 @@ class GraphAggregator(nn.Module):
             hidden = hidden + F.silu(seen)
         features: Tensor = F.layer_norm(self.head(hidden), (SIZE,)) * (NORM / SIZE**0.5)
         if features.requires_grad:
-            features.register_hook(lambda gradient: gradient * self.damping)
+            features.register_hook(lambda gradient: (gradient * self.damping).to(gradient.dtype))
         return features
 
 

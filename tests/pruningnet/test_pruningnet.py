@@ -6,6 +6,7 @@ from torch import Tensor
 
 from graphpruning import SearchSpace, trace
 from graphpruning.network.graph import ChannelGraph
+from graphpruning.network.zoo import build
 from graphpruning.pruningnet import diagnostics
 from graphpruning.pruningnet.aggregator import (
     BOTTLENECK,
@@ -260,3 +261,15 @@ def test_the_step_draws_its_widths_from_the_generator_alone(graph: ChannelGraph)
         torch.manual_seed(global_seed)
         losses.append(step(net, images, labels, torch.Generator().manual_seed(3)))
     assert torch.equal(losses[0], losses[1])
+
+
+def test_features_that_autocast_made_can_be_differentiated():
+    """`weights` turns autocast off, but whoever asks for features may have it on."""
+    graph = trace(build("resnet8", 10, in_channels=1, width=8), (1, 16, 16))
+    net = PruningNet(graph, "graph")
+    with torch.autocast("cpu", torch.bfloat16):
+        target = net.features(graph.full_widths)[:, 0].sum()
+    target.backward()
+    found = [parameter.grad for parameter in net.conditioning.parameters()]
+    assert all(gradient is None or gradient.isfinite().all() for gradient in found)
+    assert any(gradient is not None and gradient.any() for gradient in found)
