@@ -31,7 +31,7 @@ from graphpruning.training.preprocessing import Preprocessing
 BATCH = 250
 """Images of an evaluation batch, of which a processor computes some at a time (see `Subnet`)."""
 RACED = 16
-"""Batches that a race has at least, so that it can look early."""
+"""About as many batches as a race needs, so that it can look early."""
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,10 @@
 """Judge candidates on a part of the images where that is enough to tell that they are behind.
 
-Most candidates of a search are far from the best one, which a few hundred images show. So every
-candidate is compared with the best one so far, image by image, after 1/16, 1/8, 1/4 and 1/2 of the
-search split, and stopped when it is behind by more than chance explains. The test is McNemar's, in
-its exact one-sided form: of the images that only one of the two gets right, as many would be the
-candidate's as the best one's if both were equally good,
+Where a candidate is far from the best one, a few hundred images show it. So every candidate is
+compared with the best one so far, image by image, after 1/16, 1/8, 1/4 and 1/2 of the search split,
+and stopped when it is behind by more than chance explains. The test is McNemar's, in its exact
+one-sided form: of the images that only one of the two gets right, as many would be the candidate's
+as the best one's if both were equally good,
 
     p = P[Binomial(n, 1/2) >= b],   n: images that one alone gets right, b: the best one's of them,
 
