@@ -1,6 +1,6 @@
 """Train the found network in the study's ways, and read the test set once for each training."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, Literal
@@ -75,17 +75,17 @@ def finetune(context: Context) -> None:
     items, preprocessing = context.items, context.study.data.preprocessing
     images = training_images(context)
     full = full_network(context, images)
-    searched = read_json(context.folder("search") / "metrics.json", "the stage search")
-    widths: dict[str, int] = searched["widths"]
+    widths = found_widths(context)
     fabric = make_fabric(context.study.precision)
     context.precision = precision(fabric)
-    initials = _initials(context)
+    initials = initials_of(context)
+    numbers = range(context.study.final.trainings)
     trained = {
-        kind: _trainings(context, kind, initial, fabric, full, images, widths)
+        kind: trainings(context, kind, initial, fabric, full, images, widths, numbers)
         for kind, initial in initials.items()
     }
     first = trained["main"][0]
-    measured = {kind: _measured(initials[kind], each) for kind, each in trained.items()}
+    measured = {kind: means(initials[kind], each) for kind, each in trained.items()}
     context.log("test_top1", measured["main"]["test_top1"], len(first.records))
     folder = context.folder("final")
     save_architecture(
@@ -102,15 +102,9 @@ def finetune(context: Context) -> None:
     write_csv(
         folder / "trainings.csv",
         [
-            {
-                "kind": kind,
-                "training": number,
-                "initial": initials[kind],
-                "test_top1": one.accuracy.top1,
-                "test_top5": one.accuracy.top5,
-            }
+            trainings_row(kind, number, initials[kind], one)
             for kind, each in trained.items()
-            for number, one in enumerate(each)
+            for number, one in zip(numbers, each, strict=True)
         ],
     )
     write_json(
@@ -127,7 +121,14 @@ def finetune(context: Context) -> None:
     )
 
 
-def _initials(context: Context) -> dict[Kind, methods.Initial]:
+def found_widths(context: Context) -> dict[str, int]:
+    """The widths that the search found."""
+    searched = read_json(context.folder("search") / "metrics.json", "the stage search")
+    widths: dict[str, int] = searched["widths"]
+    return widths
+
+
+def initials_of(context: Context) -> dict[Kind, methods.Initial]:
     """What each kind of training begins with; where the method says it, that holds for both."""
     row, final = methods.method(context.items["method"]), context.study.final
     initials: dict[Kind, methods.Initial] = {"main": row.initial or final.initial}
@@ -136,7 +137,7 @@ def _initials(context: Context) -> dict[Kind, methods.Initial]:
     return initials
 
 
-def _trainings(
+def trainings(
     context: Context,
     kind: Kind,
     initial: methods.Initial,
@@ -144,8 +145,9 @@ def _trainings(
     full: FullNetwork,
     images: Images,
     widths: Widths,
+    numbers: Iterable[int],
 ) -> list[Trained]:
-    """Train the found network in one way, as often as the study says.
+    """Train the found network in one way, once for each number, from which its seed is drawn.
 
     What is killed goes on at the training that it was in: those before are in their checkpoints.
     """
@@ -155,7 +157,7 @@ def _trainings(
         loss = _distilled(context, fabric, full, settings)
         teacher = {"taught_by": sha256(context.weights_of("base"))}
     trained = []
-    for number in range(context.study.final.trainings):
+    for number in numbers:
         seed = context.seed if number == 0 else derived_seed(context.seed, number)
         start = _start(context, initial, fabric, full, images, widths, seed)
         records = train_found(
@@ -178,7 +180,20 @@ def _trainings(
     return trained
 
 
-def _measured(initial: methods.Initial, trained: Sequence[Trained]) -> dict[str, Any]:
+def trainings_row(
+    kind: Kind, number: int, initial: methods.Initial, trained: Trained
+) -> dict[str, Any]:
+    """What trainings.csv says of one training."""
+    return {
+        "kind": kind,
+        "training": number,
+        "initial": initial,
+        "test_top1": trained.accuracy.top1,
+        "test_top5": trained.accuracy.top5,
+    }
+
+
+def means(initial: methods.Initial, trained: Sequence[Trained]) -> dict[str, Any]:
     """What metrics.json says of one kind of training: means over its trainings."""
     before = [one.before for one in trained if one.before is not None]
     return {

@@ -156,6 +156,17 @@ class FinalTraining:
     distillation: Distillation = field(default_factory=Distillation)
 
 
+@dataclass(frozen=True)
+class FurtherTrainings:
+    """Final trainings beside those of `final`: of the networks of `methods`, `trainings` each.
+
+    They are a stage of their own, so a study that has not decided is carried on with them alone.
+    """
+
+    methods: tuple[str, ...] = ()
+    trainings: int = 2
+
+
 @checked_dataclass(frozen=True, config=STRICT)
 class Study:
     """Everything that `dvc repro` needs to know.
@@ -180,6 +191,7 @@ class Study:
     search: SearchSection
     reconstruction: Reconstruction
     final: FinalTraining
+    again: FurtherTrainings
     budgets: tuple[float | str, ...]
     seeds: tuple[int, ...]
     methods: tuple[str, ...]
@@ -214,8 +226,9 @@ def _check_names(study: Study, where: str) -> None:
         "analysis: conditionings": study.analysis.conditionings,
         "analysis: budgets": tuple(map(budget_name, analysed_budgets(study))),
     }
-    for key, names in lists.items():
-        if not names:
+    may_be_empty = {"again: methods": study.again.methods}
+    for key, names in {**lists, **may_be_empty}.items():
+        if not names and key not in may_be_empty:
             raise UserError(f"{where}: {key}: the list is empty")
         if twice := [name for name in names if names.count(name) > 1]:
             raise UserError(f"{where}: {key}: {str(twice[0])!r} stands twice: remove one")
@@ -268,6 +281,12 @@ def _check_methods(study: Study, where: str) -> None:
             raise UserError(
                 f"{where}: analysis: conditionings: {name!r} is not among pruningnet: conditionings"
             )
+    for name in study.again.methods:
+        if name not in study.methods:
+            raise UserError(
+                f"{where}: again: methods: {name!r} is not among the study's methods; "
+                f"did you mean {nearest(name, study.methods)!r}?"
+            )
 
 
 def _check_ranges(study: Study, where: str) -> None:
@@ -307,6 +326,7 @@ def _check_ranges(study: Study, where: str) -> None:
             "reconstruction: images": (study.reconstruction.images, 1, calibration),
             "reconstruction: points": (study.reconstruction.points, 1, MANY),
             "final: trainings": (study.final.trainings, 1, MANY),
+            "again: trainings": (study.again.trainings, 1, MANY),
             "final: distillation: weight": (study.final.distillation.weight, 0, 1),
             "final: distillation: temperature": (study.final.distillation.temperature, 0.01, MANY),
         },

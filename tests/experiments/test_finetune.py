@@ -11,8 +11,16 @@ from typing import Any
 import pytest
 import yaml
 
-from experiments import finetune, prepare, search, train_base, train_pruningnet
-from experiments.common.study import Study, parse
+from experiments import (
+    finetune,
+    finetune_again,
+    prepare,
+    search,
+    train_base,
+    train_pruningnet,
+)
+from experiments.common.study import FurtherTrainings, Study, parse
+from graphpruning.common.errors import UserError
 from graphpruning.search import racing
 from graphpruning.training import loop
 
@@ -84,6 +92,39 @@ def test_several_trainings_differ_and_the_first_is_the_only_one_of_a_study_with_
     assert one["metrics"]["test_top1"] == top1[0] and len(set(top1)) > 1
     assert three["metrics"]["test_top1"] == pytest.approx(fmean(top1), abs=1e-3)
     assert three["run"]["images_seen"] == 3 * one["run"]["images_seen"]
+
+
+def again(method: str, chosen: Study) -> None:
+    finetune_again.STAGE._work(finetune_again.STAGE._context(chosen, items_of(method)))
+
+
+def test_further_trainings_are_those_that_a_larger_number_would_have_given(
+    searched: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And they leave what is there as it is."""
+    monkeypatch.chdir(searched)
+    three, one = (trained("graphpruning", study(count)) for count in (3, 1))
+    further = FurtherTrainings(methods=("graphpruning",), trainings=2)
+    again("graphpruning", replace(study(1), again=further))
+    folder = Path("results/smoke/final/again/resnet8/graphpruning/0.5/0")
+    rows = list(csv.DictReader((folder / "trainings.csv").read_text().splitlines()))
+    assert one["trainings"] + rows == three["trainings"]
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["trainings"] == 2 and metrics["initial"] == "scratch"
+    assert metrics["test_top1"] == pytest.approx(fmean(float(r["test_top1"]) for r in rows))
+    run = json.loads((folder / "run.json").read_text())
+    assert run["images_seen"] == 2 * one["run"]["images_seen"]
+
+
+@pytest.mark.parametrize(
+    ("methods", "instead"), [((), "none is"), (("generated",), "did you mean 'generated'")]
+)
+def test_a_method_that_is_not_trained_again_is_refused(
+    methods: tuple[str, ...], instead: str, searched: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(searched)
+    with pytest.raises(UserError, match=f"graphpruning is not among again: methods.*{instead}"):
+        again("graphpruning", replace(study(), again=FurtherTrainings(methods)))
 
 
 def test_fresh_weights_of_each_training_are_their_own(
