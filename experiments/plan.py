@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -188,28 +189,44 @@ def _rows(study: Study, model: str, images: ImageSet, test: int) -> Iterator[Row
     work += [Work("cutting", name, cut * candidate) for name in budgets if cut]
     yield Row("search", model, 0, 0, len(budgets) * times, judged, macs, tuple(work))
 
-    yield _final(study, model, train, test, full, budgets)
-
-
-def _final(
-    study: Study, model: str, train: int, test: int, full: int, budgets: Mapping[str, int]
-) -> Row:
-    """Every final training of every found network, of both kinds."""
-    rows, final, seeds = [methods.method(n) for n in study.methods], study.final, len(study.seeds)
-    kinds: list[tuple[Part, methods.Initial]] = [("final", final.initial)]
+    final, again = study.final, [methods.method(name) for name in study.again.methods]
+    kinds = [_Kind("final", final.initial, rows, final.trainings)]
     if final.second:
-        kinds.append(("second", final.second.initial))
+        kinds.append(_Kind("second", final.second.initial, rows, final.trainings))
+    further = [_Kind("final", final.initial, again, study.again.trainings)]
+    yield _finals("finetune", study, model, train, test, full, budgets, kinds)
+    yield _finals("finetune_again", study, model, train, test, full, budgets, further)
+
+
+class _Kind(NamedTuple):
+    """Final trainings of one kind: the networks of which methods, and how often each."""
+
+    part: Part
+    initial: methods.Initial
+    rows: Sequence[methods.Method]
+    trainings: int
+
+
+def _finals(
+    stage: str,
+    study: Study,
+    model: str,
+    train: int,
+    test: int,
+    full: int,
+    budgets: Mapping[str, int],
+    kinds: Sequence[_Kind],
+) -> Row:
+    """Every final training of every found network in one stage."""
     count, trained, judged, macs, work = 0, 0, 0, 0, []
-    for part, initial in kinds:
-        settings = recipe(study, part, model)
+    for part, initial, rows, trainings in kinds:
+        settings, times = recipe(study, part, model), len(study.seeds) * trainings
         of_one = settings.steps(train) * settings.batch_size
         # Before a training that does not start from scratch the network is judged once.
         begun = sum((row.initial or initial) != "scratch" for row in rows)
-        networks = len(rows) * seeds * final.trainings
-        looked_at = begun * seeds * final.trainings * study.data.search_images + networks * test
-        taught = (
-            len(budgets) * seeds * final.trainings * sum(row.distilled for row in rows) * of_one
-        )
+        networks = len(rows) * times
+        looked_at = begun * times * study.data.search_images + networks * test
+        taught = len(budgets) * times * sum(row.distilled for row in rows) * of_one
         count += len(budgets) * networks
         trained += len(budgets) * networks * of_one
         judged += len(budgets) * looked_at
@@ -218,7 +235,7 @@ def _final(
         work += [Work("training", name, networks * of_one) for name in budgets]
         work += [Work("judging", name, looked_at) for name in budgets]
         work.append(Work("judging", FULL, taught))
-    return Row("finetune", model, count, trained, count, judged, macs, tuple(work))
+    return Row(stage, model, count, trained, count, judged, macs, tuple(work))
 
 
 def _images(study: Study, train: bool) -> ImageSet:
@@ -296,6 +313,7 @@ def _time(study: Study, hours: float, rates: Rates) -> str:
 def stages_of(study: Study) -> int:
     """How many stages the study has; five are of the study as a whole."""
     searches = 2 * len(study.methods) * len(study.budgets)  # and final trainings
+    searches += len(study.again.methods) * len(study.budgets)
     of_replicate = 3 + len(study.pruningnet.conditionings) + searches
     return 5 + of_replicate * len(study.models) * len(study.seeds)
 

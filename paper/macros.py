@@ -123,8 +123,19 @@ def _networks(results: Results) -> Macros:
         "Evaluations": number(max(one.evaluations for one in searches), 0),
         "Methods": counting(len(results.rows)),
         "Begins": begins[usual],
-        "Trainings": " or ".join(map(often, results.trainings)),
+        "Trainings": _how_often(results),
     }
+
+
+def _how_often(results: Results) -> str:
+    """How often found networks are trained, and which are less often."""
+    times: dict[str, list[str]] = {}
+    for name, row in results.rows.items():
+        said = " or ".join(map(often, results.trainings_of(name)))
+        times.setdefault(said, []).append(row.label)
+    usual, *others = sorted(times, key=lambda said: -len(times[said]))
+    less = "; ".join(f"{said}: {joined(times[said])}" for said in others)
+    return f"{usual} ({less})" if less else usual
 
 
 def _conditioning(results: Results) -> Macros:
@@ -205,7 +216,7 @@ def _costs(results: Results) -> Macros:
     nets = [net.run for (_, source, _), net in results.pruningnet.items() if source == ours.source]
     of_ours = [key for key in results.search if key[1] == ours.name]
     searches = [s for key in of_ours for s in results.search[key].values()]
-    finals = [f.run for key in of_ours for f in results.final[key].values() if f.run]
+    finals = [run for key in of_ours for f in results.final[key].values() for run in f.runs]
     machines = {
         f"{run.hardware.cpu} ({counted(run.hardware.cores, 'core')}, "
         f"accelerator {run.hardware.accelerator})"

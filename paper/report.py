@@ -161,6 +161,7 @@ def _differences_caption(results: Results) -> str:
 
 
 _LINKS = {"train": "training", "search": "search", "finetune": "final"}
+_AGAIN = "finetune_again"
 
 
 def _on_page(table: Table) -> _TableOnPage:
@@ -189,7 +190,8 @@ def _link(stage: str, runs: tuple[str, ...]) -> str:
     word, _, items = stage.partition("@")
     several = sum(run.startswith(f"{word}@") for run in runs) > 1
     seed = items.rpartition("-")[2]
-    return _LINKS[word.split("_")[0]] + f" {seed}" * several
+    name = "again" if word == _AGAIN else _LINKS[word.split("_")[0]]
+    return name + f" {seed}" * several
 
 
 def _figure(results: Results, name: str) -> _FigureOnPage:

@@ -69,12 +69,13 @@ def searched(search: Search) -> Cost:
 
 
 def _finals(results: Results, model: str, row: Row, budget: str) -> Cost:
-    """Final trainings of both kinds; with a teacher, its forward pass too."""
-    found = results.final[model, row.name, budget].values()
-    runs = [one.run for one in found if one.run]
+    """Final trainings of both kinds, further ones too; with a teacher, its forward pass too."""
+    found = [one for one in results.final[model, row.name, budget].values() if one.runs]
     teacher = results.network(model).macs if row.distilled else 0
-    macs = [(TRAINING * f.macs + teacher) * f.run.images_seen for f in found if f.run]
-    return _trained(runs)._replace(macs=_mean(macs))
+    images = [sum(run.images_seen for run in one.runs) for one in found]
+    seconds = [sum(run.seconds for run in one.runs) for one in found]
+    macs = [(TRAINING * one.macs + teacher) * seen for one, seen in zip(found, images, strict=True)]
+    return Cost(_mean(images), _mean(seconds), _mean(macs))
 
 
 def _method(

@@ -40,15 +40,28 @@ def second_results(second: Results) -> Table:
 
 def _mean_of(results: Results) -> list[str]:
     """How many final trainings an accuracy is the mean of, where they are several."""
-    numbers = results.trainings
-    if set(numbers) <= {1}:
+    if set(results.trainings) <= {1}:
         return []
-    unequal = ", as many for all networks of a replicate" if len(numbers) > 1 else ""
+    labels: dict[tuple[int, ...], list[str]] = {}
+    for name, row in results.rows.items():
+        labels.setdefault(results.trainings_of(name), []).append(row.label)
+    labels.pop((), None)  # somebody's own results
+    ours = results.trainings_of(results.ours.name)
+    fewer = "".join(
+        f" (of {_numbers(count)}: {joined(of_number)})"
+        for count, of_number in labels.items()
+        if count != ours
+    )
+    unequal = ", as many for all networks of a replicate" if max(map(len, labels)) > 1 else ""
     return [
-        f"A found network's accuracy is the mean of {' or '.join(map(str, numbers))} final "
-        f"trainings{unequal}; they differ in the order of images, in augmentation, and in fresh "
-        "weights if they begin so."
+        f"A found network's accuracy is the mean of {_numbers(ours)} final trainings{fewer}"
+        f"{unequal}; they differ in the order of images, in augmentation, and in fresh weights if "
+        "they begin so."
     ]
+
+
+def _numbers(numbers: Sequence[int]) -> str:
+    return " or ".join(map(str, numbers))
 
 
 def _base(results: Results, model: str) -> tuple[Cells, Cells]:
@@ -158,8 +171,8 @@ def _row(
 
 def _runs(results: Results, model: str, method: str, budget: str) -> list[Run]:
     searches = [one.run for one in results.search[model, method, budget].values()]
-    finals = [one.run for one in results.final[model, method, budget].values()]
-    return [run for run in searches + finals if run]
+    finals = [run for one in results.final[model, method, budget].values() for run in one.runs]
+    return [run for run in searches if run] + finals
 
 
 def _mean(values: Sequence[float]) -> float:

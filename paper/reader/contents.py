@@ -424,12 +424,43 @@ class FinalFile:
     second: SecondFile | None = None
 
 
+@dataclass(frozen=True)
+class AgainFile:
+    """Further final trainings of the main kind, beside those of `FinalFile`."""
+
+    method: LineText
+    budget: LineText
+    initial: Initial
+    search_top1_before: Percent | None
+    test_top1: Percent
+    test_top5: Percent
+    epochs: Positive
+    trainings: Positive
+
+
+@dataclass(frozen=True, kw_only=True)
+class Again(AgainFile):
+    """The same with their run."""
+
+    run: Run
+
+
 @dataclass(frozen=True, kw_only=True)
 class Final(FinalFile):
-    """A final network with the name of its architecture file, empty for user-supplied results."""
+    """A final network with the name of its architecture file, empty for user-supplied results.
+
+    Where it was trained `again`, accuracies are means over all trainings, and `trainings` is their
+    number.
+    """
 
     architecture: str
     run: Run | None
+    again: Again | None = None
+
+    @property
+    def runs(self) -> list[Run]:
+        """The runs of all its trainings."""
+        return [run for run in (self.run, self.again and self.again.run) if run]
 
 
 @dataclass(frozen=True)

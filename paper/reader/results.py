@@ -23,6 +23,7 @@ from paper.reader.contents import (
     Row,
     Run,
     Search,
+    SecondFile,
     Splits,
     StudyFile,
 )
@@ -141,9 +142,13 @@ class Results:
     @property
     def trainings(self) -> tuple[int, ...]:
         """How many final trainings of one found network an accuracy is the mean of, ascending: one
-        number, unless replicates differ. What others gave does not count.
+        number, unless replicates or methods differ. What others gave does not count.
         """
-        finals = [one for by_seed in self.final.values() for one in by_seed.values()]
+        return tuple(sorted({n for name in self.rows for n in self.trainings_of(name)}))
+
+    def trainings_of(self, method: str) -> tuple[int, ...]:
+        """The same of one method's networks."""
+        finals = [f for key, by in self.final.items() if key[1] == method for f in by.values()]
         return tuple(sorted({one.trainings or 1 for one in finals if one.run is not None}))
 
     @property
@@ -153,11 +158,7 @@ class Results:
         Methods whose results are somebody's own file have none. None without a second kind.
         """
         final = {
-            key: {
-                seed: replace(one, **vars(one.second), second=None)
-                for seed, one in by_seed.items()
-                if one.second
-            }
+            key: {seed: _of_second(one, one.second) for seed, one in by_seed.items() if one.second}
             for key, by_seed in self.final.items()
         }
         measured = {method for (_, method, _), by_seed in final.items() if by_seed}
@@ -182,11 +183,19 @@ class Results:
         runs += [net.run for net in self.pruningnet.values()]
         runs += [generated.run for generated in self.generated.values()]
         runs += [s.run for by_seed in self.search.values() for s in by_seed.values() if s.run]
-        runs += [f.run for by_seed in self.final.values() for f in by_seed.values() if f.run]
+        runs += [run for by_seed in self.final.values() for f in by_seed.values() for run in f.runs]
         if self.pretrained:
             name = self.pretrained.name
             runs += [replace(r, record=f"../{name}/{r.record}") for r in self.pretrained.runs]
         return [replace(run, record=f"{self.up}{run.record}") for run in runs]
+
+
+def _of_second(final: Final, second: SecondFile) -> Final:
+    """The network after the second kind of training, which is never done again."""
+    trainings = final.trainings
+    if trainings and final.again:
+        trainings -= final.again.trainings
+    return replace(final, **vars(second), second=None, trainings=trainings, again=None)
 
 
 def read(path: str | Path) -> Results:
@@ -286,7 +295,35 @@ def _methods(
             files.same_trainings(key, trained, first.setdefault(seed, trained))
             files.same_kinds(key, trained, first[said.seeds[0]])
             final[key][seed] = trained
-    return search, final
+    return search, _trained_again(path, said, final)
+
+
+def _trained_again(
+    path: Path, said: StudyFile, final: dict[Key, dict[int, Final]]
+) -> dict[Key, dict[int, Final]]:
+    """The final networks with their further trainings.
+
+    study.json does not promise them, for a study may be carried on. But a replicate has them for
+    all networks of the same methods as the others that have some, and equally many, or for none.
+    """
+    again: dict[tuple[Key, int], Final] = {}
+    files = {
+        (key, seed): StageFiles(path, said.study, "finetune_again", *key, seed=seed)
+        for key, by_seed in final.items()
+        for seed in by_seed
+    }
+    for (key, seed), of_one in files.items():
+        if found := of_one.again(key, final[key][seed]):
+            again[key, seed] = found
+    methods = {key[1] for key, _ in again}
+    first = {seed: found for (_, seed), found in reversed(again.items())}
+    for (key, seed), of_one in files.items():
+        if key[1] in methods and seed in first:
+            of_one.same_again(key, again.get((key, seed)), first[seed])
+    return {
+        key: {seed: again.get((key, seed), one) for seed, one in by_seed.items()}
+        for key, by_seed in final.items()
+    }
 
 
 def read_published() -> pd.DataFrame:

@@ -4,6 +4,7 @@ Numbers that several files repeat must agree: a file that another run made is re
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -301,7 +302,10 @@ class StageFiles(Files):
             raise self.damaged(name, "another 'budget_macs' than with the other seeds")
 
     def _same_key(
-        self, name: str, key: Key, found: contents.SearchFile | contents.FinalFile
+        self,
+        name: str,
+        key: Key,
+        found: contents.SearchFile | contents.FinalFile | contents.AgainFile,
     ) -> None:
         if (found.method, found.budget) != key[1:]:
             is_of = f"it is of method {clipped(found.method)}, budget {clipped(found.budget)}"
@@ -343,17 +347,43 @@ class StageFiles(Files):
         self._check_architecture(architecture, search)
         return Final(**vars(found), architecture=architecture, run=self.run(folder))
 
+    def again(self, key: Key, final: Final) -> Final | None:
+        """The final network with its further trainings; None where it was not trained again."""
+        folder = self.folder("final", "again", *key)
+        if not (self.root / folder).is_dir():
+            return None
+        name = f"{folder}/metrics.json"
+        found = self.json(name, contents.AgainFile)
+        self._same_key(name, key, found)
+        for what in ("initial", "epochs"):
+            if getattr(found, what) != getattr(final, what):
+                raise self.damaged(name, f"another {what!r} than the stage finetune's")
+        first, more = final.trainings or 1, found.trainings
+        self._check_trainings(f"{folder}/trainings.csv", more, {"main": found}, first)
+        means = {
+            what: (first * getattr(final, what) + more * getattr(found, what)) / (first + more)
+            for what in ("test_top1", "test_top5")
+        }
+        again = contents.Again(**vars(found), run=self.run(folder))
+        return replace(final, **means, trainings=first + more, again=again)
+
     def _check_trainings(
         self,
         name: str,
         trainings: int,
-        kinds: Mapping[str, contents.FinalFile | contents.SecondFile],
+        kinds: Mapping[str, contents.FinalFile | contents.SecondFile | contents.AgainFile],
+        first: int = 0,
     ) -> None:
-        """Check that each kind was trained so often, and that metrics.json has the means."""
+        """Check that each kind was trained so often, and that metrics.json has the means.
+
+        `first` is the number of the first training.
+        """
         frame = self.csv(name, columns.FINAL_TRAININGS)
-        expected = [(kind, number) for kind in kinds for number in range(trainings)]
+        numbers = range(first, first + trainings)
+        expected = [(kind, number) for kind in kinds for number in numbers]
         if list(zip(frame["kind"], frame["training"], strict=True)) != expected:
-            raise self.damaged(name, f"not {trainings} of {' and of '.join(kinds)} in order")
+            start = f", from number {first}" if first else ""
+            raise self.damaged(name, f"not {trainings} of {' and of '.join(kinds)} in order{start}")
         for kind, of_kind in frame.groupby("kind"):
             stated = kinds[str(kind)]
             if set(of_kind["initial"]) != {stated.initial}:
@@ -366,6 +396,14 @@ class StageFiles(Files):
         """Check that a network was trained as often as the replicate's first."""
         if final.trainings != first.trainings:
             name = f"{self.folder('final', *key)}/metrics.json"
+            raise self.damaged(name, "other 'trainings' than the replicate's other networks")
+
+    def same_again(self, key: Key, final: Final | None, first: Final) -> None:
+        """Check that a network was trained again, and as often as the replicate's first one."""
+        name = f"{self.folder('final', 'again', *key)}/metrics.json"
+        if final is None:
+            raise self.damaged(name, "it is missing, but other networks have further trainings")
+        if final.trainings != first.trainings:
             raise self.damaged(name, "other 'trainings' than the replicate's other networks")
 
     def same_kinds(self, key: Key, final: Final, first: Final) -> None:

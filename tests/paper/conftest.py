@@ -62,6 +62,7 @@ class Study:
         trainings: int = 2,
         final_trainings: int = 1,
         second: bool = False,
+        again: Sequence[str] = (),
         analysed_budgets: Sequence[float | str] | None = None,
     ) -> None:
         self.path = path
@@ -74,6 +75,7 @@ class Study:
         self.trainings = trainings
         self.final_trainings = final_trainings
         self.second = second
+        self.again = again
         self.alive = 1.0
         self.labels: dict[str, dict[str, int]] = {}
         self.levels = {name: row[5] for name, row in METHODS.items()}
@@ -478,6 +480,20 @@ class Study:
             },
         )
         self.run(f"final/{key}", f"finetune@{item}", 220_000, 24.0)
+        if method in self.again:
+            self.trained_again(key, item, {**head, **main, **means["main"]})
+
+    def trained_again(self, key: str, item: str, known: dict[str, Any]) -> None:
+        """Two further trainings of a network, a point above the first ones and two above."""
+        folder, first = f"final/again/{key}", self.final_trainings
+        each = [(known["test_top1"] + more, 99.0) for more in (1.0, 2.0)]
+        rows = [("main", first + number, known["initial"], *one) for number, one in enumerate(each)]
+        self.csv(f"{folder}/trainings.csv", "kind,training,initial,test_top1,test_top5", rows)
+        top1, top5 = np.mean(each, axis=0).tolist()
+        means = {"test_top1": top1, "test_top5": top5, "epochs": 4, "trainings": len(rows)}
+        head = {name: known[name] for name in ("method", "budget", "initial", "search_top1_before")}
+        self.json(f"{folder}/metrics.json", {**head, **means})
+        self.run(folder, f"finetune_again@{item}", 110_000, 12.0)
 
 
 def copied_study(results: Path, into: Path, without: str = "") -> Path:
