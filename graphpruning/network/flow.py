@@ -324,7 +324,7 @@ class Flow(Places):
         """Over channels they stand side by side; over positions those of all tensors are tied."""
         parts = tuple(tensors)
         dim = (dim if axis is None else axis) % parts[0].ndim
-        joined = lean(torch.cat(parts, dim))
+        joined = lean(_side_by_side(parts, dim))
         if len(varying(joined)) < 2:
             return joined
         if any(varies(part, dim) for part in parts):  # channels among positions, as of boxes
@@ -379,6 +379,16 @@ class Flow(Places):
             channels = compact(numbers).flatten()
             self.filtered(channels, numbers.numel() // len(channels) * one.shape[-1])
         return numbers
+
+
+def _side_by_side(parts: Sequence[Tensor], dim: int) -> Tensor:
+    """`torch.cat`, which would have repeated numbers in memory."""
+    shape = list(parts[0].shape)
+    shape[dim] = sum(part.shape[dim] for part in parts)
+    for axis in range(len(shape)):
+        if axis != dim and all(part.stride(axis) == 0 for part in parts):
+            parts = [part.narrow(axis, 0, 1) for part in parts]
+    return torch.cat(tuple(parts), dim).expand(shape)
 
 
 def _axis(args: Args, kwargs: Kwargs, position: int) -> int:

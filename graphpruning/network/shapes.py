@@ -31,6 +31,8 @@ def known_shape(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> 
 
     So the largest image costs as little as a small one. None where the operation has to be done.
     """
+    if target in (torch.cat, torch.concat):
+        return _joined(*args, **kwargs)
     given = [each for each in args if isinstance(each, Tensor)]
     if kwargs or not given or not all(each.is_floating_point() for each in given):
         return None
@@ -43,6 +45,21 @@ def known_shape(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> 
     if name not in _SAME or not all(isinstance(each, Tensor | int | float) for each in args):
         return None
     return np.broadcast_shapes(*(each.shape for each in given))
+
+
+def _joined(tensors: Any, dim: int = 0, **others: Any) -> Size | None:
+    """The shape of tensors side by side; None where PyTorch has something to say."""
+    dim, parts = others.pop("axis", dim), tuple(tensors)
+    if others or not all(isinstance(x, Tensor) and x.is_floating_point() for x in parts):
+        return None
+    shapes = [list(x.shape) for x in parts]
+    ranks = {len(shape) for shape in shapes}
+    if len(ranks) != 1 or not isinstance(dim, int) or not -min(ranks) <= dim < min(ranks):
+        return None
+    whole = sum(shape[dim] for shape in shapes)
+    for shape in shapes:
+        shape[dim] = whole
+    return tuple(shapes[0]) if all(shape == shapes[0] for shape in shapes) else None
 
 
 def shape_of_module(module: nn.Module, *args: Any, **kwargs: Any) -> Any:

@@ -304,7 +304,7 @@ def test_records_name_neither_the_host_nor_its_folders(smoke: Path) -> None:
         for p in (smoke / RESULTS).rglob("run.json")
         if "records" not in p.parts
     ]
-    assert len(sidecars) == 1 + 2 * (1 + 1 + 4 + 1 + 6 + 6)
+    assert len(sidecars) == 1 + 2 * (1 + 1 + 4 + 1 + 6 + 6 + 1)
     known = yaml.safe_load((smoke / "dvc.lock").read_text())["stages"]
     assert {sidecar["stage"] for sidecar in sidecars} <= set(known)
     assert len(known) == plan.stages_of(read(smoke / "params.yaml"))
