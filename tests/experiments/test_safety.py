@@ -99,6 +99,7 @@ NAMED = (
     "searches",
     "searches: graph",
     "pruningnet: conditionings",
+    "again: methods",
 )
 """Where a study has names that DVC puts into commands and paths."""
 
@@ -116,6 +117,8 @@ def with_name(where: str, name: str) -> dict[str, Any]:
         raw["searches"]["graph"].append(name)
     elif where == "pruningnet: conditionings":
         raw["pruningnet"]["conditionings"].append(name)
+    elif where == "again: methods":
+        raw["again"]["methods"].append(name)
     else:
         raw[where].append(name)
     return raw
