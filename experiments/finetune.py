@@ -1,6 +1,6 @@
 """Train the found network in the study's ways, and read the test set once for each training."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, Literal
@@ -79,9 +79,11 @@ def finetune(context: Context) -> None:
     fabric = make_fabric(context.study.precision)
     context.precision = precision(fabric)
     initials = initials_of(context)
-    numbers = range(context.study.final.trainings)
     trained = {
-        kind: trainings(context, kind, initial, fabric, full, images, widths, numbers)
+        kind: [
+            training(context, kind, number, initial, fabric, full, images, widths)
+            for number in range(context.study.final.trainings)
+        ]
         for kind, initial in initials.items()
     }
     first = trained["main"][0]
@@ -102,9 +104,15 @@ def finetune(context: Context) -> None:
     write_csv(
         folder / "trainings.csv",
         [
-            trainings_row(kind, number, initials[kind], one)
+            {
+                "kind": kind,
+                "training": number,
+                "initial": initials[kind],
+                "test_top1": one.accuracy.top1,
+                "test_top5": one.accuracy.top5,
+            }
             for kind, each in trained.items()
-            for number, one in zip(numbers, each, strict=True)
+            for number, one in enumerate(each)
         ],
     )
     write_json(
@@ -123,7 +131,8 @@ def finetune(context: Context) -> None:
 
 def found_widths(context: Context) -> dict[str, int]:
     """The widths that the search found."""
-    searched = read_json(context.folder("search") / "metrics.json", "the stage search")
+    folder = context.without("training").folder("search")
+    searched = read_json(folder / "metrics.json", "the stage search")
     widths: dict[str, int] = searched["widths"]
     return widths
 
@@ -137,60 +146,42 @@ def initials_of(context: Context) -> dict[Kind, methods.Initial]:
     return initials
 
 
-def trainings(
+def training(
     context: Context,
     kind: Kind,
+    number: int,
     initial: methods.Initial,
     fabric: Fabric,
     full: FullNetwork,
     images: Images,
     widths: Widths,
-    numbers: Iterable[int],
-) -> list[Trained]:
-    """Train the found network in one way, once for each number, from which its seed is drawn.
+) -> Trained:
+    """Train the found network in one way; the seed is drawn from the replicate's and `number`.
 
-    What is killed goes on at the training that it was in: those before are in their checkpoints.
+    What was killed goes on: each training has a checkpoint.
     """
     settings = recipe(context.study, PARTS[kind], context.items["model"])
     loss, teacher = None, {}
     if methods.method(context.items["method"]).distilled:
         loss = _distilled(context, fabric, full, settings)
         teacher = {"taught_by": sha256(context.weights_of("base"))}
-    trained = []
-    for number in numbers:
-        seed = context.seed if number == 0 else derived_seed(context.seed, number)
-        start = _start(context, initial, fabric, full, images, widths, seed)
-        records = train_found(
-            context,
-            fabric,
-            images,
-            start.model,
-            widths,
-            settings,
-            f"{kind}-{number}",
-            seed=seed,
-            loss=loss,
-            **start.origin,
-            **teacher,
-        )
-        test = prepared(test_images(context), context.study.data.preprocessing, BATCH)
-        trained.append(
-            Trained(start.before, start.model, records, evaluate(fabric, start.model, test))
-        )
-    return trained
-
-
-def trainings_row(
-    kind: Kind, number: int, initial: methods.Initial, trained: Trained
-) -> dict[str, Any]:
-    """What trainings.csv says of one training."""
-    return {
-        "kind": kind,
-        "training": number,
-        "initial": initial,
-        "test_top1": trained.accuracy.top1,
-        "test_top5": trained.accuracy.top5,
-    }
+    seed = context.seed if number == 0 else derived_seed(context.seed, number)
+    start = _start(context.without("training"), initial, fabric, full, images, widths, seed)
+    records = train_found(
+        context,
+        fabric,
+        images,
+        start.model,
+        widths,
+        settings,
+        f"{kind}-{number}",
+        seed=seed,
+        loss=loss,
+        **start.origin,
+        **teacher,
+    )
+    test = prepared(test_images(context), context.study.data.preprocessing, BATCH)
+    return Trained(start.before, start.model, records, evaluate(fabric, start.model, test))
 
 
 def means(initial: methods.Initial, trained: Sequence[Trained]) -> dict[str, Any]:

@@ -1,52 +1,35 @@
-"""Train found networks again: further trainings, of the main kind, of methods that `again` names.
+"""Train a found network once more, by the main recipe: a method's and a number that `again` names.
 
-A comparison that has not decided is carried on with these alone: nothing else is done again. Their
-numbers, and so their seeds, follow those of the stage finetune.
+A comparison that has not decided is carried on with such trainings alone: nothing else is done
+again. Their numbers, and so their seeds, follow those of the stage finetune.
 """
 
-from experiments.common.inputs import full_network, training_images, write_csv
+from experiments.common.inputs import full_network, training_images
 from experiments.common.stage import Context, Stage
-from experiments.common.study_file import PARAMS
-from experiments.finetune import found_widths, initials_of, means, trainings, trainings_row
-from graphpruning.common.errors import UserError
+from experiments.finetune import found_widths, initials_of, means, training
 from graphpruning.common.files import write_json
-from graphpruning.common.names import nearest
 from graphpruning.training.fabric import make_fabric, precision
 
 
 def finetune_again(context: Context) -> None:
-    """Write the accuracies of the further trainings, and their means."""
-    items, final, again = context.items, context.study.final, context.study.again
-    name = items["method"]
-    if name not in again.methods:
-        instead = f"did you mean {nearest(name, again.methods)!r}?" if again.methods else "none is"
-        raise UserError(f"method={name} is not among again: methods in {PARAMS}: {instead}")
-    numbers = range(final.trainings, final.trainings + again.trainings)
+    """Write the accuracies of one further training."""
+    items, number = context.items, int(context.items["training"])
     images = training_images(context)
     full = full_network(context, images)
     fabric = make_fabric(context.study.precision)
     context.precision = precision(fabric)
-    initial = initials_of(context)["main"]
-    trained = trainings(
-        context, "main", initial, fabric, full, images, found_widths(context), numbers
-    )
-    measured = means(initial, trained)
+    initial, widths = initials_of(context)["main"], found_widths(context)
+    trained = training(context, "main", number, initial, fabric, full, images, widths)
+    measured = means(initial, [trained])
     context.log("test_top1", measured["test_top1"], measured["epochs"])
-    folder = context.folder("final/again")
-    write_csv(
-        folder / "trainings.csv",
-        [
-            trainings_row("main", number, initial, one)
-            for number, one in zip(numbers, trained, strict=True)
-        ],
-    )
     write_json(
-        folder / "metrics.json",
+        context.folder("final/again") / "metrics.json",
         {
-            "method": name,
+            "method": items["method"],
             "budget": items["budget"],
+            "training": number,
             **measured,
-            "trainings": len(numbers),
+            "widths": widths,
         },
     )
 
@@ -54,8 +37,8 @@ def finetune_again(context: Context) -> None:
 STAGE = Stage(
     finetune_again,
     folder="final/again",
-    sections=("networks", "data", "precision", "threads", "reconstruction", "final", "again"),
-    items=("model", "method", "budget", "seed"),
+    sections=("networks", "data", "precision", "threads", "reconstruction", "final"),
+    items=("model", "method", "budget", "seed", "training"),
 )
 
 if __name__ == "__main__":

@@ -193,7 +193,7 @@ def _rows(study: Study, model: str, images: ImageSet, test: int) -> Iterator[Row
     kinds = [_Kind("final", final.initial, rows, final.trainings)]
     if final.second:
         kinds.append(_Kind("second", final.second.initial, rows, final.trainings))
-    further = [_Kind("final", final.initial, again, study.again.trainings)]
+    further = [_Kind("final", final.initial, again, len(study.again.trainings))]
     yield _finals("finetune", study, model, train, test, full, budgets, kinds)
     yield _finals("finetune_again", study, model, train, test, full, budgets, further)
 
@@ -313,8 +313,8 @@ def _time(study: Study, hours: float, rates: Rates) -> str:
 def stages_of(study: Study) -> int:
     """How many stages the study has; five are of the study as a whole."""
     searches = 2 * len(study.methods) * len(study.budgets)  # and final trainings
-    searches += len(study.again.methods) * len(study.budgets)
-    of_replicate = 3 + len(study.pruningnet.conditionings) + searches
+    further = len(study.again.methods) * len(study.budgets) * len(study.again.trainings)
+    of_replicate = 3 + len(study.pruningnet.conditionings) + searches + further
     return 5 + of_replicate * len(study.models) * len(study.seeds)
 
 

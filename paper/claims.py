@@ -10,7 +10,19 @@ from dataclasses import dataclass
 from paper import measures, representation
 from paper.reader.contents import Row
 from paper.reader.results import Network, Results
-from paper.rule import ABOVE, MATTERS, SAME, UNDECIDED, Effect, statuses, verdict
+from paper.rule import (
+    ABOVE,
+    MATTERS,
+    MOST_REPLICATES,
+    OPEN,
+    SAME,
+    UNDECIDED,
+    Effect,
+    of_replicates,
+    replicates_to_decide,
+    statuses,
+    verdict,
+)
 from paper.statistics import Estimate, disattenuated
 from paper.wording import counted, interval, joined, number
 
@@ -74,8 +86,21 @@ def claims(results: Results) -> list[Claim]:
         sentences, effects = judge(results)
         evidence = " ".join(sentences) or "This study does not test it: it lacks the comparison."
         said, where = verdict(effects), ARTEFACTS[name]
+        if said == UNDECIDED:
+            evidence += _to_decide(effects, len(results.seeds))
         found.append(Claim(name, STATEMENTS[name], evidence, said, where, tuple(effects)))
     return found
+
+
+def _to_decide(effects: list[Effect], replicates: int) -> str:
+    """How many replicates would decide an undecided claim, and what none of them would."""
+    if replicates < 2 or not effects:
+        return ""
+    if needed := replicates_to_decide(effects):
+        return f" If further replicates are like these, {needed} in all would decide it."
+    found = statuses(of_replicates(effects, MOST_REPLICATES))
+    left = [effect.label for effect, status in zip(effects, found, strict=True) if status == OPEN]
+    return f" More replicates like these would not decide it: open is {joined(left)}."
 
 
 # C1

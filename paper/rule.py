@@ -17,7 +17,7 @@ below is enough for the contrary, so that needs Holm's.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from paper.statistics import Estimate
 
@@ -25,6 +25,8 @@ HOLDS, EQUIVALENT, FAILS, UNDECIDED = "holds", "equivalent", "does not hold", "u
 ABOVE, SAME, BELOW, OPEN = "above", "equivalent", "below", "open"
 MATTERS = 0.2
 """The smallest difference in accuracy that matters, in percentage points."""
+MOST_REPLICATES = 1000
+"""Further than this nobody looks."""
 ONE_SIDED = 0.025
 """Level of the tests that an effect is above or below zero: that of a 95 % interval."""
 TOST_LEVEL = 0.9
@@ -51,6 +53,22 @@ def verdict(effects: Sequence[Effect]) -> str:
         if status in found:
             return said
     return HOLDS if found else UNDECIDED
+
+
+def replicates_to_decide(effects: Sequence[Effect]) -> int | None:
+    """How many replicates, if further ones are like those that there are, would decide a claim
+    that is undecided; None where `MOST_REPLICATES` would not.
+    """
+    there = max((e.estimate.n for e in effects if math.isfinite(e.estimate.df)), default=0)
+    for n in range(there, MOST_REPLICATES + 1) if there > 1 else ():
+        if verdict(of_replicates(effects, n)) != UNDECIDED:
+            return n
+    return None
+
+
+def of_replicates(effects: Sequence[Effect], n: int) -> list[Effect]:
+    """The effects as `n` replicates like these would show them."""
+    return [replace(effect, estimate=effect.estimate.of_replicates(n)) for effect in effects]
 
 
 def statuses(effects: Sequence[Effect]) -> list[str]:

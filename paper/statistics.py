@@ -60,6 +60,15 @@ class Estimate:
         half = _quantile(self.df, level) * self.error
         return self.value - half, self.value + half
 
+    def of_replicates(self, n: int) -> "Estimate":
+        """What `n` replicates give that are like those of this t-interval: the same value and
+        spread. An interval that is not over replicates stays.
+        """
+        if math.isinf(self.df) or math.isnan(self.error):
+            return self
+        error = self.error * math.sqrt(self.n / n)
+        return _student(self.value, error, n, self.df * (n - 1) / (self.n - 1))
+
     @property
     def p_below(self) -> float:
         """P-value of the one-sided t-test that the effect is below zero; NaN without an interval.
@@ -88,7 +97,7 @@ def mean(values: ArrayLike) -> Estimate:
     return _student(centre, error, n, n - 1)
 
 
-def _student(value: float, error: float, n: int, df: int) -> Estimate:
+def _student(value: float, error: float, n: int, df: float) -> Estimate:
     half = _quantile(df, LEVEL) * error
     return Estimate(value, value - half, value + half, n, df)
 

@@ -18,7 +18,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -108,6 +108,11 @@ class Context:
     def weights_of(self, source: str) -> Path:
         """The base's weights ("base"), or those of the PruningNet of a conditioning."""
         return self.weights / self.items["model"] / self.items["seed"] / f"{source}.safetensors"
+
+    def without(self, item: str) -> "Context":
+        """The same for fewer items: what other stages left that do not have this one."""
+        items = {key: value for key, value in self.items.items() if key != item}
+        return replace(self, items=items)
 
     def fingerprint(self, **more: Any) -> dict[str, Any]:
         """What must be equal for a checkpoint to be continued."""
@@ -287,15 +292,15 @@ def check_items(items: dict[str, str], study: Study) -> None:
     for item, value in items.items():
         listed = {
             "model": lambda: study.models,
-            "method": lambda: study.methods,
+            "method": lambda: study.again.methods if "training" in items else study.methods,
             "budget": lambda: tuple(map(budget_name, study.budgets)),
             "seed": lambda: tuple(map(str, study.seeds)),
             "conditioning": lambda: study.pruningnet.conditionings,
+            "training": lambda: tuple(map(str, study.again.trainings)),
         }[item]()
         if value not in listed:
-            raise UserError(
-                f"{item}={value} is not in {PARAMS}: did you mean {nearest(value, listed)!r}?"
-            )
+            instead = f"did you mean {nearest(value, listed)!r}?" if listed else "none is"
+            raise UserError(f"{item}={value} is not in {PARAMS}: {instead}")
 
 
 def _sidecar(

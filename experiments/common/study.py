@@ -158,13 +158,14 @@ class FinalTraining:
 
 @dataclass(frozen=True)
 class FurtherTrainings:
-    """Final trainings beside those of `final`: of the networks of `methods`, `trainings` each.
+    """Final trainings beside those of `final`, of the networks that `methods` found, by number.
 
-    They are a stage of their own, so a study that has not decided is carried on with them alone.
+    `final` has the first numbers, from 0. Each number is a stage of its own, so a study that has
+    not decided is carried on with them alone.
     """
 
-    methods: tuple[str, ...] = ()
-    trainings: int = 2
+    methods: tuple[str, ...]
+    trainings: tuple[int, ...]
 
 
 @checked_dataclass(frozen=True, config=STRICT)
@@ -226,7 +227,10 @@ def _check_names(study: Study, where: str) -> None:
         "analysis: conditionings": study.analysis.conditionings,
         "analysis: budgets": tuple(map(budget_name, analysed_budgets(study))),
     }
-    may_be_empty = {"again: methods": study.again.methods}
+    may_be_empty: dict[str, tuple[Any, ...]] = {
+        "again: methods": study.again.methods,
+        "again: trainings": study.again.trainings,
+    }
     for key, names in {**lists, **may_be_empty}.items():
         if not names and key not in may_be_empty:
             raise UserError(f"{where}: {key}: the list is empty")
@@ -281,6 +285,8 @@ def _check_methods(study: Study, where: str) -> None:
             raise UserError(
                 f"{where}: analysis: conditionings: {name!r} is not among pruningnet: conditionings"
             )
+    if bool(study.again.methods) != bool(study.again.trainings):
+        raise UserError(f"{where}: again: one list is empty: fill both, or none")
     for name in study.again.methods:
         if name not in study.methods:
             raise UserError(
@@ -326,7 +332,10 @@ def _check_ranges(study: Study, where: str) -> None:
             "reconstruction: images": (study.reconstruction.images, 1, calibration),
             "reconstruction: points": (study.reconstruction.points, 1, MANY),
             "final: trainings": (study.final.trainings, 1, MANY),
-            "again: trainings": (study.again.trainings, 1, MANY),
+            **{
+                f"again: trainings[{n}]": (number, study.final.trainings, MANY)
+                for n, number in enumerate(study.again.trainings)
+            },
             "final: distillation: weight": (study.final.distillation.weight, 0, 1),
             "final: distillation: temperature": (study.final.distillation.temperature, 0.01, MANY),
         },

@@ -87,8 +87,8 @@ def check_names(raw: Any, where: str) -> None:
 def _names(raw: Any) -> Iterator[tuple[str, str]]:
     """Every such name, and the key at which it stands."""
     yield "study", _name(_at(raw, "study"))
-    lists = ("models", "budgets", "seeds", "methods", "again: methods", "pruningnet: conditionings")
-    for path in lists:
+    of_sections = ("pruningnet: conditionings", "again: methods", "again: trainings")
+    for path in ("models", "budgets", "seeds", "methods", *of_sections):
         yield from ((path, _name(name)) for name in _listed(_at(raw, *path.split(": "))))
     for section in ("networks", "searches"):
         yield from ((section, _name(name)) for name in _listed(_at(raw, section)))

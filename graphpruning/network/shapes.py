@@ -32,7 +32,7 @@ def known_shape(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> 
     So the largest image costs as little as a small one. None where the operation has to be done.
     """
     if target in (torch.cat, torch.concat):
-        return _joined(*args, **kwargs)
+        return _joined(args, kwargs)
     given = [each for each in args if isinstance(each, Tensor)]
     if kwargs or not given or not all(each.is_floating_point() for each in given):
         return None
@@ -47,14 +47,19 @@ def known_shape(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> 
     return np.broadcast_shapes(*(each.shape for each in given))
 
 
-def _joined(tensors: Any, dim: int = 0, **others: Any) -> Size | None:
+def _joined(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Size | None:
     """The shape of tensors side by side; None where PyTorch has something to say."""
-    dim, parts = others.pop("axis", dim), tuple(tensors)
-    if others or not all(isinstance(x, Tensor) and x.is_floating_point() for x in parts):
+    dim = next(iter(kwargs.values()), args[1] if len(args) > 1 else 0)
+    if not args or kwargs.keys() - {"dim", "axis"} or len(args) + len(kwargs) > 2:
+        return None
+    parts = args[0]
+    if not isinstance(parts, list | tuple) or not isinstance(dim, int):
+        return None
+    if not all(isinstance(x, Tensor) and x.is_floating_point() for x in parts):
         return None
     shapes = [list(x.shape) for x in parts]
     ranks = {len(shape) for shape in shapes}
-    if len(ranks) != 1 or not isinstance(dim, int) or not -min(ranks) <= dim < min(ranks):
+    if len(ranks) != 1 or not -min(ranks) <= dim < min(ranks):
         return None
     whole = sum(shape[dim] for shape in shapes)
     for shape in shapes:

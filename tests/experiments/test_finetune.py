@@ -19,8 +19,7 @@ from experiments import (
     train_base,
     train_pruningnet,
 )
-from experiments.common.study import FurtherTrainings, Study, parse
-from graphpruning.common.errors import UserError
+from experiments.common.study import Study, parse
 from graphpruning.search import racing
 from graphpruning.training import loop
 
@@ -37,6 +36,7 @@ def study(trainings: int = 1, initial: str = "scratch", second: str | None = Non
     raw["searches"] = {**{key: [] for key in raw["searches"]}, "graph": list(METHODS)}
     for section in ("base", "pruningnet"):
         raw[section]["recipe"] = {**raw[section]["recipe"], "epochs": 1}
+    raw["again"] = {"methods": [], "trainings": []}
     final = raw["final"] | {"initial": initial, "trainings": trainings}
     if second:
         longer = {**final["recipe"], "epochs": 2}
@@ -94,37 +94,28 @@ def test_several_trainings_differ_and_the_first_is_the_only_one_of_a_study_with_
     assert three["run"]["images_seen"] == 3 * one["run"]["images_seen"]
 
 
-def again(method: str, chosen: Study) -> None:
-    finetune_again.STAGE._work(finetune_again.STAGE._context(chosen, items_of(method)))
-
-
 def test_further_trainings_are_those_that_a_larger_number_would_have_given(
     searched: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And they leave what is there as it is."""
     monkeypatch.chdir(searched)
-    three, one = (trained("graphpruning", study(count)) for count in (3, 1))
-    further = FurtherTrainings(methods=("graphpruning",), trainings=2)
-    again("graphpruning", replace(study(1), again=further))
-    folder = Path("results/smoke/final/again/resnet8/graphpruning/0.5/0")
-    rows = list(csv.DictReader((folder / "trainings.csv").read_text().splitlines()))
-    assert one["trainings"] + rows == three["trainings"]
-    metrics = json.loads((folder / "metrics.json").read_text())
-    assert metrics["trainings"] == 2 and metrics["initial"] == "scratch"
-    assert metrics["test_top1"] == pytest.approx(fmean(float(r["test_top1"]) for r in rows))
-    run = json.loads((folder / "run.json").read_text())
-    assert run["images_seen"] == 2 * one["run"]["images_seen"]
-
-
-@pytest.mark.parametrize(
-    ("methods", "instead"), [((), "none is"), (("generated",), "did you mean 'generated'")]
-)
-def test_a_method_that_is_not_trained_again_is_refused(
-    methods: tuple[str, ...], instead: str, searched: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(searched)
-    with pytest.raises(UserError, match=f"graphpruning is not among again: methods.*{instead}"):
-        again("graphpruning", replace(study(), again=FurtherTrainings(methods)))
+    for method in METHODS:
+        three, one = (trained(method, study(count)) for count in (3, 1))
+        for number in (1, 2):
+            items = {**items_of(method), "training": str(number)}
+            finetune_again.STAGE._work(finetune_again.STAGE._context(study(), items))
+            folder = Path(f"results/smoke/final/again/resnet8/{method}/0.5/0/{number}")
+            metrics = json.loads((folder / "metrics.json").read_text())
+            row = three["trainings"][number]
+            assert row["initial"] == metrics["initial"]
+            assert float(row["test_top1"]) == pytest.approx(metrics["test_top1"], abs=1e-4)
+            assert float(row["test_top5"]) == pytest.approx(metrics["test_top5"], abs=1e-4)
+            run = json.loads((folder / "run.json").read_text())
+            assert run["images_seen"] == one["run"]["images_seen"]
+            assert run["stage"] == f"finetune_again@smoke-resnet8-{method}-0.5-0-{number}"
+        now = Path(f"results/smoke/final/resnet8/{method}/0.5/0/trainings.csv")
+        assert list(csv.DictReader(now.read_text().splitlines())) == one["trainings"]
+    assert not list(Path("checkpoints").rglob("*.pt"))
 
 
 def test_fresh_weights_of_each_training_are_their_own(

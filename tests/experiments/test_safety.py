@@ -100,6 +100,7 @@ NAMED = (
     "searches: graph",
     "pruningnet: conditionings",
     "again: methods",
+    "again: trainings",
 )
 """Where a study has names that DVC puts into commands and paths."""
 
@@ -117,8 +118,8 @@ def with_name(where: str, name: str) -> dict[str, Any]:
         raw["searches"]["graph"].append(name)
     elif where == "pruningnet: conditionings":
         raw["pruningnet"]["conditionings"].append(name)
-    elif where == "again: methods":
-        raw["again"]["methods"].append(name)
+    elif where.startswith("again: "):
+        raw["again"][where.removeprefix("again: ")].append(name)
     else:
         raw[where].append(name)
     return raw

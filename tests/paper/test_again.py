@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 
 from graphpruning.common.errors import UserError
-from paper import figures, report, tables
+from paper import report, tables
 from paper.macros import of_study
 from paper.reader.results import read
+from paper.table_main import main_results
 from tests.paper.conftest import Study, copied_study
 
 AGAIN = ("graphpruning", "amc")
@@ -29,8 +30,7 @@ def folder(tmp_path_factory):
         second=True,
         again=AGAIN,
     ).write()
-    for program in (tables, figures, report):
-        assert program.main([str(made)]) == 0
+    assert tables.main([str(made)]) == 0
     return made
 
 
@@ -82,8 +82,11 @@ def test_tables_say_which_networks_were_trained_how_often_and_what_it_cost(folde
 
 
 def test_the_report_links_to_their_runs(folder):
-    page = (folder / "report.html").read_text()
-    assert ">again 1<" in page and "finetune_again@made-resnet20-amc-0.5-1" in page
+    stages = main_results(read(folder)).stages
+    of_amc = next(runs for runs in stages if "search_base@made-resnet20-amc-0.5-0" in runs)
+    assert "finetune_again@made-resnet20-amc-0.5-1" in of_amc
+    links = [report._link(run, of_amc) for run in of_amc]
+    assert links == ["search 0", "search 1", "final 0", "again 0", "final 1", "again 1"]
 
 
 def test_a_replicate_may_have_none_yet(copied):
