@@ -13,7 +13,7 @@ from paper.reader.reading import PRETRAINED
 from paper.reader.results import GIVEN, Network, Results
 from paper.rule import MATTERS
 from paper.statistics import LEVEL, RESAMPLES, mean
-from paper.wording import ABSENT, counted, interval, joined, number
+from paper.wording import ABSENT, counted, counting, interval, joined, number
 
 _TABLES, _FIGURES = "paper/tables.py", "paper/figures.py"
 _INTERVAL = f"{LEVEL * 100:.0f} %"
@@ -189,13 +189,13 @@ def _second(results: Results) -> dict[str, Caption]:
     if results.second is None:
         return {}
     text = (
-        f"The networks of Table 3, trained in another way: {_ways(results.second)}, where Table 3 "
-        f"has {_ways(results)}. Widths and searches are the same, and so are the columns; test "
+        f"The networks of Table 3, trained in another way: {ways(results.second)}, where Table 3 "
+        f"has {ways(results)}. Widths and searches are the same, and so are the columns; test "
         f"accuracy: {spread(results)}."
     )
     if own := [row.label for row in results.rows.values() if row.initial]:
         text += f" {joined(own)} begins in both tables with the weights that its method says."
-    stages = (f"train_base@{results.name}", "search", "finetune")
+    stages = (f"train_base@{results.name}", "search", f"finetune@{results.name}")
     return {"table3b_second": Caption("Table 3b", text, _TABLES, stages)}
 
 
@@ -206,7 +206,7 @@ _BEGINS = {
 }
 
 
-def _ways(results: Results) -> str:
+def ways(results: Results) -> str:
     """How found networks are trained: what most of them begin with, for how many epochs."""
     names = [row.name for row in results.rows.values() if not row.initial] or list(results.rows)
     ways = {
@@ -217,6 +217,22 @@ def _ways(results: Results) -> str:
         if one.run
     }
     return joined([f"{counted(epochs, 'epoch')} {_BEGINS[how]}" for how, epochs in sorted(ways)])
+
+
+def how_often(results: Results) -> str:
+    """How often found networks are trained, and which of them otherwise."""
+    times: dict[str, list[str]] = {}
+    for name, row in results.rows.items():
+        if counts := results.trainings_of(name):
+            times.setdefault(" or ".join(map(_often, counts)), []).append(row.label)
+    usual, *others = sorted(times, key=lambda said: -len(times[said]))
+    rest = "; ".join(f"{said}: {joined(times[said])}" for said in others)
+    return f"{usual} ({rest})" if rest else usual
+
+
+def _often(n: int) -> str:
+    """`once`, `twice`, `three times`."""
+    return {1: "once", 2: "twice"}.get(n, f"{counting(n)} times")
 
 
 def _of_figures(results: Results) -> dict[str, Caption]:

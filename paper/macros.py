@@ -17,39 +17,25 @@ import pandas as pd
 
 from graphpruning.common.files import read_text, write_text
 from paper import channel_bench, command, measures, representation, rule
-from paper.captions import Caption, budget_amount, captions, spread
+from paper.captions import Caption, budget_amount, captions, how_often, spread
 from paper.claims import STATEMENTS, Claim, claims
 from paper.reader.contents import Run
 from paper.reader.results import Results, read
 from paper.statistics import Estimate, mean
 from paper.table_formats import escaped
 from paper.verdicts import COMMITTED
-from paper.wording import counted, interval, joined, number
+from paper.wording import WORDS, counted, counting, interval, joined, number
 
 ROOT = Path(__file__).parents[1]
 PAGE = Path(__file__).with_name("numbers.tex")
 SEARCHERS = "benchmarks/results/searchers.csv"
 Macros = dict[str, str]
-WORDS = (
-    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
-    *("eleven", "twelve"),
-)
 
 
 def letters(name: str) -> str:
     """A name for LaTeX: `no-edges` is NoEdges, `top1` TopOne."""
     words = "".join(c if c.isalpha() else f" {WORDS[int(c)] if c.isdigit() else ''}" for c in name)
     return "".join(word[0].upper() + word[1:] for word in words.split())
-
-
-def counting(n: int) -> str:
-    """A small number as a word; `none` for 0."""
-    return (WORDS[n] if n < len(WORDS) else str(n)) if n else "none"
-
-
-def often(n: int) -> str:
-    """`once`, `twice`, `three times`."""
-    return {1: "once", 2: "twice"}.get(n, f"{counting(n)} times")
 
 
 # A study
@@ -123,19 +109,8 @@ def _networks(results: Results) -> Macros:
         "Evaluations": number(max(one.evaluations for one in searches), 0),
         "Methods": counting(len(results.rows)),
         "Begins": begins[usual],
-        "Trainings": _how_often(results),
+        "Trainings": how_often(results),
     }
-
-
-def _how_often(results: Results) -> str:
-    """How often found networks are trained, and which are less often."""
-    times: dict[str, list[str]] = {}
-    for name, row in results.rows.items():
-        said = " or ".join(map(often, results.trainings_of(name)))
-        times.setdefault(said, []).append(row.label)
-    usual, *others = sorted(times, key=lambda said: -len(times[said]))
-    less = "; ".join(f"{said}: {joined(times[said])}" for said in others)
-    return f"{usual} ({less})" if less else usual
 
 
 def _conditioning(results: Results) -> Macros:
@@ -216,7 +191,7 @@ def _costs(results: Results) -> Macros:
     nets = [net.run for (_, source, _), net in results.pruningnet.items() if source == ours.source]
     of_ours = [key for key in results.search if key[1] == ours.name]
     searches = [s for key in of_ours for s in results.search[key].values()]
-    finals = [run for key in of_ours for f in results.final[key].values() for run in f.runs]
+    finals = [f.run for key in of_ours for f in results.final[key].values() if f.run]
     machines = {
         f"{run.hardware.cpu} ({counted(run.hardware.cores, 'core')}, "
         f"accelerator {run.hardware.accelerator})"

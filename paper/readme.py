@@ -14,7 +14,7 @@ from matplotlib import rc_context
 from graphpruning.common.errors import UserError
 from graphpruning.common.files import read_text, write_text
 from paper import channel_bench, command, measures
-from paper.captions import budget_amount, spread
+from paper.captions import budget_amount, how_often, spread, ways
 from paper.claims import claims
 from paper.figure_effects import across
 from paper.figure_style import STYLE, save
@@ -53,7 +53,10 @@ def verdicts(results: Results) -> str:
     for claim in claims(results):
         by_verdict.setdefault(claim.verdict, []).append(claim.id)
     said = [f"{', '.join(ids)} **{verdict}**" for verdict, ids in by_verdict.items()]
-    return f"The paper's five claims in this study: {'; '.join(said)}."
+    return (
+        f"The paper's five claims in this study: {'; '.join(said)}. A found network is trained for "
+        f"{ways(results)}, {how_often(results)}."
+    )
 
 
 def table3(results: Results) -> str:

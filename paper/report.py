@@ -186,12 +186,13 @@ def _on_page(table: Table) -> _TableOnPage:
 
 
 def _link(stage: str, runs: tuple[str, ...]) -> str:
-    """`search`, or `search 2` where several replicates have one."""
+    """`search`, or `search 2` where several replicates have one; `again 2, 5` with its number."""
     word, _, items = stage.partition("@")
+    if word == _AGAIN:
+        return "again " + ", ".join(items.split("-")[-2:])
     several = sum(run.startswith(f"{word}@") for run in runs) > 1
     seed = items.rpartition("-")[2]
-    name = "again" if word == _AGAIN else _LINKS[word.split("_")[0]]
-    return name + f" {seed}" * several
+    return _LINKS[word.split("_")[0]] + f" {seed}" * several
 
 
 def _figure(results: Results, name: str) -> _FigureOnPage:

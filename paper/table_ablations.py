@@ -6,7 +6,7 @@ from paper.reader.contents import Row
 from paper.reader.results import GIVEN, Results
 from paper.statistics import Estimate, mean
 from paper.table_formats import NOWHERE, Cells, Table, made, spread
-from paper.table_main import given
+from paper.table_main import given, mean_of
 from paper.wording import interval
 
 
@@ -21,7 +21,7 @@ def ablations(results: Results) -> Table:
         for row in [results.ours, *results.of_kind("ablation"), *results.of_kind(GIVEN)]:
             for budget in results.budgets:
                 rows += _accuracies(results, model, row, budget)
-    notes = [*given(results), *([ONE_REPLICATE] * (len(results.seeds) == 1))]
+    notes = [*mean_of(results), *given(results), *([ONE_REPLICATE] * (len(results.seeds) == 1))]
     return made("table4_ablations", rows, *notes)
 
 

@@ -40,7 +40,14 @@ def costs(results: Results) -> Table:
             for row in results.rows.values():
                 needs = [base, *([nets[row.source]] if row.source in nets else [])]
                 rows.append(_method(results, model, row, budget, needs))
-    return made("table6_costs", rows)
+    return made("table6_costs", rows, *_not_counted(results))
+
+
+def _not_counted(results: Results) -> list[str]:
+    """Trainings that only make an accuracy more exact, and not of all methods."""
+    if not any(one.again for by_seed in results.final.values() for one in by_seed.values()):
+        return []
+    return ["Further final trainings, which some methods' networks have, are not counted."]
 
 
 def _base(results: Results, model: str) -> Cost:
@@ -69,13 +76,12 @@ def searched(search: Search) -> Cost:
 
 
 def _finals(results: Results, model: str, row: Row, budget: str) -> Cost:
-    """Final trainings of both kinds, further ones too; with a teacher, its forward pass too."""
-    found = [one for one in results.final[model, row.name, budget].values() if one.runs]
+    """Final trainings of both kinds, without further ones; with a teacher, its forward pass too."""
+    found = results.final[model, row.name, budget].values()
+    runs = [one.run for one in found if one.run]
     teacher = results.network(model).macs if row.distilled else 0
-    images = [sum(run.images_seen for run in one.runs) for one in found]
-    seconds = [sum(run.seconds for run in one.runs) for one in found]
-    macs = [(TRAINING * one.macs + teacher) * seen for one, seen in zip(found, images, strict=True)]
-    return Cost(_mean(images), _mean(seconds), _mean(macs))
+    macs = [(TRAINING * f.macs + teacher) * f.run.images_seen for f in found if f.run]
+    return _trained(runs)._replace(macs=_mean(macs))
 
 
 def _method(

@@ -26,7 +26,7 @@ def main_results(results: Results, name: str = "table3_main") -> Table:
             for method in results.rows:
                 rows.append(_method(results, model, method, budget))
                 stages.append(_runs(results, model, method, budget))
-    notes = [*_mean_of(results), _not_counted(results), *given(results)]
+    notes = [*mean_of(results), _not_counted(results), *given(results)]
     notes += [ONE_REPLICATE] * (len(results.seeds) == 1)
     table = made(name, rows, *notes)
     named = tuple(tuple(run.stage for run in runs) for runs in stages)
@@ -38,7 +38,7 @@ def second_results(second: Results) -> Table:
     return main_results(second, "table3b_second")
 
 
-def _mean_of(results: Results) -> list[str]:
+def mean_of(results: Results) -> list[str]:
     """How many final trainings an accuracy is the mean of, where they are several."""
     if set(results.trainings) <= {1}:
         return []
@@ -47,16 +47,19 @@ def _mean_of(results: Results) -> list[str]:
         labels.setdefault(results.trainings_of(name), []).append(row.label)
     labels.pop((), None)  # somebody's own results
     ours = results.trainings_of(results.ours.name)
-    fewer = "".join(
-        f" (of {_numbers(count)}: {joined(of_number)})"
+    others = "; ".join(
+        f"of {joined(of_number)}: {_numbers(count)}"
         for count, of_number in labels.items()
         if count != ours
     )
-    unequal = ", as many for all networks of a replicate" if max(map(len, labels)) > 1 else ""
+    alike = "of one method" if others else "of a replicate"
+    unequal = f", as many for all networks {alike}" if max(map(len, labels)) > 1 else ""
+    unequal += " in a replicate" if unequal and others else ""
+    trainings = "training" if ours == (1,) else "trainings"
     return [
-        f"A found network's accuracy is the mean of {_numbers(ours)} final trainings{fewer}"
-        f"{unequal}; they differ in the order of images, in augmentation, and in fresh weights if "
-        "they begin so."
+        f"A found network's accuracy is the mean of {_numbers(ours)} final {trainings}"
+        f"{f' ({others})' if others else ''}{unequal}; they differ in the order of images, in "
+        "augmentation, and in fresh weights if they begin so."
     ]
 
 
@@ -254,7 +257,7 @@ def differences(results: Results) -> Table:
                 "Seeds": str(overall.n),
             }
             rows.append((csv, shown))
-    return made("paired_differences", rows)
+    return made("paired_differences", rows, *mean_of(results))
 
 
 _SAYS = {ABOVE: "better", SAME: "equivalent", BELOW: "worse", OPEN: "open"}

@@ -1,10 +1,14 @@
-"""How a number is written: fixed decimals, a real minus, an em dash where there is none."""
+"""How a number is written: fixed decimals, a real minus, an em dash where there is none; words."""
 
 import math
 
 from paper.statistics import Estimate
 
 ABSENT = "—"
+WORDS = (
+    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
+    *("eleven", "twelve"),
+)
 
 
 def fixed(value: float, digits: int) -> str:
@@ -46,3 +50,8 @@ def joined(words: list[str]) -> str:
 def counted(n: int, noun: str) -> str:
     """`1 seed`, `3 seeds`."""
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
+def counting(n: int) -> str:
+    """A small number as a word; `none` for 0."""
+    return (WORDS[n] if n < len(WORDS) else str(n)) if n else "none"

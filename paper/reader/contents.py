@@ -4,7 +4,8 @@ Accuracies are in percent, costs in MACs for one image, times in seconds. A clas
 in `File` has the keys of a JSON file; the class after it adds the other files of the same folder.
 """
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
@@ -426,21 +427,25 @@ class FinalFile:
 
 @dataclass(frozen=True)
 class AgainFile:
-    """Further final trainings of the main kind, beside those of `FinalFile`."""
+    """One further final training of the main kind; its number follows those of `FinalFile`.
+
+    `widths` are those of the network that was trained.
+    """
 
     method: LineText
     budget: LineText
+    training: Positive
     initial: Initial
     search_top1_before: Percent | None
     test_top1: Percent
     test_top5: Percent
     epochs: Positive
-    trainings: Positive
+    widths: dict[str, Positive]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Again(AgainFile):
-    """The same with their run."""
+    """The same with its run."""
 
     run: Run
 
@@ -455,12 +460,25 @@ class Final(FinalFile):
 
     architecture: str
     run: Run | None
-    again: Again | None = None
+    again: tuple[Again, ...] = ()
 
     @property
     def runs(self) -> list[Run]:
         """The runs of all its trainings."""
-        return [run for run in (self.run, self.again and self.again.run) if run]
+        return [run for run in (self.run, *(one.run for one in self.again)) if run]
+
+    def with_further(self, again: Sequence[Again]) -> "Final":
+        """The same with its further trainings."""
+        first, count = self.trainings or 1, (self.trainings or 1) + len(again)
+
+        def over_all(what: str) -> float | None:
+            each = [getattr(one, what) for one in again]
+            mine = getattr(self, what)
+            return None if mine is None else (first * mine + sum(each)) / count
+
+        measured = ("search_top1_before", "test_top1", "test_top5")
+        means: dict[str, Any] = {what: over_all(what) for what in measured}
+        return replace(self, **means, trainings=count, again=tuple(again))
 
 
 @dataclass(frozen=True)

@@ -192,10 +192,8 @@ class Results:
 
 def _of_second(final: Final, second: SecondFile) -> Final:
     """The network after the second kind of training, which is never done again."""
-    trainings = final.trainings
-    if trainings and final.again:
-        trainings -= final.again.trainings
-    return replace(final, **vars(second), second=None, trainings=trainings, again=None)
+    trainings = final.trainings and final.trainings - len(final.again)
+    return replace(final, **vars(second), second=None, trainings=trainings, again=())
 
 
 def read(path: str | Path) -> Results:
@@ -295,35 +293,48 @@ def _methods(
             files.same_trainings(key, trained, first.setdefault(seed, trained))
             files.same_kinds(key, trained, first[said.seeds[0]])
             final[key][seed] = trained
-    return search, _trained_again(path, said, final)
+    return search, _trained_again(path, said, search, final)
 
 
 def _trained_again(
-    path: Path, said: StudyFile, final: dict[Key, dict[int, Final]]
+    path: Path,
+    said: StudyFile,
+    search: dict[Key, dict[int, Search]],
+    final: dict[Key, dict[int, Final]],
 ) -> dict[Key, dict[int, Final]]:
     """The final networks with their further trainings.
 
-    study.json does not promise them, for a study may be carried on. But a replicate has them for
-    all networks of the same methods as the others that have some, and equally many, or for none.
+    study.json does not promise these, for a study may be carried on. But within a replicate every
+    method that has some, in any replicate, has the same numbers for all its networks.
     """
-    again: dict[tuple[Key, int], Final] = {}
-    files = {
-        (key, seed): StageFiles(path, said.study, "finetune_again", *key, seed=seed)
+    there = {
+        (key, seed): _numbers(path.joinpath("final/again", *key, str(seed)))
         for key, by_seed in final.items()
         for seed in by_seed
     }
-    for (key, seed), of_one in files.items():
-        if found := of_one.again(key, final[key][seed]):
-            again[key, seed] = found
-    methods = {key[1] for key, _ in again}
-    first = {seed: found for (_, seed), found in reversed(again.items())}
-    for (key, seed), of_one in files.items():
-        if key[1] in methods and seed in first:
-            of_one.same_again(key, again.get((key, seed)), first[seed])
-    return {
-        key: {seed: again.get((key, seed), one) for seed, one in by_seed.items()}
-        for key, by_seed in final.items()
+    methods = {key[1] for (key, _), numbers in there.items() if numbers}
+    numbers_of = {
+        seed: sorted(set().union(*(found for (_, of), found in there.items() if of == seed)))
+        for seed in said.seeds
     }
+    result = {key: dict(by_seed) for key, by_seed in final.items()}
+    for key, seed in there:
+        one = final[key][seed]
+        if key[1] in methods and numbers_of[seed]:
+            again = [
+                StageFiles(
+                    path, said.study, "finetune_again", *key, seed=seed, training=number
+                ).again(key, search[key][seed], one)
+                for number in numbers_of[seed]
+            ]
+            result[key][seed] = one.with_further(again)
+    return result
+
+
+def _numbers(folder: Path) -> set[int]:
+    """Of the trainings that have a folder here."""
+    names = (path.parent.name for path in folder.glob("*/metrics.json"))
+    return {int(name) for name in names if name.isdecimal()}
 
 
 def read_published() -> pd.DataFrame:

@@ -4,7 +4,6 @@ Numbers that several files repeat must agree: a file that another run made is re
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -34,15 +33,22 @@ class StageFiles(Files):
     """The files of one stage in one replicate; `UserError` for whatever is not right."""
 
     def __init__(
-        self, path: Path, study: str, stage: str, *items: str, seed: int | None = None
+        self,
+        path: Path,
+        study: str,
+        stage: str,
+        *items: str,
+        seed: int | None = None,
+        training: int | None = None,
     ) -> None:
-        whole = items if seed is None else (*items, seed)
-        super().__init__(path, study, stage, *whole)
+        self.numbers = [number for number in (seed, training) if number is not None]
+        super().__init__(path, study, stage, *items, *self.numbers)
         self.seed = seed
+        self.training = training
 
     def folder(self, *parts: str) -> str:
-        """The stage's folder; the last part of its name is the seed."""
-        return "/".join((*parts, str(self.seed)))
+        """The stage's folder; the last part of its name is the seed, or that of a training."""
+        return "/".join((*parts, *map(str, self.numbers)))
 
     def run(self, folder: str) -> Run:
         """The sidecar of the stage, which must be this stage's own."""
@@ -335,9 +341,7 @@ class StageFiles(Files):
         if found.second:
             kinds["second"] = found.second
         for one in kinds.values():
-            if one.initial == "scratch" and one.search_top1_before is not None:
-                why = "'search_top1_before' is a number, but it began from scratch"
-                raise self.damaged(name, why)
+            self._check_before(name, one)
         if found.trainings is not None:
             self._check_trainings(f"{folder}/trainings.csv", found.trainings, kinds)
         if (found.macs, found.params) != (search.macs, search.params):
@@ -347,43 +351,42 @@ class StageFiles(Files):
         self._check_architecture(architecture, search)
         return Final(**vars(found), architecture=architecture, run=self.run(folder))
 
-    def again(self, key: Key, final: Final) -> Final | None:
-        """The final network with its further trainings; None where it was not trained again."""
+    def again(self, key: Key, search: Search, final: Final) -> contents.Again:
+        """One further training of the final network."""
         folder = self.folder("final", "again", *key)
-        if not (self.root / folder).is_dir():
-            return None
         name = f"{folder}/metrics.json"
         found = self.json(name, contents.AgainFile)
         self._same_key(name, key, found)
+        if found.training != self.training:
+            raise self.damaged(name, f"'training' is {found.training}, not {self.training}")
+        if found.training < (first := final.trainings or 1):
+            raise self.damaged(name, f"the stage finetune has the trainings below {first} itself")
         for what in ("initial", "epochs"):
             if getattr(found, what) != getattr(final, what):
                 raise self.damaged(name, f"another {what!r} than the stage finetune's")
-        first, more = final.trainings or 1, found.trainings
-        self._check_trainings(f"{folder}/trainings.csv", more, {"main": found}, first)
-        means = {
-            what: (first * getattr(final, what) + more * getattr(found, what)) / (first + more)
-            for what in ("test_top1", "test_top5")
-        }
-        again = contents.Again(**vars(found), run=self.run(folder))
-        return replace(final, **means, trainings=first + more, again=again)
+        self._check_before(name, found)
+        if found.widths != search.widths:
+            raise self.damaged(name, "other 'widths' than the search found")
+        return contents.Again(**vars(found), run=self.run(folder))
+
+    def _check_before(
+        self, name: str, found: contents.FinalFile | contents.SecondFile | contents.AgainFile
+    ) -> None:
+        if (found.initial == "scratch") != (found.search_top1_before is None):
+            why = "number, but it began" if found.initial == "scratch" else "null, not"
+            raise self.damaged(name, f"'search_top1_before' is a {why} from scratch")
 
     def _check_trainings(
         self,
         name: str,
         trainings: int,
-        kinds: Mapping[str, contents.FinalFile | contents.SecondFile | contents.AgainFile],
-        first: int = 0,
+        kinds: Mapping[str, contents.FinalFile | contents.SecondFile],
     ) -> None:
-        """Check that each kind was trained so often, and that metrics.json has the means.
-
-        `first` is the number of the first training.
-        """
+        """Check that each kind was trained so often, and that metrics.json has the means."""
         frame = self.csv(name, columns.FINAL_TRAININGS)
-        numbers = range(first, first + trainings)
-        expected = [(kind, number) for kind in kinds for number in numbers]
+        expected = [(kind, number) for kind in kinds for number in range(trainings)]
         if list(zip(frame["kind"], frame["training"], strict=True)) != expected:
-            start = f", from number {first}" if first else ""
-            raise self.damaged(name, f"not {trainings} of {' and of '.join(kinds)} in order{start}")
+            raise self.damaged(name, f"not {trainings} of {' and of '.join(kinds)} in order")
         for kind, of_kind in frame.groupby("kind"):
             stated = kinds[str(kind)]
             if set(of_kind["initial"]) != {stated.initial}:
@@ -396,14 +399,6 @@ class StageFiles(Files):
         """Check that a network was trained as often as the replicate's first."""
         if final.trainings != first.trainings:
             name = f"{self.folder('final', *key)}/metrics.json"
-            raise self.damaged(name, "other 'trainings' than the replicate's other networks")
-
-    def same_again(self, key: Key, final: Final | None, first: Final) -> None:
-        """Check that a network was trained again, and as often as the replicate's first one."""
-        name = f"{self.folder('final', 'again', *key)}/metrics.json"
-        if final is None:
-            raise self.damaged(name, "it is missing, but other networks have further trainings")
-        if final.trainings != first.trainings:
             raise self.damaged(name, "other 'trainings' than the replicate's other networks")
 
     def same_kinds(self, key: Key, final: Final, first: Final) -> None:

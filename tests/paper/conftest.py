@@ -481,19 +481,22 @@ class Study:
         )
         self.run(f"final/{key}", f"finetune@{item}", 220_000, 24.0)
         if method in self.again:
-            self.trained_again(key, item, {**head, **main, **means["main"]})
+            known = {**head, **main, **means["main"], "epochs": 4, "widths": widths}
+            self.trained_again(key, item, known)
 
     def trained_again(self, key: str, item: str, known: dict[str, Any]) -> None:
-        """Two further trainings of a network, a point above the first ones and two above."""
-        folder, first = f"final/again/{key}", self.final_trainings
-        each = [(known["test_top1"] + more, 99.0) for more in (1.0, 2.0)]
-        rows = [("main", first + number, known["initial"], *one) for number, one in enumerate(each)]
-        self.csv(f"{folder}/trainings.csv", "kind,training,initial,test_top1,test_top5", rows)
-        top1, top5 = np.mean(each, axis=0).tolist()
-        means = {"test_top1": top1, "test_top5": top5, "epochs": 4, "trainings": len(rows)}
-        head = {name: known[name] for name in ("method", "budget", "initial", "search_top1_before")}
-        self.json(f"{folder}/metrics.json", {**head, **means})
-        self.run(folder, f"finetune_again@{item}", 110_000, 12.0)
+        """Three further trainings of a network: one, two and three points above the first ones."""
+        for more in (1, 2, 3):
+            number = self.final_trainings + more - 1
+            folder = f"final/again/{key}/{number}"
+            before = known["search_top1_before"]
+            measured = {
+                "search_top1_before": None if before is None else before + more,
+                "test_top1": known["test_top1"] + more,
+                "test_top5": 99.0 + more / 10,
+            }
+            self.json(f"{folder}/metrics.json", {**known, **measured, "training": number})
+            self.run(folder, f"finetune_again@{item}-{number}", 110_000, 12.0)
 
 
 def copied_study(results: Path, into: Path, without: str = "") -> Path:

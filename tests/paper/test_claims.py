@@ -8,7 +8,7 @@ import pytest
 
 from paper.claims import STATEMENTS, claims
 from paper.reader.results import read
-from paper.rule import EQUIVALENT, FAILS, HOLDS, UNDECIDED
+from paper.rule import EQUIVALENT, FAILS, HOLDS, UNDECIDED, replicates_to_decide
 from paper.verdicts import render
 from tests.paper.conftest import Study
 
@@ -39,6 +39,20 @@ def test_one_replicate_decides_about_its_own_networks_and_nothing_about_methods(
     assert "one replicate, so no interval" in found["C5"].evidence
     assert found["C1"].verdict == found["C3"].verdict == HOLDS
     assert "interval over the layers of this one network" in found["C1"].evidence
+
+
+def test_an_undecided_claim_says_how_many_replicates_would_decide_it(tmp_path):
+    methods = ("graphpruning", "amc", "hand-crafted")
+    study = Study(tmp_path / "made", methods=methods, seeds=(0, 1))
+    study.levels |= {"graphpruning": 0.2, "amc": 0.0}
+    judged = {claim.id: claim for claim in claims(read(study.write()))}
+    assert judged["C5"].verdict == UNDECIDED
+    needed = replicates_to_decide(judged["C5"].effects)
+    assert needed and needed > 2
+    said = f"If further replicates are like these, {needed} in all would decide it."
+    assert judged["C5"].evidence.endswith(said)
+    decided = [claim.evidence for claim in judged.values() if claim.verdict != UNDECIDED]
+    assert decided and "would decide it" not in " ".join(decided)
 
 
 def verdicts(folder):

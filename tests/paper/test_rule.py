@@ -18,10 +18,12 @@ from paper.rule import (
     UNDECIDED,
     Effect,
     holm,
+    of_replicates,
+    replicates_to_decide,
     statuses,
     verdict,
 )
-from paper.statistics import Estimate, contrasts
+from paper.statistics import Estimate, contrasts, mean
 
 UP = Effect(Estimate(1.0, 0.5, 1.5, 3))
 DOWN = Effect(Estimate(-1.0, -1.5, -0.5, 3))
@@ -76,6 +78,36 @@ def test_one_effect_below_among_many_must_stand_holms_correction():
     assert statuses([below]) == [BELOW]
     assert statuses([below, UP, ACROSS]) == [OPEN, ABOVE, OPEN]
     assert statuses([DOWN, UP, SMALL]) == [BELOW, ABOVE, SAME]
+
+
+def spread_over(values, replicates):
+    """An effect of replicates that have these values again and again."""
+    return Effect(mean(list(values) * (replicates // len(values))), MATTERS)
+
+
+@pytest.mark.parametrize("values", [(0.5, -0.1, 0.2), (0.4, -0.4, 0.03), (-0.6, 0.5, -0.3)])
+def test_so_many_replicates_decide_if_further_ones_are_alike(values):
+    """Told from six replicates, whose spread, over n - 1, is up to a fifth above that of many."""
+    effect = spread_over(values, 6)
+    assert verdict([effect]) == UNDECIDED
+    needed = replicates_to_decide([effect])
+    assert needed > 6
+    enough = len(values) * math.ceil(needed / len(values))
+    assert verdict([spread_over(values, enough)]) != UNDECIDED
+    few = len(values) * math.floor(0.8 * (needed - 1) / len(values))
+    assert verdict([spread_over(values, few)]) == UNDECIDED
+    assert verdict(of_replicates([effect], needed)) != UNDECIDED
+    assert verdict(of_replicates([effect], needed - 1)) == UNDECIDED
+
+
+def test_what_replicates_cannot_decide():
+    """An interval over the units of one network stays; so does a study of one replicate."""
+    over_layers = Effect(Estimate(0.03, -0.06, 0.14, 20), label="over layers")
+    assert of_replicates([over_layers], 50) == [over_layers]
+    assert replicates_to_decide([over_layers]) is None
+    assert replicates_to_decide([over_layers, spread_over((0.5, -0.1), 6)]) is None
+    assert replicates_to_decide([ONE_SEED]) is None and replicates_to_decide([]) is None
+    assert replicates_to_decide([Effect(mean([1.0, -1.0]))]) is None  # zero, with no margin
 
 
 STUDIES = 1000
