@@ -35,6 +35,7 @@ def with_the_rows(raw: dict[str, Any]) -> dict[str, Any]:
         **recipes,
         "seeds": [0],
         "methods": ["graphpruning", "halved"],
+        "again": {"methods": [], "trainings": []},
         "searches": listed,
         "analysis": {**raw["analysis"], "conditionings": ["graph", "halved"]},
     }
