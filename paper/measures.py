@@ -24,6 +24,7 @@ from paper.statistics import (
     mean,
     mean_kendall,
     means,
+    of_trainings,
     over_replicates,
     paired,
     replicated,
@@ -274,8 +275,12 @@ def test_top1(results: Results, model: str, method: str, budget: str) -> Estimat
 
 
 def test_difference(results: Results, model: str, other: str, budgets: list[str]) -> Estimate:
-    """Our final test accuracy minus the other method's, paired by seed, mean over budgets."""
-    return _difference(results.test_top1, results.ours.name, model, other, budgets)
+    """Our final test accuracy minus the other method's, paired by seed, mean over budgets.
+
+    Its interval is no narrower than the noise of single trainings alone makes it.
+    """
+    found = _difference(results.test_top1, results.ours.name, model, other, budgets)
+    return found.no_narrower(_of_trainings(results, model, [other], budgets))
 
 
 def test_contrasts(results: Results, model: str, others: list[str]) -> dict[str, Estimate]:
@@ -284,7 +289,27 @@ def test_contrasts(results: Results, model: str, others: list[str]) -> dict[str,
         over_budgets(results.test_top1, model, name, results.budgets)
         for name in (results.ours.name, *others)
     )
-    return contrasts(ours, dict(zip(others, rest, strict=True)))
+    found = contrasts(ours, dict(zip(others, rest, strict=True)))
+    noise = _of_trainings(results, model, others, results.budgets)
+    return {name: estimate.no_narrower(noise) for name, estimate in found.items()}
+
+
+def _of_trainings(results: Results, model: str, others: list[str], budgets: list[str]) -> Estimate:
+    """What the noise of single trainings does to a difference of ours and one of the others, over
+    the trainings that all have.
+    """
+    methods = (results.ours.name, *others)
+    replicates = []
+    for seed in results.seeds:
+        finals = [[results.final[model, name, b].get(seed) for b in budgets] for name in methods]
+        each = [[one.each if one else {} for one in of_method] for of_method in finals]
+        numbers = set.intersection(*(set(one) for of_method in each for one in of_method))
+        if not numbers:
+            return Estimate(0.0, math.nan, math.nan, 0)
+        replicates.append(
+            np.array([[np.mean([e[k] for e in m]) for m in each] for k in sorted(numbers)])
+        )
+    return of_trainings(replicates)
 
 
 def test_improvement(results: Results, model: str, other: str, budgets: list[str]) -> Estimate:

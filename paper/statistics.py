@@ -60,6 +60,12 @@ class Estimate:
         half = _quantile(self.df, level) * self.error
         return self.value - half, self.value + half
 
+    def no_narrower(self, other: "Estimate") -> "Estimate":
+        """The same value with the interval's width and degrees of freedom of `other`, if wider."""
+        if not other.high - other.low > self.high - self.low:
+            return self
+        return _student(self.value, other.error, self.n, other.df)
+
     def of_replicates(self, n: int) -> "Estimate":
         """What `n` replicates give that are like those of this t-interval: the same value and
         spread. An interval that is not over replicates stays.
@@ -144,6 +150,26 @@ def contrasts(
         name: _student(float(value), error, n, df)
         for name, value in zip(others, found, strict=True)
     }
+
+
+def of_trainings(each: Sequence[Values]) -> Estimate:
+    """What the noise of single trainings alone does to a difference of two methods, around zero.
+
+    `each` [trainings, methods] is of one replicate: accuracies, of which those in a row have the
+    order of images and the augmentation in common. The mean square MS is of what neither the
+    training nor the method explains; a mean over n replicates of k trainings each has the standard
+    error √(2 MS / k / n). NaN bounds where nothing was trained twice.
+    """
+    square, df, inverse = 0.0, 0, 0.0
+    for table in each:
+        k, m = table.shape
+        means = table.mean(axis=1, keepdims=True) + table.mean(axis=0) - table.mean()
+        square += float(((table - means) ** 2).sum())
+        df += (k - 1) * (m - 1)
+        inverse += 1 / k
+    if not df:
+        return Estimate(0.0, math.nan, math.nan, len(each))
+    return _student(0.0, math.sqrt(2 * square / df * inverse) / len(each), len(each), df)
 
 
 def bootstrap(n: int, statistic: Callable[[Draws], Values], seed: int = 0) -> Estimate:

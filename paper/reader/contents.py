@@ -4,8 +4,8 @@ Accuracies are in percent, costs in MACs for one image, times in seconds. A clas
 in `File` has the keys of a JSON file; the class after it adds the other files of the same folder.
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
@@ -455,11 +455,13 @@ class Final(FinalFile):
     """A final network with the name of its architecture file, empty for user-supplied results.
 
     Where it was trained `again`, accuracies are means over all trainings, and `trainings` is their
-    number.
+    number. `each` is the top-1 accuracy of every training of the main kind, by its number; empty
+    where only the mean is known.
     """
 
     architecture: str
     run: Run | None
+    each: Mapping[int, float] = field(default_factory=dict)
     again: tuple[Again, ...] = ()
 
     @property
@@ -478,7 +480,8 @@ class Final(FinalFile):
 
         measured = ("search_top1_before", "test_top1", "test_top5")
         means: dict[str, Any] = {what: over_all(what) for what in measured}
-        return replace(self, **means, trainings=count, again=tuple(again))
+        each = {**self.each, **{one.training: one.test_top1 for one in again}}
+        return replace(self, **means, trainings=count, each=each, again=tuple(again))
 
 
 @dataclass(frozen=True)

@@ -193,7 +193,7 @@ class Results:
 def _of_second(final: Final, second: SecondFile) -> Final:
     """The network after the second kind of training, which is never done again."""
     trainings = final.trainings and final.trainings - len(final.again)
-    return replace(final, **vars(second), second=None, trainings=trainings, again=())
+    return replace(final, **vars(second), second=None, trainings=trainings, each={}, again=())
 
 
 def read(path: str | Path) -> Results:

@@ -342,14 +342,15 @@ class StageFiles(Files):
             kinds["second"] = found.second
         for one in kinds.values():
             self._check_before(name, one)
+        each: dict[int, float] = {}
         if found.trainings is not None:
-            self._check_trainings(f"{folder}/trainings.csv", found.trainings, kinds)
+            each = self._trainings(f"{folder}/trainings.csv", found.trainings, kinds)
         if (found.macs, found.params) != (search.macs, search.params):
             raise self.damaged(name, "other MACs or params than the search found")
         self.curve(f"{folder}/curve.csv", columns.FINAL_TRAINING, found.epochs)
         architecture = f"{folder}/architecture.json"
         self._check_architecture(architecture, search)
-        return Final(**vars(found), architecture=architecture, run=self.run(folder))
+        return Final(**vars(found), architecture=architecture, run=self.run(folder), each=each)
 
     def again(self, key: Key, search: Search, final: Final) -> contents.Again:
         """One further training of the final network."""
@@ -376,13 +377,15 @@ class StageFiles(Files):
             why = "number, but it began" if found.initial == "scratch" else "null, not"
             raise self.damaged(name, f"'search_top1_before' is a {why} from scratch")
 
-    def _check_trainings(
+    def _trainings(
         self,
         name: str,
         trainings: int,
         kinds: Mapping[str, contents.FinalFile | contents.SecondFile],
-    ) -> None:
-        """Check that each kind was trained so often, and that metrics.json has the means."""
+    ) -> dict[int, float]:
+        """Top-1 accuracy of each main training. Each kind must have been trained so often, and
+        metrics.json have the means.
+        """
         frame = self.csv(name, columns.FINAL_TRAININGS)
         expected = [(kind, number) for kind in kinds for number in range(trainings)]
         if list(zip(frame["kind"], frame["training"], strict=True)) != expected:
@@ -394,6 +397,8 @@ class StageFiles(Files):
             for column in ("test_top1", "test_top5"):
                 if abs(of_kind[column].mean() - getattr(stated, column)) > ROUNDED:
                     raise self.damaged(name, f"another mean {column} of {kind} than metrics.json")
+        main = frame[frame["kind"] == "main"]
+        return dict(zip(main["training"].tolist(), main["test_top1"].tolist(), strict=True))
 
     def same_trainings(self, key: Key, final: Final, first: Final) -> None:
         """Check that a network was trained as often as the replicate's first."""

@@ -1,6 +1,7 @@
 """Verdicts and evidence that come from the numbers."""
 
 import json
+import math
 from pathlib import Path
 
 import pandas as pd
@@ -53,6 +54,33 @@ def test_an_undecided_claim_says_how_many_replicates_would_decide_it(tmp_path):
     assert judged["C5"].evidence.endswith(said)
     decided = [claim.evidence for claim in judged.values() if claim.verdict != UNDECIDED]
     assert decided and "would decide it" not in " ".join(decided)
+
+
+def test_means_that_agree_by_chance_decide_nothing_if_single_trainings_do_not(tmp_path):
+    """Ours minus AMC's is 0.1 points in all replicates; single trainings are far from that."""
+    folder = Study(
+        tmp_path / "made", methods=("graphpruning", "amc"), seeds=(0, 1, 2), final_trainings=2
+    ).write()
+
+    def trained(noise):
+        for path in (folder / "final").rglob("trainings.csv"):
+            ours = "graphpruning" in str(path)
+            noisy = [noise, -noise] if ours else [-noise, noise]
+            frame = pd.read_csv(path).assign(test_top1=[90 + 0.1 * ours + one for one in noisy])
+            frame.to_csv(path, index=False)
+            metrics = path.with_name("metrics.json")
+            whole = json.loads(metrics.read_text())
+            metrics.write_text(json.dumps({**whole, "test_top1": 90 + 0.1 * ours}))
+        (effect,) = next(c for c in claims(read(folder)) if c.id == "C5").effects
+        return effect.estimate
+
+    quiet = trained(0.0)
+    assert (quiet.low, quiet.high) == pytest.approx((0.1, 0.1))
+    assert verdicts(folder)["C5"] == EQUIVALENT
+    noisy = trained(0.5)  # differences 1.1 and -0.9: a standard deviation of the square root of 2
+    assert noisy.value == pytest.approx(0.1) and noisy.df == 3
+    assert noisy.error == pytest.approx(math.sqrt(2 / 2 / 3))
+    assert verdicts(folder)["C5"] == UNDECIDED
 
 
 def verdicts(folder):

@@ -22,6 +22,7 @@ from paper.statistics import (
     mean_kendall,
     means,
     medians,
+    of_trainings,
     over_replicates,
     paired,
     replicated,
@@ -147,6 +148,37 @@ def test_contrasts_with_one_method_are_the_paired_t_test():
     assert [found.value, found.low, found.high] == pytest.approx(
         [expected.value, expected.low, expected.high]
     )
+
+
+def test_the_noise_of_trainings_by_hand():
+    """Two methods: that of the differences, 0 and 2 in one replicate, 1 and 1 in the other."""
+    each = [np.array([[1.0, 1.0], [3.0, 1.0]]), np.array([[5.0, 4.0], [7.0, 6.0]])]
+    found = of_trainings(each)
+    variance = (2.0 + 0.0) / 2  # of the differences, within replicates
+    assert found.error == pytest.approx(math.sqrt(variance / 2 / 2))
+    assert (found.value, found.df) == (0.0, 2)
+    assert math.isnan(of_trainings([table[:1] for table in each]).low)
+
+
+@pytest.mark.parametrize("methods", [2, 5])
+def test_the_noise_of_trainings_is_what_it_is_simulated_with(methods):
+    """What a row has in common, and how good a method is, do not count."""
+    rng = np.random.default_rng(3)
+    n, k, noise = 400, 3, 0.3
+    draws = rng.normal(0, noise, (n, k, methods))
+    draws += rng.normal(0, 2, (n, k, 1)) + rng.normal(0, 2, (n, 1, methods))
+    assert of_trainings(list(draws)).error == pytest.approx(noise * math.sqrt(2 / k / n), rel=0.06)
+
+
+def test_an_interval_is_no_narrower_than_another():
+    narrow, wide = mean([1.0, 1.01, 0.99]), mean([-4.0, 0.0, 4.0, 0.0])
+    found = narrow.no_narrower(wide)
+    assert (found.value, found.n, found.df) == (narrow.value, 3, 3)
+    assert found.high - found.low == pytest.approx(wide.high - wide.low)
+    assert wide.no_narrower(narrow) == wide
+    unknown = mean([1.0])
+    assert narrow.no_narrower(unknown) == narrow
+    assert math.isnan(unknown.no_narrower(wide).low)
 
 
 def test_without_others_there_are_no_contrasts():
