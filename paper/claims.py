@@ -100,7 +100,7 @@ def _to_decide(effects: list[Effect], replicates: int) -> str:
         return f" If further replicates are like these, {needed} in all would decide it."
     found = statuses(of_replicates(effects, MOST_REPLICATES))
     left = [effect.label for effect, status in zip(effects, found, strict=True) if status == OPEN]
-    return f" More replicates like these would not decide it: open is {joined(left)}."
+    return f" More replicates like these would not decide it: {joined(left)} would stay open."
 
 
 # C1

@@ -1,5 +1,8 @@
 """The rule by which a claim's effects become one verdict; written down before the evidence.
 
+How wide the effects' intervals are is said in `paper.measures`; that those of final networks are
+no narrower than the noise of single trainings came after a look at it (paper/claims.md).
+
 An effect is a number that the claim says is above zero, with its 95 % interval. Each one is
 
 - *equivalent* to zero if it is a difference in accuracy and both of two one-sided tests (TOST)
