@@ -35,7 +35,8 @@ def with_plus(raw: dict[str, Any]) -> dict[str, Any]:
     training = {"conditionings": [PLUS], "recipe": {**raw["pruningnet"]["recipe"], "epochs": 2}}
     final = {**raw["final"], "distillation": {"weight": 0.7, "temperature": 2.0}}
     analysis = {**raw["analysis"], "conditionings": [PLUS]}
-    changed = {"pruningnet": training, "analysis": analysis, "final": final}
+    again: dict[str, Any] = {"methods": [], "trainings": []}
+    changed = {"pruningnet": training, "analysis": analysis, "final": final, "again": again}
     return {**raw, **changed, "seeds": [0], "methods": [PLUS], "searches": lists}
 
 
