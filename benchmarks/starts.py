@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 from benchmarks.harness import Row, alternate
+from experiments.pipeline import PIPELINE
 
 
 def _run(*command: str) -> None:
@@ -15,7 +16,7 @@ def rows() -> list[Row]:
 
     The committed study must be up to date: `dvc repro` is not to run a stage here.
     """
-    status = subprocess.run([sys.executable, "-m", "dvc", "status", "--quiet"])
+    status = subprocess.run([sys.executable, "-m", "dvc", "status", "--quiet", PIPELINE])
     found = alternate(
         {
             "import": lambda repeat: _run("-c", "import graphpruning"),
@@ -40,7 +41,7 @@ def rows() -> list[Row]:
     taken = alternate(
         {
             "repro": lambda repeat: _run("-m", "dvc", "repro"),
-            "status": lambda repeat: _run("-m", "dvc", "status"),
+            "status": lambda repeat: _run("-m", "dvc", "status", PIPELINE),
         }
     )
     what = "a second dvc repro"
