@@ -88,6 +88,25 @@ def test_an_item_that_the_study_does_not_list(
         check_items({**right, item: value}, study)
 
 
+@pytest.mark.parametrize(
+    ("further", "item", "says"),
+    [
+        ([1], {"training": "2"}, "training=2 is not in params.yaml: did you mean '1'"),
+        ([1], {"method": "amc"}, "method=amc is not in params.yaml: did you mean 'graphpruning'"),
+        ([], {}, "method=graphpruning is not in params.yaml: none is"),
+    ],
+)
+def test_a_further_training_that_the_study_does_not_list(
+    raw: dict[str, Any], further: list[int], item: dict[str, str], says: str
+) -> None:
+    items = {"method": "graphpruning", "seed": "0", "training": "1"}
+    once = {"methods": ["graphpruning"], "trainings": [1]}
+    check_items(items, parse({**raw, "again": once}))
+    study = parse({**raw, "again": once if further else {"methods": [], "trainings": []}})
+    with pytest.raises(UserError, match=says):
+        check_items({**items, **item}, study)
+
+
 COUNTED = """
 import atexit, runpy, sys
 from experiments.common import study_file

@@ -106,6 +106,20 @@ def test_the_default_study_is_desk() -> None:
             "analysis: conditionings: 'none' stands twice",
         ),
         ("analysis.conditionings", [], "analysis: conditionings: the list is empty"),
+        ("again", {"methods": ["amc"], "trainings": []}, "again: one list is empty: fill both"),
+        ("again", {"methods": [], "trainings": [1]}, "again: one list is empty: fill both"),
+        ("again", {"methods": ["amc"]}, "again: key 'trainings' is missing"),
+        (
+            "again",
+            {"methods": ["amcc"], "trainings": [1]},
+            "again: methods: 'amcc' is not among the study's methods; did you mean 'amc'",
+        ),
+        (
+            "again",
+            {"methods": ["amc"], "trainings": [2, 0]},
+            "again: trainings[1]: 0 does not lie between 1",
+        ),
+        ("again", {"methods": ["amc"], "trainings": [1, 1]}, "again: trainings: '1' stands twice"),
         ("seeds", [], "seeds: the list is empty"),
         ("models", [], "models: the list is empty"),
         (
