@@ -101,6 +101,7 @@ def _of_tables(results: Results) -> dict[str, Caption]:
     ours = results.ours.label
     models = joined(results.models)
     of_candidates = within(results, "candidates")
+    median = ", median over replicates" if len(results.seeds) > 1 else ""
     return {
         "table2_generated_weights": Caption(
             "Table 2",
@@ -135,8 +136,8 @@ def _of_tables(results: Results) -> dict[str, Caption]:
             f"probability that a network of {ours} is better than one of the row's (Agarwal et "
             f"al., 2021). Before: accuracy before the final training, on the search "
             f"split; {ABSENT} for networks that are trained from scratch. Judged: candidates that "
-            f"the search judged. Search (s): the search alone, on {_hardware(results)}. Images: "
-            "how many the search passed through networks to rate candidates.",
+            f"the search judged. Search (s): the search alone{median}, on {_hardware(results)}. "
+            "Images: how many the search passed through networks to rate candidates.",
             _TABLES,
             (f"train_base@{results.name}", "search", "finetune"),
         ),
@@ -167,9 +168,10 @@ def _of_tables(results: Results) -> dict[str, Caption]:
         ),
         "table6_costs": Caption(
             "Table 6",
-            f"What methods cost with {models}, mean over replicates, and what they share: the base "
-            "network and the PruningNets. Judged and trained: thousands of images that went "
-            "through networks in the search and in training (a method's own is the final one). "
+            f"What methods cost with {models}, mean over replicates (of seconds: median), and what "
+            "they share: the base network and the PruningNets. Judged and trained: thousands of "
+            "images that went through networks in the search and in training (a method's own is "
+            "the final one). "
             f"Seconds are those of the whole stage on {_hardware(results)}. GMACs: of a search, "
             "its images times the MACs of the candidates; of a training, three times the "
             "network's MACs for each image (forward and two gradients), and once the teacher's "

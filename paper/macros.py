@@ -21,7 +21,7 @@ from paper.captions import Caption, budget_amount, captions, how_often, spread
 from paper.claims import STATEMENTS, Claim, claims
 from paper.reader.contents import Run
 from paper.reader.results import Results, read
-from paper.statistics import Estimate, mean
+from paper.statistics import Estimate, mean, typical_seconds
 from paper.table_formats import escaped
 from paper.verdicts import COMMITTED
 from paper.wording import WORDS, counted, counting, interval, joined, number
@@ -201,7 +201,7 @@ def _costs(results: Results) -> Macros:
         **_cost("Base", [base.run for base in results.base.values()]),
         **_cost("PruningNet", nets),
         **_cost("Final", finals),
-        "SearchSeconds": number(float(np.mean([s.seconds for s in searches])), 0),
+        "SearchSeconds": number(typical_seconds([s.seconds for s in searches]), 0),
         "SearchedImages": number(float(np.mean([s.images_seen for s in searches])), 0),
         "Runs": number(len(_own_runs(results)), 0),
         "Machines": joined(sorted(machines)),
@@ -210,7 +210,7 @@ def _costs(results: Results) -> Macros:
 
 def _cost(name: str, runs: list[Run]) -> Macros:
     return {
-        f"{name}Seconds": number(float(np.mean([run.seconds for run in runs])), 0),
+        f"{name}Seconds": number(typical_seconds([run.seconds for run in runs]), 0),
         f"{name}Images": number(float(np.mean([run.images_seen for run in runs])), 0),
     }
 

@@ -10,6 +10,7 @@ import pandas as pd
 from paper.captions import budget_amount
 from paper.reader.contents import Row, Run, Search
 from paper.reader.results import GIVEN, Results
+from paper.statistics import typical_seconds
 from paper.table_formats import Cells, Table, made
 from paper.wording import ABSENT, fixed, number
 
@@ -56,8 +57,17 @@ def _base(results: Results, model: str) -> Cost:
 
 
 def _trained(runs: Sequence[Run]) -> Cost:
-    """Mean over replicates; what MACs a PruningNet's random widths had, no file tells."""
-    return Cost(_mean([run.images_seen for run in runs]), _mean([run.seconds for run in runs]))
+    """Over replicates; what MACs a PruningNet's random widths had, no file tells."""
+    return _typical([Cost(run.images_seen, run.seconds) for run in runs])
+
+
+def _typical(costs: Sequence[Cost]) -> Cost:
+    """Means over replicates, but of the seconds the median."""
+    return Cost(
+        _mean([cost.images for cost in costs]),
+        typical_seconds([cost.seconds for cost in costs]),
+        _mean([cost.macs for cost in costs]),
+    )
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -88,7 +98,7 @@ def _method(
     results: Results, model: str, row: Row, budget: str, needs: list[Cost]
 ) -> tuple[Cells, Cells]:
     each = [searched(one) for one in results.search[model, row.name, budget].values()]
-    search = Cost(*(_mean(list(part)) for part in zip(*each, strict=True)))
+    search = _typical(each)
     final = _finals(results, model, row, budget)
     parts = [*needs, search, final]
     total = Cost(sum(part.images for part in parts), sum(part.seconds for part in parts))

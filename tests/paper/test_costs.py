@@ -8,6 +8,7 @@ import pytest
 
 from paper.reader.results import read
 from paper.table_costs import costs, equal_accuracy
+from paper.table_main import main_results
 from tests.paper.conftest import Study, copied_study
 
 
@@ -79,3 +80,22 @@ def test_methods_that_rate_by_other_weights_are_not_compared(table):
 def test_a_study_without_random_search_has_no_goal(tmp_path):
     found = read(Study(tmp_path / "few", methods=("graphpruning", "amc")).write())
     assert set(costs(found).csv["equal_evaluations"]) == {""}
+
+
+def test_a_stage_that_was_paused_for_hours_does_not_move_the_seconds(results, tmp_path):
+    folder = copied_study(results, tmp_path)
+    before = read(folder)
+    for path in (
+        folder / "search/resnet20/amc/0.5/1/run.json",
+        folder / "pruningnet/resnet20/graph/1/run.json",
+    ):
+        run = json.loads(path.read_text())
+        longer = {name: 50_000.0 for name in ("seconds", "search_seconds") if name in run}
+        path.write_text(json.dumps(run | longer))
+    after = read(folder)
+    for table in (main_results, costs):
+        was, now = table(before).csv, table(after).csv
+        for column in [name for name in was if name.endswith("seconds")]:
+            moved = pd.to_numeric(now[column]) - pd.to_numeric(was[column])
+            assert moved.abs().max() < 60
+    assert "in the mean of its runs, of seconds the median" in " ".join(main_results(after).notes)

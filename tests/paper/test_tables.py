@@ -69,7 +69,7 @@ def test_a_row_of_the_main_table_by_hand(tabled):
     assert row["macs"] == round(macs)
     assert row["macs_ratio"] == pytest.approx(macs / base["macs"], abs=5e-5)
     assert row["seeds"] == 3
-    seconds = sum(run["search_seconds"] for run in runs) / 3
+    seconds = sorted(run["search_seconds"] for run in runs)[1]
     assert row["search_seconds"] == pytest.approx(seconds, abs=0.051)
     assert (row["evaluations"], row["images_seen"]) == (60, 120_000)
     assert main_table.loc[("uniform", 0.5), "evaluations"] == 1
