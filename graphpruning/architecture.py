@@ -155,7 +155,8 @@ def load_architecture(
     mend = f"get the file with SHA-256 {digest}" if digest else "give those that were saved with it"
 
     with _about(
-        f"{path}: its weights", "get them by `dvc pull`, or where the architecture is from"
+        f"{path}: its weights",
+        "make them by `make repro`, get them by `dvc pull`, or where the architecture is from",
     ):
         size = require_file(file, "`save_architecture`")
     with _about(path):

@@ -19,6 +19,7 @@ _TABLES, _FIGURES = "paper/tables.py", "paper/figures.py"
 _INTERVAL = f"{LEVEL * 100:.0f} %"
 ONE_REPLICATE = "One replicate gives no interval; studies with several seeds: see docs/studies.md."
 """What stands wherever networks that were trained with one seed are compared."""
+_NO_NARROWER = " (of final networks no narrower than the noise of single trainings makes it)"
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,8 @@ def _of_tables(results: Results) -> dict[str, Caption]:
             "Lower part: accuracy (top-1, %) of the found candidate on the search split, area "
             "under the search curve (best so far, mean over evaluations), and accuracy of the "
             f"final network on the test set, {spread(results)}. There differences are {ours} minus "
-            "the variant, within each replicate. The search split compares methods only where both "
+            f"the variant, within each replicate{_NO_NARROWER * (len(results.seeds) > 1)}. The "
+            "search split compares methods only where both "
             "rate candidates with the same weights.",
             _TABLES,
             ("analyse_pruningnet", "search", "finetune"),
@@ -170,16 +172,17 @@ def _of_tables(results: Results) -> dict[str, Caption]:
             "Table 6",
             f"What methods cost with {models}, mean over replicates (of seconds: median), and what "
             "they share: the base network and the PruningNets. Judged and trained: thousands of "
-            "images that went through networks in the search and in training (a method's own is "
-            "the final one). "
+            "images that went through networks in the search and in training (a method's own are "
+            "all first final trainings of one found network, of Table 3b too if there is one). "
             f"Seconds are those of the whole stage on {_hardware(results)}. GMACs: of a search, "
             "its images times the MACs of the candidates; of a training, three times the "
             "network's MACs for each image (forward and two gradients), and once the teacher's "
             f"where there is one; generating weights is left out, and {ABSENT} stands where no "
             "file tells the widths that a PruningNet was trained with. All: base network, the "
-            "PruningNet that the method uses, search and final training. Equal after: candidates "
-            "until the best so far is what random search ends with on the search split, mean over "
-            "the replicates that reach it, of methods that rate candidates by the same weights.",
+            "PruningNet that the method's search uses, search and final training. Equal after: "
+            "candidates until the best so far is what random search ends with on the search split, "
+            "mean over the replicates that reach it (in brackets how many do, if not all), of "
+            "methods that rate candidates by the same weights.",
             _TABLES,
             (f"train_base@{results.name}", "train_pruningnet", "search", "finetune"),
         ),
@@ -266,8 +269,9 @@ def _of_figures(results: Results) -> dict[str, Caption]:
         ),
         "figure6_accuracy_macs": Caption(
             "Figure 6",
-            f"Test accuracy of the final networks on {results.data}. Left: against MACs, with the "
-            "base network as a star and a dashed line. Right: per budget; "
+            f"Test accuracy of the final networks on {results.data}. Left: against MACs, in the "
+            "colours and markers of the right, with the base network as a star and a dashed line. "
+            "Right: per budget; "
             f"{markers if several else spread(results)}. {_highest(results)}",
             _FIGURES,
             (f"train_base@{results.name}", "finetune"),
@@ -275,7 +279,7 @@ def _of_figures(results: Results) -> dict[str, Caption]:
         "figure7_kept_ratio": Caption(
             "Figure 7",
             f"Channels kept (%) in each group of {joined(results.models)}, in forward order, by "
-            f"method and budget{f'; mean over {replicates}' * several}.",
+            f"method and budget{f'; mean over {replicates}' * several}.{_filled(results)}",
             _FIGURES,
             ("search",),
         ),
@@ -296,13 +300,21 @@ def _of_figures(results: Results) -> dict[str, Caption]:
             "Every effect that a verdict rests on, by its unit and below its claim; the claim says "
             "that each is above zero. Word and marker say what an effect is by the rule of "
             f"paper/claims.md. Bars: {_INTERVAL} intervals, over "
-            f"{'replicates' if several else 'layers or candidates of this one replicate'}. "
+            f"{'replicates' if several else 'layers or candidates of this one replicate'}"
+            f"{_over_layers(results)}. "
             f"{_without_interval(results)}Grey: a difference in accuracy too small to matter "
             f"(± {MATTERS} points).",
             _FIGURES,
             ("correlation", "analyse_pruningnet", "search", "finetune"),
         ),
     }
+
+
+def _filled(results: Results) -> str:
+    """Why a uniform width does not look uniform, where there is one."""
+    uniform = any(row.searcher == "uniform" for row in results.rows.values())
+    more = " A uniform width is then filled up to the budget by making single groups wider."
+    return more * uniform
 
 
 def _without_interval(results: Results) -> str:
@@ -335,14 +347,25 @@ def _intervals_of_networks(results: Results) -> str:
     layers = (
         f"{_INTERVAL} bootstrap intervals over deeper layers ({number(RESAMPLES, 0)} resamples)"
     )
-    several = [network for network in results.compared if len(network.base) > 1]
-    one = [network.label for network in results.compared if network not in several]
-    if not several:
+    one = _of_one_replicate(results)
+    if len(one) == len(results.compared):
         return f"{layers}, which hold for these networks only."
     over = f"{_INTERVAL} t-intervals over {len(results.seeds)} replicates"
     if not one:
         return f"{over}."
     return f"{over}; of {joined(one)}, which is one network, {layers}."
+
+
+def _of_one_replicate(results: Results) -> list[str]:
+    return [network.label for network in results.compared if len(network.base) == 1]
+
+
+def _over_layers(results: Results) -> str:
+    """Whose effects are not over replicates, where the others' are."""
+    one = _of_one_replicate(results)
+    return (
+        f" (of {joined(one)}, one network, over layers)" if one and len(results.seeds) > 1 else ""
+    )
 
 
 def _replicate(results: Results) -> str:

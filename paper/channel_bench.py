@@ -297,7 +297,7 @@ def captions(results: ChannelBenchResults) -> dict[str, Caption]:
             "95 % t-interval over searches; minus what random search finds with the same seed; and "
             "the rank among all networks within the budget, a share of MACs. Reward: accuracy with "
             "weights that the PruningNet generates, or one of a network's three trainings. "
-            f"Truth: {TRUTH}. {DATA}",
+            f"Truth: {TRUTH}, of which the second kind of reward is one. {DATA}",
             SCRIPT,
             stages,
         ),

@@ -97,7 +97,10 @@ def _to_decide(effects: list[Effect], replicates: int) -> str:
     if replicates < 2 or not effects:
         return ""
     if needed := replicates_to_decide(effects):
-        return f" If further replicates are like these, {needed} in all would decide it."
+        would_be = verdict(of_replicates(effects, needed))
+        return (
+            f" If further replicates are like these, {needed} in all would decide it: {would_be}."
+        )
     found = statuses(of_replicates(effects, MOST_REPLICATES))
     left = [effect.label for effect, status in zip(effects, found, strict=True) if status == OPEN]
     return f" More replicates like these would not decide it: {joined(left)} would stay open."
@@ -232,28 +235,36 @@ def _reasonable(results: Results) -> Judged:
         shares = measures.shares(results, model, source)
         worst = min((share for share in shares if share.n), key=lambda share: share.value)
         tau = measures.rank_correlation(results, model, source)
-        reliability = measures.reliability(results, model)
-        known = not math.isnan(reliability)
-        judged = disattenuated(tau, reliability) if known else tau
         lowest = _of(results, model, f"lowest quarter of sizes, over {measures.REASONABLE}")
         effects += [
             Effect(worst.above(measures.REASONABLE), label=lowest, unit=SHARE),
-            Effect(judged, label=_of(results, model, "generated and trained weights"), unit=TAU),
+            Effect(tau, label=_of(results, model, "generated and trained weights"), unit=TAU),
         ]
-        corrected = (
-            f"; corrected for the noise of trainings (reliability {number(reliability, 2)}) it is "
-            f"{interval(judged, 2)}"
-            if known
-            else "; how reliable a training is, is not known"
-        )
         sentences.append(
             f"In {model} the accuracy with generated weights is "
             f"{interval(worst.scaled(100), 0)} % of the base network's in the quarter of candidate "
             f"sizes where it is lowest; reasonable means above {100 * measures.REASONABLE:.0f} %. "
             "Within budgets Kendall's tau with the accuracy after training from scratch is "
-            f"{interval(tau, 2)}{corrected} ({_candidates(results, model)})."
+            f"{interval(tau, 2)}{_corrected(results, model, tau)} ({_candidates(results, model)})."
         )
     return sentences, effects
+
+
+def _corrected(results: Results, model: str, tau: Estimate) -> str:
+    """What tau would be without the noise of trainings, or why nobody knows."""
+    reliability = measures.reliability(results, model)
+    if not math.isnan(reliability):
+        return (
+            f"; corrected for the noise of trainings (reliability {number(reliability, 2)}, which "
+            f"counts as known) it is {interval(disattenuated(tau, reliability), 2)}"
+        )
+    between = measures.agreement(results, model)
+    if not between.n:
+        return "; how reliable a training is, is not known"
+    return (
+        f"; it is not corrected for the noise of trainings, two of which agree with a tau of "
+        f"{interval(between, 2)}"
+    )
 
 
 def _candidates(results: Results, model: str) -> str:

@@ -148,14 +148,17 @@ def _generated(results: Results) -> Macros:
     return {
         "WorstShare": interval(worst.scaled(100), 0),
         "Tau": interval(measures.rank_correlation(results, model, source), 2),
-        "Repeat": _repeat(measures.reliability(results, model)),
+        "Repeat": _repeat(measures.agreement(results, model), measures.reliability(results, model)),
     }
 
 
-def _repeat(reliability: float) -> str:
+def _repeat(agreement: Estimate, reliability: float) -> str:
     """How far the trainings that generated accuracies are compared with agree with themselves."""
     if math.isnan(reliability):
-        return "do not order networks alike when they are repeated, so no other order can agree"
+        return (
+            f"agree with a tau of {interval(agreement, 2)} when they are repeated, so that hardly "
+            "any other order can agree with theirs"
+        )
     return (
         f"repeat themselves with a reliability of {number(reliability, 2)}, and that bounds what "
         "can be seen"

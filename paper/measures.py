@@ -240,25 +240,40 @@ def rank_correlation(results: Results, model: str, conditioning: str) -> Estimat
     return replicated(found)
 
 
-def reliability(results: Results, model: str) -> float:
-    """How far the mean accuracy of a candidate's trainings would agree with that of new ones.
+def agreement(results: Results, model: str) -> Estimate:
+    """Kendall's tau between two trainings of the same candidates, within budgets.
 
-    The correlation that Greiner's relation r = sin(pi tau / 2) gives for the mean tau between two
-    trainings, over all pairs of trainings, budgets and replicates; stepped up to the mean of so
-    many trainings. NaN with one training, and where trainings do not agree at all.
+    The mean over pairs of trainings and budgets; its interval is over replicates, or within one
+    over its candidates. No unit with one training.
     """
-    taus = []
+    found = []
     for seed in results.seeds:
         generated = results.generated[model, seed]
         of_budget = generated.rated.drop_duplicates("candidate").set_index("candidate")["budget"]
         wide = generated.scratch.pivot(index="candidate", columns="training", values="top1")
-        for _, part in wide.groupby(of_budget.reindex(wide.index)):
-            taus += [kendall_value(part[one], part[two]) for one, two in combinations(part, 2)]
-    known = [tau for tau in taus if not math.isnan(tau)]
-    if not known:
+        pairs = [
+            (part[one], part[two])
+            for _, part in wide.groupby(of_budget.reindex(wide.index))
+            for one, two in combinations(part, 2)
+            if not math.isnan(kendall_value(part[one], part[two]))
+        ]
+        if pairs:
+            found.append(mean_kendall(pairs))
+    return replicated(found) if found else mean([])
+
+
+def reliability(results: Results, model: str) -> float:
+    """How far the mean accuracy of a candidate's trainings would agree with that of new ones.
+
+    The correlation that Greiner's relation r = sin(pi tau / 2) gives for the `agreement`, stepped
+    up to the mean of so many trainings. NaN where this is not known: with one training, and where
+    the agreement's interval reaches zero, or there is none.
+    """
+    found = agreement(results, model)
+    if not found.low > 0:
         return math.nan
-    one_training = math.sin(math.pi / 2 * float(np.mean(known)))
-    return stepped_up(one_training, generated.trainings) if one_training > 0 else math.nan
+    one_training = math.sin(math.pi / 2 * found.value)
+    return stepped_up(one_training, results.generated[model, results.seeds[0]].trainings)
 
 
 # What methods find, and how accurate it becomes
@@ -277,21 +292,44 @@ def test_top1(results: Results, model: str, method: str, budget: str) -> Estimat
 def test_difference(results: Results, model: str, other: str, budgets: list[str]) -> Estimate:
     """Our final test accuracy minus the other method's, paired by seed, mean over budgets.
 
-    Its interval is no narrower than the noise of single trainings alone makes it.
+    Of the trainings that both have. Its interval is no narrower than the noise of single trainings
+    alone makes it.
     """
-    found = _difference(results.test_top1, results.ours.name, model, other, budgets)
+    top1 = _of_common(results, [other])
+    found = _difference(top1, results.ours.name, model, other, budgets)
     return found.no_narrower(_of_trainings(results, model, [other], budgets))
 
 
 def test_contrasts(results: Results, model: str, others: list[str]) -> dict[str, Estimate]:
-    """The same for all `others` at once, over all budgets, with one pooled error (`contrasts`)."""
+    """The same for all `others` at once, over all budgets, with one pooled error (`contrasts`), of
+    the trainings that all have.
+    """
+    top1 = _of_common(results, others)
     ours, *rest = (
-        over_budgets(results.test_top1, model, name, results.budgets)
-        for name in (results.ours.name, *others)
+        over_budgets(top1, model, name, results.budgets) for name in (results.ours.name, *others)
     )
     found = contrasts(ours, dict(zip(others, rest, strict=True)))
     noise = _of_trainings(results, model, others, results.budgets)
     return {name: estimate.no_narrower(noise) for name, estimate in found.items()}
+
+
+def _of_common(results: Results, others: list[str]) -> Callable[[str, str, str], dict[int, float]]:
+    """`Results.test_top1`, but the mean of those trainings alone whose number ours and all `others`
+    have in a replicate: trainings of one number share the order of images and the augmentation,
+    and so are better or worse together. Of all trainings where single ones are not known.
+    """
+    methods = (results.ours.name, *others)
+
+    def top1(model: str, method: str, budget: str) -> dict[int, float]:
+        found = {}
+        for seed, one in results.final[model, method, budget].items():
+            all_there = [results.final[model, name, budget].get(seed) for name in methods]
+            common = set.intersection(*(set(each.each) if each else set() for each in all_there))
+            single = [one.each[number] for number in sorted(common)]
+            found[seed] = float(np.mean(single)) if single else one.test_top1
+        return found
+
+    return top1
 
 
 def _of_trainings(results: Results, model: str, others: list[str], budgets: list[str]) -> Estimate:
@@ -313,12 +351,15 @@ def _of_trainings(results: Results, model: str, others: list[str], budgets: list
 
 
 def test_improvement(results: Results, model: str, other: str, budgets: list[str]) -> Estimate:
-    """Probability that a network of ours is better than one of the other's (`improvement`)."""
+    """Probability that a network of ours is better than one of the other's (`improvement`), of the
+    trainings that both have.
+    """
+    top1 = _of_common(results, [other])
     return improvement(
         [
             (
-                list(results.test_top1(model, results.ours.name, budget).values()),
-                list(results.test_top1(model, other, budget).values()),
+                list(top1(model, results.ours.name, budget).values()),
+                list(top1(model, other, budget).values()),
             )
             for budget in budgets
         ]

@@ -84,7 +84,7 @@ def says(results: Results) -> str:
     return (
         f"**So far:** of {results.title}, {results.ours.label} finds a network with "
         f"{budget_amount(results, budget, model)} of the computation that labels {ours} % of test "
-        f"images correctly (the whole network: {whole} %; other methods' networks: "
+        f"images correctly (the whole network: {whole} %; the baselines' networks: "
         f"{number(min(others), 1)} to {number(max(others), 1)} %), and of the paper's "
         f"{len(judged)} claims the verdicts after {counted(len(results.seeds), 'replicate')} are: "
         f"{joined(counts)}."

@@ -147,7 +147,10 @@ _ONE_REPLICATE = (
 
 def _differences_caption(results: Results) -> str:
     ours = results.ours.label
-    shared = "mean over the replicates that both have, with the 95 % interval of the paired t-test"
+    shared = (
+        "mean over the replicates and trainings that both have, with the 95 % interval of the "
+        "paired t-test, no narrower than the noise of single trainings makes it"
+    )
     if len(results.seeds) == 1:
         shared = "one replicate, so no interval"
     return (

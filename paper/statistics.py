@@ -1,8 +1,9 @@
 """Means, differences and rank correlations, each with its 95 % interval.
 
-Over replicates the interval is Student's t. Within one replicate, over its layers, groups or
-candidates, it is the percentile bootstrap, and holds for the networks of this replicate alone.
-Both are deterministic: the bootstrap draws from a generator of fixed seed.
+Over replicates the interval is Student's t. Within one replicate it holds for the networks of this
+replicate alone: of means over candidates it is Student's t again, of what is resampled (layers,
+groups, ranks) the expanded percentile bootstrap. Both are deterministic: the bootstrap draws from a
+generator of fixed seed.
 """
 
 import math
@@ -12,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import stdtr, stdtrit
+from scipy.special import ndtr, stdtr, stdtrit
 
 Values = NDArray[np.float64]
 Draws = NDArray[np.intp]
@@ -26,7 +27,8 @@ RESAMPLES = 2000
 class Estimate:
     """A value and its 95 % interval from `n` units; NaN bounds where one unit gives none.
 
-    `df` are the degrees of freedom of a t-interval; of a bootstrap's they are infinite.
+    `df` are the degrees of freedom of a t-interval; of a bootstrap's they are infinite. `parts` are
+    the two of which an interval is the wider (`no_narrower`), both around the value.
     """
 
     value: float
@@ -34,11 +36,16 @@ class Estimate:
     high: float
     n: int
     df: float = math.inf
+    parts: tuple["Estimate", ...] = ()
 
     def scaled(self, factor: float) -> "Estimate":
         """The same in another unit."""
         return replace(
-            self, value=self.value * factor, low=self.low * factor, high=self.high * factor
+            self,
+            value=self.value * factor,
+            low=self.low * factor,
+            high=self.high * factor,
+            parts=tuple(part.scaled(factor) for part in self.parts),
         )
 
     def above(self, threshold: float) -> "Estimate":
@@ -48,6 +55,7 @@ class Estimate:
             value=self.value - threshold,
             low=self.low - threshold,
             high=self.high - threshold,
+            parts=tuple(part.above(threshold) for part in self.parts),
         )
 
     @property
@@ -56,20 +64,29 @@ class Estimate:
         return (self.high - self.low) / 2 / _quantile(self.df, LEVEL)
 
     def at(self, level: float) -> tuple[float, float]:
-        """The symmetric interval of another level."""
-        half = _quantile(self.df, level) * self.error
+        """The symmetric interval of another level; of two parts the wider one at that level."""
+        half = max(_quantile(one.df, level) * one.error for one in self.parts or (self,))
         return self.value - half, self.value + half
 
-    def no_narrower(self, other: "Estimate") -> "Estimate":
-        """The same value with the interval's width and degrees of freedom of `other`, if wider."""
-        if not other.high - other.low > self.high - self.low:
+    def no_narrower(self, noise: "Estimate") -> "Estimate":
+        """The same value, at every level with the wider interval of this one and of `noise`, whose
+        value does not count; and with the larger p-value of both.
+        """
+        if math.isnan(self.error) or math.isnan(noise.error):
             return self
-        return _student(self.value, other.error, self.n, other.df)
+        other = _student(self.value, noise.error, noise.n, noise.df)
+        wider = other if other.high - other.low > self.high - self.low else self
+        return replace(wider, n=self.n, parts=(self, other))
 
     def of_replicates(self, n: int) -> "Estimate":
         """What `n` replicates give that are like those of this t-interval: the same value and
         spread. An interval that is not over replicates stays.
         """
+        if self.parts:
+            own, noise = self.parts
+            less = noise.error * math.sqrt(noise.n / n)
+            freedom = noise.df * n / noise.n  # as many as trainings, in every replicate alike
+            return own.of_replicates(n).no_narrower(_student(self.value, less, n, freedom))
         if math.isinf(self.df) or math.isnan(self.error):
             return self
         error = self.error * math.sqrt(self.n / n)
@@ -79,10 +96,12 @@ class Estimate:
     def p_below(self) -> float:
         """P-value of the one-sided t-test that the effect is below zero; NaN without an interval.
 
-        Of a bootstrap's interval as if it were a normal distribution's.
+        Of a bootstrap's interval as if it were a normal distribution's; of two parts the larger.
         """
         if math.isnan(self.low):
             return math.nan
+        if self.parts:
+            return max(part.p_below for part in self.parts)
         if not self.error:
             return 0.0 if self.value < 0 else 1.0
         return float(stdtr(self.df, self.value / self.error))
@@ -173,18 +192,29 @@ def of_trainings(each: Sequence[Values]) -> Estimate:
 
 
 def bootstrap(n: int, statistic: Callable[[Draws], Values], seed: int = 0) -> Estimate:
-    """Percentile bootstrap of `statistic`, which maps draws [resamples, n] of units to values.
+    """Bootstrap of `statistic`, which maps draws [resamples, n] of units to values.
 
     The value is the statistic of all `n` units; resamples where it is undefined (NaN) are left
-    out. One unit gives no interval.
+    out. One unit gives no interval. Percentiles are expanded (`_percentiles`).
     """
     value = float(statistic(np.arange(n)[None])[0])
     if n < 2 or math.isnan(value):
         return Estimate(value, math.nan, math.nan, n)
     draws = np.random.default_rng(seed).integers(n, size=(RESAMPLES, n))
-    tail = (1 - LEVEL) / 2
-    low, high = np.nanquantile(statistic(draws), [tail, 1 - tail])
-    return Estimate(value, float(low), float(high), n)
+    return Estimate(value, *_percentiles(statistic(draws), n, n - 1), n)
+
+
+def _percentiles(resampled: Values, n: int, df: int) -> tuple[float, float]:
+    """The expanded percentile interval of resamples of `n` units (Hesterberg 2015, The American
+    Statistician 69(4), section 4.3).
+
+    Resampling few units tells too little spread: of the variance (n - 1) / n, and a normal
+    distribution's tails. So the percentiles are those at which a normal distribution has the
+    quantiles t(df) √(n / (n - 1)). Of seven layers they are 0.4 and 99.6 %, not 2.5 and 97.5 %.
+    """
+    tail = float(ndtr(-_quantile(df, LEVEL) * math.sqrt(n / (n - 1))))
+    low, high = np.nanquantile(resampled, [tail, 1 - tail])
+    return float(low), float(high)
 
 
 def means(groups: list[Values], draws: Draws) -> Values:
@@ -289,9 +319,8 @@ def mean_kendall(pairs: Sequence[tuple[ArrayLike, ArrayLike]]) -> Estimate:
         return Estimate(value, math.nan, math.nan, sum(sizes))
     rng = np.random.default_rng(0)
     taus = [_taus(x, y)(rng.integers(np.size(x), size=(RESAMPLES, np.size(x)))) for x, y in pairs]
-    tail = (1 - LEVEL) / 2
-    low, high = np.nanquantile(np.mean(taus, axis=0), [tail, 1 - tail])
-    return Estimate(value, float(low), float(high), sum(sizes))
+    freedom = sum(sizes) - len(sizes)
+    return Estimate(value, *_percentiles(np.mean(taus, axis=0), min(sizes), freedom), sum(sizes))
 
 
 def _taus(x: ArrayLike, y: ArrayLike) -> Callable[[Draws], Values]:
@@ -345,7 +374,7 @@ def typical_seconds(seconds: Sequence[float]) -> float:
 
 
 def interquartile_mean(values: ArrayLike) -> Estimate:
-    """Mean of the middle half of `values` [n], with a percentile bootstrap interval.
+    """Mean of the middle half of `values` [n], with a bootstrap interval.
 
     A quarter of the values, rounded down, is left out at each end: rliable's IQM (Agarwal et al.,
     2021), `scipy.stats.trim_mean` with 0.25. NaN for fewer than two values.

@@ -14,6 +14,8 @@ from paper.statistics import typical_seconds
 from paper.table_formats import Cells, Table, made
 from paper.wording import ABSENT, fixed, number
 
+ONE_CANDIDATE = ("uniform", "group-norm")
+"""Searchers that have nothing to choose from, and so need no PruningNet to judge it by."""
 TRAINING = 3
 """MACs of a training step, in forward passes: one forward, one for each of two gradients."""
 
@@ -39,7 +41,8 @@ def costs(results: Results) -> Table:
             rows.append(_shared(model, f"pruningnet-{name}", label, nets[name]))
         for budget in results.budgets:
             for row in results.rows.values():
-                needs = [base, *([nets[row.source]] if row.source in nets else [])]
+                judged = row.source in nets and row.searcher not in ONE_CANDIDATE
+                needs = [base, *([nets[row.source]] if judged else [])]
                 rows.append(_method(results, model, row, budget, needs))
     return made("table6_costs", rows, *_not_counted(results))
 
@@ -106,6 +109,7 @@ def _method(
     evaluations = _mean([found[0] for found in reached])
     images = _mean([found[1] for found in reached])
     how_many = str(len(reached)) if _comparable(results, row) else ""
+    of_all = f" ({how_many} of {len(results.seeds)})" * (0 < len(reached) < len(results.seeds))
     csv = {
         **_named(model, row.name, budget),
         **_cells(search, final, total),
@@ -115,7 +119,7 @@ def _method(
     }
     shown = {
         **_shown(model, row.label, budget_amount(results, budget, model), search, final, total),
-        "Equal after": number(evaluations, 1),
+        "Equal after": number(evaluations, 1) + of_all,
     }
     return csv, shown
 

@@ -73,7 +73,11 @@ def _trainings(results: Results) -> list[str]:
                 f"{number(reliability, 2)}."
             )
         elif trainings > 1:
-            said.append(f"Trainings of {model} do not agree, so its tau cannot be corrected.")
+            between = interval(measures.agreement(results, model), 2)
+            said.append(
+                f"Two trainings of {model} agree with a tau of {between}, which does not tell how "
+                "reliable they are, so its tau is not corrected."
+            )
         else:
             said.append(f"{model} was trained once at any widths, so its tau is not corrected.")
     return said

@@ -289,10 +289,11 @@ def check_words(words: Sequence[str], items: Sequence[str]) -> None:
 
 def check_items(items: dict[str, str], study: Study) -> None:
     """Refuse a model, method, budget, seed or conditioning that the study does not list."""
+    further = "training" in items
     for item, value in items.items():
         listed = {
             "model": lambda: study.models,
-            "method": lambda: study.again.methods if "training" in items else study.methods,
+            "method": lambda: study.again.methods if further else study.methods,
             "budget": lambda: tuple(map(budget_name, study.budgets)),
             "seed": lambda: tuple(map(str, study.seeds)),
             "conditioning": lambda: study.pruningnet.conditionings,
@@ -300,7 +301,8 @@ def check_items(items: dict[str, str], study: Study) -> None:
         }[item]()
         if value not in listed:
             instead = f"did you mean {nearest(value, listed)!r}?" if listed else "none is"
-            raise UserError(f"{item}={value} is not in {PARAMS}: {instead}")
+            section = "again of " if further and item in ("method", "training") else ""
+            raise UserError(f"{item}={value} is not in {section}{PARAMS}: {instead}")
 
 
 def _sidecar(

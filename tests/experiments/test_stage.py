@@ -91,9 +91,13 @@ def test_an_item_that_the_study_does_not_list(
 @pytest.mark.parametrize(
     ("further", "item", "says"),
     [
-        ([1], {"training": "2"}, "training=2 is not in params.yaml: did you mean '1'"),
-        ([1], {"method": "amc"}, "method=amc is not in params.yaml: did you mean 'graphpruning'"),
-        ([], {}, "method=graphpruning is not in params.yaml: none is"),
+        ([1], {"training": "2"}, "training=2 is not in again of params.yaml: did you mean '1'"),
+        (
+            [1],
+            {"method": "amc"},
+            "method=amc is not in again of params.yaml: did you mean 'graphpruning'",
+        ),
+        ([], {}, "method=graphpruning is not in again of params.yaml: none is"),
     ],
 )
 def test_a_further_training_that_the_study_does_not_list(

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from graphpruning.common.errors import UserError
-from paper import report, tables
+from paper import measures, report, tables
 from paper.captions import captions
 from paper.macros import of_study
 from paper.reader.results import read
@@ -65,6 +65,28 @@ def test_an_accuracy_is_the_mean_over_all_trainings(copied):
                 assert one == was
     stages = [run.stage for run in after.runs]
     assert STAGE in stages and len(set(stages)) == len(stages)
+
+
+def test_a_difference_is_of_the_trainings_that_both_have(copied):
+    """Further trainings are better by a point and more, which only some methods have."""
+    after, before = read(copied), without(copied)
+    for other, same in (("random", True), ("amc", False)):
+        one, was = (
+            measures.test_difference(r, "resnet20", other, ["0.5"]) for r in (after, before)
+        )
+        ours, theirs = (
+            {name: after.test_top1("resnet20", name, "0.5") for name in ("graphpruning", other)}[n]
+            for n in ("graphpruning", other)
+        )
+        of_all = sum(ours[seed] - theirs[seed] for seed in (0, 1)) / 2
+        assert one.value == pytest.approx(was.value)  # what is added is the same for all
+        assert (one.value == pytest.approx(of_all)) is not same
+        wins = [
+            measures.test_improvement(r, "resnet20", other, ["0.5"]).value for r in (after, before)
+        ]
+        assert wins[0] == wins[1]
+    contrasts = [measures.test_contrasts(r, "resnet20", ["random", "amc"]) for r in (after, before)]
+    assert contrasts[0]["amc"].value == pytest.approx(contrasts[1]["amc"].value)
 
 
 def test_the_second_kind_has_no_further_trainings(copied):

@@ -9,7 +9,15 @@ import pytest
 
 from paper.claims import STATEMENTS, claims
 from paper.reader.results import read
-from paper.rule import EQUIVALENT, FAILS, HOLDS, UNDECIDED, replicates_to_decide
+from paper.rule import (
+    EQUIVALENT,
+    FAILS,
+    HOLDS,
+    UNDECIDED,
+    of_replicates,
+    replicates_to_decide,
+    verdict,
+)
 from paper.verdicts import render
 from tests.paper.conftest import Study
 
@@ -34,7 +42,8 @@ def test_evidence_holds_the_number_and_its_interval(found):
 
 
 def test_one_replicate_decides_about_its_own_networks_and_nothing_about_methods(tmp_path):
-    study = Study(tmp_path / "one", methods=("graphpruning", "amc", "hand-crafted"), seeds=(0,))
+    methods = ("graphpruning", "amc", "hand-crafted")
+    study = Study(tmp_path / "one", methods=methods, seeds=(0,), candidates=60)
     found = {claim.id: claim for claim in claims(read(study.write()))}
     assert found["C4"].verdict == found["C5"].verdict == UNDECIDED
     assert "one replicate, so no interval" in found["C5"].evidence
@@ -50,8 +59,9 @@ def test_an_undecided_claim_says_how_many_replicates_would_decide_it(tmp_path):
     assert judged["C5"].verdict == UNDECIDED
     needed = replicates_to_decide(judged["C5"].effects)
     assert needed and needed > 2
-    said = f"If further replicates are like these, {needed} in all would decide it."
-    assert judged["C5"].evidence.endswith(said)
+    would_be = verdict(of_replicates(judged["C5"].effects, needed))
+    said = f"If further replicates are like these, {needed} in all would decide it: {would_be}."
+    assert would_be != UNDECIDED and judged["C5"].evidence.endswith(said)
     decided = [claim.evidence for claim in judged.values() if claim.verdict != UNDECIDED]
     assert decided and "would decide it" not in " ".join(decided)
 
@@ -122,7 +132,8 @@ def test_c4_rests_on_the_area_under_the_search_curve(tmp_path):
 
 def test_c3_compares_candidates_of_one_budget_alone(tmp_path):
     """Ranks that follow size between budgets, and nothing within them, are no evidence."""
-    folder = Study(tmp_path / "made", methods=("graphpruning", "amc"), seeds=(0,)).write()
+    made = Study(tmp_path / "made", methods=("graphpruning", "amc"), seeds=(0,), candidates=60)
+    folder = made.write()
     (path,) = folder.glob("generated/resnet20/*/candidates.csv")
     assert verdicts(folder)["C3"] == HOLDS
     frame = pd.read_csv(path)

@@ -24,6 +24,8 @@ def test_a_total_holds_the_base_and_the_pruningnet_that_a_method_uses(table):
             own = float(row[f"search_{what}"]) + float(row[f"training_{what}"])
             shared = [float(table.loc[name, ""][f"total_{what}"]) for name in ("base", uses)]
             assert float(row[f"total_{what}"]) == pytest.approx(own + sum(shared), abs=0.2)
+    uniform = table.loc["uniform", "0.5"]  # has nothing to choose from
+    assert float(uniform["total_images"]) == pytest.approx(275_000 + 2_000 + 220_000)
     amc = table.loc["amc", "0.5"]  # cuts the base, and has no PruningNet
     assert float(amc["total_images"]) == pytest.approx(275_000 + 120_000 + 220_000)
 
