@@ -250,9 +250,10 @@ def _of_figures(results: Results) -> dict[str, Caption]:
             "Figure 4",
             "Left: accuracy with generated weights against MACs for random candidates"
             f"{' of all replicates' * several}, after recalibration. Lines join the means of four "
-            "quarters by MACs, and the dashed line is half of the base network's accuracy. Right, "
-            "for each budget: the same accuracy against that of the same widths trained from "
-            f"scratch{_trainings(results)}; τ is within the budget. {_taus(results)}",
+            "quarters by MACs; a dashed line, or an arrow towards it, is half of the base "
+            "network's accuracy. Right, for each budget: the same accuracy against that of the "
+            f"same widths trained from scratch{_trainings(results)}; τ is within the budget. "
+            f"{_taus(results)}",
             _FIGURES,
             ("analyse_pruningnet",),
         ),

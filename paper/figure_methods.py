@@ -25,6 +25,7 @@ from paper.figure_style import (
 )
 from paper.reader.contents import Row
 from paper.reader.results import GIVEN, Results
+from paper.wording import number
 
 
 def search_curves(results: Results) -> Figure:
@@ -111,7 +112,12 @@ def _tradeoff(axis: Axes, results: Results, model: str) -> None:
     axis.plot(results.network(model).macs / 1e6, base, marker="*", color="black", markersize=8)
     reference(axis, base, "base network", "left")
     axis.margins(y=0.08)
-    axis.set(xlabel="MACs (M)", ylabel="test top-1 (%)", title=model)
+    sizes = [results.budget_macs(model, budget) for budget in results.budgets]
+    ticks = sorted({size / 1e6 for size in (*sizes, results.network(model).macs)})
+    axis.set_xscale("log")  # budgets are shares, and lie close together beside the whole network
+    axis.set_xticks(ticks, [number(tick, 1) for tick in ticks])
+    axis.minorticks_off()
+    axis.set(xlabel="MACs (M, logarithmic)", ylabel="test top-1 (%)", title=model)
 
 
 def _ranked(axis: Axes, results: Results, model: str, budget: str) -> None:

@@ -12,6 +12,7 @@ from torch import nn
 import graphpruning.pruning as pruning
 from graphpruning import latency_table as tables
 from graphpruning.__main__ import main
+from graphpruning.methods import METHODS
 from graphpruning.network.zoo import build
 from tests.coloured_images import coloured_images
 from tests.test_goals import QUICK
@@ -30,6 +31,12 @@ def test_the_page_has_its_commands() -> None:
         "fast",
         "partly",
     ]
+
+
+def test_the_methods_have_the_names_that_tables_give_them() -> None:
+    named = dict(re.findall(r"^\| `([a-z][a-z-]+)` \| (.*?) \|", PAGE, re.MULTILINE))
+    assert {"graphpruning", "graphpruning-plus", "amc", "constant", "predictor"} <= set(named)
+    assert named == {name: METHODS[name].label for name in named}
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[-1])
