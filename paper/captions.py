@@ -181,7 +181,7 @@ def _of_tables(results: Results) -> dict[str, Caption]:
             "file tells the widths that a PruningNet was trained with. All: base network, the "
             "PruningNet that the method's search uses, search and final training. Equal after: "
             "candidates until the best so far is what random search ends with on the search split, "
-            "mean over the replicates that reach it (in brackets how many do, if not all), of "
+            "mean over the replicates that reach it (in brackets, how many of all do), of "
             "methods that rate candidates by the same weights.",
             _TABLES,
             (f"train_base@{results.name}", "train_pruningnet", "search", "finetune"),

@@ -109,7 +109,7 @@ def _method(
     evaluations = _mean([found[0] for found in reached])
     images = _mean([found[1] for found in reached])
     how_many = str(len(reached)) if _comparable(results, row) else ""
-    of_all = f" ({how_many} of {len(results.seeds)})" * (0 < len(reached) < len(results.seeds))
+    of_all = f" ({how_many}/{len(results.seeds)})" * (0 < len(reached) < len(results.seeds))
     csv = {
         **_named(model, row.name, budget),
         **_cells(search, final, total),

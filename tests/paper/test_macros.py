@@ -143,4 +143,4 @@ def test_the_table_of_searchers_has_random_search_and_differences_of_the_most_ev
 def test_how_far_trainings_agree_with_themselves_is_said_where_they_do_not():
     found = Estimate(0.1, -0.1, 0.3, 5)
     assert "reliability of 0.40" in macros._repeat(found, 0.4)
-    assert "a tau of 0.10 [-0.10, 0.30] when" in macros._repeat(found, math.nan)
+    assert "a tau of 0.10 [−0.10, 0.30] when" in macros._repeat(found, math.nan)
