@@ -18,6 +18,9 @@ from graphpruning.network.graph import Widths
 from graphpruning.network.latency_cost import NANOSECONDS
 from graphpruning.network.widths import SearchSpace
 
+WORK = ".graphpruning"
+"""Folder in `out` of what a killed run goes on from; removed at the end, so the name is ours."""
+
 
 @dataclass(frozen=True)
 class Timing:
@@ -104,9 +107,9 @@ def goals_of(
         timed = _timed(space, base, timing)
     goals = []
     for budget in budgets:
-        where = (out, out / "checkpoints")
+        where = (out, out / WORK)
         if len(budgets) > 1:
-            where = (out / budget.name, out / "checkpoints" / budget.name)
+            where = (out / budget.name, out / WORK / budget.name)
         if budget.kind == "ms":
             goals.append(Goal(budget, timed, _nanoseconds(budget, timed), *where))
         else:

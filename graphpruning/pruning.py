@@ -35,7 +35,16 @@ from graphpruning.folder_task import (
     preprocessing_for,
     recipes_for,
 )
-from graphpruning.goals import Goal, Timing, check, corrected, goals_of, read_budgets, require_macs
+from graphpruning.goals import (
+    WORK,
+    Goal,
+    Timing,
+    check,
+    corrected,
+    goals_of,
+    read_budgets,
+    require_macs,
+)
 from graphpruning.judging import BATCH, Evidence, Judge, Reconstruction, found_network, search
 from graphpruning.latency import device_of, latency
 from graphpruning.methods import Initial
@@ -111,8 +120,8 @@ def prune(
     and largest share of the channels of layers by pattern.
 
     `out` gets `architecture.json`, `weights.safetensors`, `network.onnx` (with the extra `onnx`),
-    `report.md` and `report.json`. While it runs, `out/checkpoints` holds what a new start with the
-    same arguments goes on from. Raises `UserError` for whatever does not fit.
+    `report.md` and `report.json`. While it runs, `out/.graphpruning` holds what a new start with
+    the same arguments goes on from. Raises `UserError` for whatever does not fit.
     """
     out, size = Path(out), tuple(input_size)
     if isinstance(model, nn.Module):
@@ -159,14 +168,14 @@ def prune(
     require_macs(budgets, space)
     methods.require(row, space, base)
 
-    with alone(out / "checkpoints/lock", f"pruning into {out}") if is_writer() else nullcontext():
+    with alone(out / WORK / "lock", f"pruning into {out}") if is_writer() else nullcontext():
         _refuse_finished(out)
         for line in passed_over(listings) if is_writer() else ():
             print(line, flush=True)
-        images = open_parts(listings, preprocessing, workers, seed, out / "checkpoints/decoded")
+        images = open_parts(listings, preprocessing, workers, seed, out / WORK / "decoded")
         recipes = recipes_for(len(images.train), batch_size, lr, pruningnet_epochs, epochs, initial)
         check_batches(images, recipes, Path(data))
-        fabric = make_fabric(precision, cache=out / "checkpoints" / "precision.json")
+        fabric = make_fabric(precision, cache=out / WORK / "precision.json")
         judged = methods.evaluations_of(row, evaluations)
         table = Path(latency_table or out / "latency_table.json")
         timing = Timing(timed_on or fabric.device, batch, table)
@@ -207,7 +216,7 @@ def prune(
             preprocessing,
             recipes,
             fabric,
-            out / "checkpoints",
+            out / WORK,
             judged,
             seed,
             held,
@@ -222,7 +231,7 @@ def prune(
         reports = [job.reach(goal, settings, before, timing) for goal in goals]
         if is_writer():
             result = reports[0] if len(goals) == 1 else summarise(out, goals, reports)
-            shutil.rmtree(out / "checkpoints")
+            shutil.rmtree(out / WORK)
             print(f"{out}: report.md says what was found", flush=True)
         barrier()
         return result if is_writer() else {}
@@ -232,7 +241,7 @@ def _refuse_finished(out: Path) -> None:
     """A finished run stays; its checkpoints go, if it was killed before it could remove them."""
     if (out / "report.json").exists():
         if is_writer():
-            shutil.rmtree(out / "checkpoints", ignore_errors=True)
+            shutil.rmtree(out / WORK, ignore_errors=True)
         raise UserError(f"{out} holds a finished run: choose another folder, or remove this one")
 
 

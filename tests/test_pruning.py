@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from graphpruning import UserError, load_architecture, prune
 from graphpruning.__main__ import main
 from graphpruning.common.files import alone
 from graphpruning.folder_task import recipes_for
+from graphpruning.goals import WORK
 from graphpruning.methods import METHODS
 from graphpruning.network.zoo import build
 from graphpruning.training.datasets import load
@@ -181,7 +183,7 @@ def test_a_killed_run_continues_to_the_same_result(
         cwd=tmp_path,
         stdout=subprocess.DEVNULL,
     )
-    journal = out / "checkpoints" / "journal.jsonl"
+    journal = out / WORK / "journal.jsonl"
     deadline = time.monotonic() + 60
     while not (journal.exists() and journal.read_bytes().count(b"\n") >= 4):
         assert process.poll() is None and time.monotonic() < deadline
@@ -192,7 +194,7 @@ def test_a_killed_run_continues_to_the_same_result(
 
     assert main(options) == 0
     assert "PruningNet: epoch" not in capsys.readouterr().out
-    assert not (out / "checkpoints").exists()
+    assert not (out / WORK).exists()
     same = ("architecture.json", "weights.safetensors")
     assert [(out / f).read_bytes() for f in same] == [(pruned / f).read_bytes() for f in same]
     found, expected = report_of(out), report_of(pruned)
@@ -366,17 +368,21 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
 def test_a_finished_run_is_not_overwritten(pruned: Path, images: Path) -> None:
     """Nor does anything stay that a run killed at its very end could not remove."""
     before = {path: path.read_bytes() for path in pruned.iterdir() if path.is_file()}
+    (pruned / WORK).mkdir()
+    (pruned / WORK / "final.pt").write_text("no longer needed")
     (pruned / "checkpoints").mkdir()
-    (pruned / "checkpoints" / "final.pt").write_text("no longer needed")
+    (pruned / "checkpoints" / "best.pth").write_text("somebody's own")
     assert "holds a finished run" in refusal(images, pruned)
+    assert (pruned / "checkpoints" / "best.pth").exists() and not (pruned / WORK).exists()
+    shutil.rmtree(pruned / "checkpoints")
     assert {path: path.read_bytes() for path in pruned.iterdir()} == before
 
 
 def test_two_runs_do_not_write_into_one_folder(images: Path, tmp_path: Path) -> None:
-    with alone(tmp_path / "out/checkpoints/lock", "the first run"):
+    with alone(tmp_path / f"out/{WORK}/lock", "the first run"):
         said = refusal(images, tmp_path / "out")
     assert f"pruning into {tmp_path / 'out'} is being done by another process" in said
-    assert not list((tmp_path / "out/checkpoints").iterdir())
+    assert not list((tmp_path / f"out/{WORK}").iterdir())
 
 
 def test_a_network_with_other_classes_than_the_folder(images: Path, tmp_path: Path) -> None:
