@@ -111,7 +111,7 @@ def test_difference_resamples_the_same_units(statistic):
 
 @pytest.mark.parametrize("statistic", [means, medians])
 def test_an_interval_over_few_layers_holds_the_truth_as_often_as_it_says(statistic):
-    """Plain percentiles did in 85 of 100 networks of seven layers."""
+    """Plain percentiles do so for 88 (means) and 92 % (medians) of these networks."""
     rng, held = np.random.default_rng(5), []
     sizes = (16, 16, 16, 32, 32, 64, 64)
     units = pd.Series(np.repeat(np.arange(7), sizes).astype(str))
@@ -119,7 +119,7 @@ def test_an_interval_over_few_layers_holds_the_truth_as_often_as_it_says(statist
         values = np.repeat(rng.normal(0, 0.1, 7), sizes) + rng.normal(0, 0.1, sum(sizes))
         found = Clusters(pd.Series(values), units).estimate(statistic)
         held.append(found.low <= 0 <= found.high)
-    assert 0.9 <= np.mean(held) <= 0.995
+    assert 0.94 <= np.mean(held) <= 0.995
 
 
 def test_the_bootstrap_covers_as_a_normal_sample_does():
