@@ -34,7 +34,7 @@ from graphpruning.network.graph import ChannelGraph, Widths
 from graphpruning.network.surgery import narrow
 from graphpruning.network.symbolic import symbolic_trace
 from graphpruning.network.trace import graph_of, trace
-from graphpruning.training.checkpoint import save_tensors
+from graphpruning.training.checkpoint import save_tensors, stored
 from graphpruning.training.sound import first_fault
 
 LARGEST_HEADER = 2**23
@@ -79,8 +79,7 @@ def save_architecture(
     description = _described(
         path, network, input_size, widths, preprocessing, named, classes, graph
     )
-    # safetensors refuses channels_last tensors, hence contiguous.
-    state = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
+    state = stored(model.state_dict())
     with atomic(weights_path) as beside:
         save_tensors(beside, state)
         named["sha256"] = sha256(beside)

@@ -3,14 +3,15 @@
 import importlib
 import inspect
 from collections.abc import Callable
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
-from graphpruning.common.errors import UserError
+from graphpruning.common.errors import UserError, reason
 from graphpruning.network import zoo
+from graphpruning.network.copies import copied
+from graphpruning.network.refusals import unwrapped
 from graphpruning.network.trainable import trainable
 
 Build = Callable[..., nn.Module]
@@ -46,13 +47,35 @@ class Builder:
         arguments = {name: value for name, value in self.description.items() if name != key}
         if key == "name":
             return self.build(self.description["name"], **arguments)
-        model = self.build(**arguments)
+        model = self._built(arguments)
         if not isinstance(model, nn.Module):
             raise UserError(
                 f"{self.description['function']} returned a {type(model).__name__}, "
                 "not a torch.nn.Module"
             )
-        return model
+        return unwrapped(model)
+
+    def _built(self, arguments: dict[str, Any]) -> Any:
+        """What the user's function returns; whatever it raises is said in a line."""
+        name = self.description["function"]
+        needed = [
+            parameter.name
+            for parameter in _parameters(self.build).values()
+            if parameter.default is parameter.empty
+            and parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+            and parameter.name not in arguments
+        ]
+        if needed:
+            raise UserError(
+                f"{name} needs {', '.join(needed)}: give a function without arguments, or with "
+                "num_classes alone"
+            )
+        try:
+            return self.build(**arguments)
+        except UserError:
+            raise
+        except Exception as error:  # its own code raises whatever it likes
+            raise UserError(f"{name} raised {type(error).__name__}: {reason(error)}") from error
 
 
 def builder(
@@ -65,7 +88,7 @@ def builder(
     module or function that is not there.
     """
     if isinstance(model, nn.Module):
-        return Builder(lambda: deepcopy(model), {"function": _named(type(model))})
+        return Builder(lambda: copied(model), {"function": _named(type(model))})
     if isinstance(model, str) and ":" not in model:
         named = {"name": model, "num_classes": num_classes, "in_channels": in_channels}
         return Builder(zoo.build, named)
@@ -81,6 +104,11 @@ def builder(
 def imported(place: str) -> Build:
     """Import `package.module:function`."""
     module_name, _, function_name = place.partition(":")
+    if not all(part.isidentifier() for part in module_name.split(".")):
+        raise UserError(
+            f"{place}: {module_name!r} is no module of Python: `folder.model:build` is the "
+            "function build in folder/model.py"
+        )
     try:
         found = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -88,8 +116,8 @@ def imported(place: str) -> Build:
             f"{place}: there is no module {error.name!r}; run from the folder that holds it, "
             "or put that folder on PYTHONPATH"
         ) from None
-    except (ImportError, SyntaxError, ValueError) as error:
-        raise UserError(f"{place}: {' '.join(str(error).split())}") from None
+    except Exception as error:  # its own code raises whatever it likes
+        raise UserError(f"{place}: {type(error).__name__}: {reason(error)}") from error
     function = getattr(found, function_name, None)
     if not callable(function):
         raise UserError(f"{place}: {module_name} has no function {function_name!r}")

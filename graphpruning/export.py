@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from graphpruning.common.errors import UserError
+from graphpruning.common.errors import UserError, reason
 from graphpruning.common.files import atomic
 
 TOLERANCE = 1e-4
@@ -33,18 +33,15 @@ def export_onnx(
     """
     if missing := [name for name in _EXTRA if find_spec(name) is None]:
         raise UserError(f"ONNX needs {', '.join(missing)}: pip install 'graphpruning[onnx]'")
-    import onnxruntime
-
     was_training = model.training
     model.eval()
     images = torch.randn(3, *input_size, generator=torch.Generator().manual_seed(0))
     try:
         with atomic(path) as beside:
             _export(model, images[:2], beside, classes)
-            session = onnxruntime.InferenceSession(beside, providers=["CPUExecutionProvider"])
+            batches = images[:1], images
             worst = 0.0
-            for batch in (images[:1], images):
-                (found,) = session.run(["logits"], {"images": batch.numpy()})
+            for batch, found in zip(batches, _run(beside, batches, path), strict=True):
                 with torch.no_grad():
                     expected = model(batch)
                 # A difference of NaN would count as none: `max` passes over it.
@@ -65,6 +62,20 @@ def export_onnx(
     return worst
 
 
+def _run(model: Path, batches: Sequence[torch.Tensor], path: Path | str) -> list[np.ndarray]:
+    """The logits under onnxruntime; whatever it raises is said in a line."""
+    import onnxruntime
+
+    try:
+        session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+        return [session.run(["logits"], {"images": batch.numpy()})[0] for batch in batches]
+    except Exception as error:  # its errors have no class in common but this one
+        raise UserError(
+            f"{path}: onnxruntime does not run the network, so the file is not kept: "
+            f"{reason(error)}"
+        ) from error
+
+
 def _export(
     model: nn.Module, images: torch.Tensor, path: Path, classes: Sequence[str] | None
 ) -> None:
@@ -82,5 +93,5 @@ def _export(
             program.model.metadata_props["classes"] = json.dumps(list(classes))
         program.save(path, external_data=False)
     except Exception as error:  # the exporter raises whatever its many parts raise
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{type(model).__name__} cannot be written as ONNX: {reason}") from error
+        said = reason(error)
+        raise UserError(f"{type(model).__name__} cannot be written as ONNX: {said}") from error

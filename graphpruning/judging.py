@@ -15,7 +15,7 @@ from torch import Generator, nn
 
 from graphpruning import methods
 from graphpruning.methods import Features, Method, SearchSettings
-from graphpruning.network.graph import ChannelGraph, Widths
+from graphpruning.network.graph import ChannelGraph, Widths, copy_rest
 from graphpruning.network.subnet import LayerWeights
 from graphpruning.network.surgery import install, narrow
 from graphpruning.network.widths import SearchSpace
@@ -134,6 +134,7 @@ class Judge:
         """Judge with weights cut out of the trained `base` and fitted again, AMC's way.
 
         They are fitted on the first of `images` (training images), at positions drawn from `seed`.
+        What has no channels is set in `graph.module` to what it is in the base.
         Statistics are recalibrated, or with `keep_statistics` those of the base.
         """
         count = min(reconstruction.images, len(images))
@@ -141,6 +142,7 @@ class Judge:
         batches = [x.to(evidence.device) for x, _ in prepared(chosen, preprocessing, BATCH)]
         generator = torch.Generator().manual_seed(seed)
         base.to(evidence.device)
+        copy_rest(graph, base, graph.module)
         cut = SlicedWeights(base, graph, batches, reconstruction.points, generator)
         evaluator = Evaluator(
             graph,

@@ -31,6 +31,7 @@ from graphpruning.network.cost import Counts
 from graphpruning.network.graph import ChannelGraph, Layer, Widths
 from graphpruning.network.latency_cost import Latency, LayerTimes
 from graphpruning.network.leaves import Convolution, as_stored, filters
+from graphpruning.network.reading import Reading
 from graphpruning.network.surgery import narrow
 from graphpruning.network.widths import SearchSpace
 
@@ -277,23 +278,19 @@ def _input_shapes(model: nn.Module, graph: ChannelGraph, batch: int) -> dict[str
     """The shape of what each layer reads of a batch."""
     found: dict[str, tuple[int, ...]] = {}
 
-    def note(name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        found[name] = (batch, *inputs[0].shape[1:])
+    def note(name: str, module: nn.Module, x: Tensor, output: Tensor) -> None:
+        found[name] = (batch, *x.shape[1:])
 
-    handles = [
-        model.get_submodule(layer.name).register_forward_pre_hook(partial(note, layer.name))
-        for layer in graph.layers
-    ]
+    run = Reading(model, graph, {layer.name for layer in graph.layers}, note)
     parameter = next(model.parameters())
     training = model.training
     try:
         with torch.no_grad():
             image = torch.zeros(1, *graph.input_size, device=parameter.device)
-            model.eval()(image.to(parameter.dtype))
+            model.eval()
+            run.run(image.to(parameter.dtype))
     finally:
         model.train(training)
-        for handle in handles:
-            handle.remove()
     return found
 
 

@@ -10,11 +10,10 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from copy import deepcopy
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from torch import nn
@@ -48,6 +47,7 @@ from graphpruning.goals import (
 from graphpruning.judging import BATCH, Evidence, Judge, Reconstruction, found_network, search
 from graphpruning.latency import device_of, latency
 from graphpruning.methods import Initial
+from graphpruning.network.copies import copied
 from graphpruning.network.graph import ChannelGraph, Widths
 from graphpruning.network.refusals import unwrapped
 from graphpruning.network.trace import trace
@@ -126,13 +126,10 @@ def prune(
     out, size = Path(out), tuple(input_size)
     if isinstance(model, nn.Module):
         model = unwrapped(model)
-    _refuse_finished(out)
     timed_on = None if device is None else device_of(device)
-    if batch < 1:
-        raise UserError(f"batch is {batch}; at least one image is timed")
-    if evaluations < 2:
-        raise UserError(f"evaluations is {evaluations}; a search needs at least 2")
+    _check_arguments(batch, evaluations, seed, workers, initial)
     row, budgets = methods.method(method), read_budgets(budget)
+    _refuse_used(out, [each.name for each in budgets] if len(budgets) > 1 else [])
     preprocessing = preprocessing_for(size, mean and tuple(mean), std and tuple(std))
     listings = list_parts(Path(data))
     classes = len(listings[0].classes)
@@ -237,12 +234,47 @@ def prune(
         return result if is_writer() else {}
 
 
+def _check_arguments(
+    batch: int, evaluations: int, seed: int, workers: int, initial: str | None
+) -> None:
+    if batch < 1:
+        raise UserError(f"batch is {batch}; at least one image is timed")
+    if evaluations < 2:
+        raise UserError(f"evaluations is {evaluations}; a search needs at least 2")
+    if not 0 <= seed <= LARGEST_SEED:
+        raise UserError(f"seed is {seed}; it is from 0 to {LARGEST_SEED}")
+    if workers < 0:
+        raise UserError(f"workers is {workers}; 0 decodes images without other processes")
+    known = get_args(Initial)
+    if initial is not None and initial not in known:
+        raise UserError(f"initial is {initial!r}; it is {', '.join(known[:-1])} or {known[-1]}")
+
+
+def _refuse_used(out: Path, within: Sequence[str]) -> None:
+    """Nothing that is there is written over, but by the run that goes on: it has its checkpoints.
+
+    `within` are the folders of the budgets, if they are several.
+    """
+    _refuse_finished(out)
+    if (out / WORK).exists():
+        return
+    for folder in (out, *(out / name for name in within)):
+        for name in WRITTEN:
+            if (folder / name).exists():
+                raise UserError(f"{folder / name} would be written over: choose another folder")
+
+
 def _refuse_finished(out: Path) -> None:
     """A finished run stays; its checkpoints go, if it was killed before it could remove them."""
     if (out / "report.json").exists():
         if is_writer():
             shutil.rmtree(out / WORK, ignore_errors=True)
-        raise UserError(f"{out} holds a finished run: choose another folder, or remove this one")
+        raise UserError(f"{out} has a report.json, as a finished run has: choose another folder")
+
+
+WRITTEN = ("architecture.json", "weights.safetensors", "network.onnx", "report.md", "report.json")
+LARGEST_SEED = 2**63 - 1
+"""What PyTorch's generators take."""
 
 
 SEARCHED_AGAIN = 2
@@ -340,7 +372,7 @@ class _Job:
         self.fabric.print(f"final: top-1 {after.top1:.2f} %, {found.macs:,} MACs")
         if not is_writer():
             return {}
-        pair = [deepcopy(self.base), deepcopy(final)]
+        pair = [copied(self.base), copied(final)]
         times = latency(pair, size, timing.device, timing.batch)
         final = final.cpu().eval()
         save_architecture(
@@ -445,11 +477,8 @@ class _Job:
 
 def _check_outputs(name: str, model: nn.Module, size: tuple[int, ...], classes: int) -> None:
     """A network that does not run is refused by `trace`, which says more."""
-    model.eval()
-    try:
-        with torch.no_grad():
-            outputs = model(torch.zeros(1, *size))
-    except (RuntimeError, ValueError):
+    outputs = _run(model.eval(), 1, size)
+    if outputs is None:
         return
     if not isinstance(outputs, torch.Tensor) or outputs.ndim > 2:
         kind = "maps" if isinstance(outputs, torch.Tensor) else f"a {type(outputs).__name__}"
@@ -460,6 +489,21 @@ def _check_outputs(name: str, model: nn.Module, size: tuple[int, ...], classes: 
     if outputs.shape != (1, classes):
         shape = " x ".join(str(side) for side in outputs.shape[1:])
         raise UserError(f"{name} has {shape} outputs, but the data {classes} classes")
+    trained = _run(copied(model).train(), 2, size)
+    if not isinstance(trained, torch.Tensor | None):
+        raise UserError(
+            f"{name} returns a {type(trained).__name__} in training mode, and `prune` trains "
+            "classifiers, which return scores [images, classes]; build it without auxiliary outputs"
+        )
+
+
+def _run(model: nn.Module, images: int, size: tuple[int, ...]) -> Any:
+    """What the network makes of empty images; None if it does not run."""
+    try:
+        with torch.no_grad(), seeded(0):
+            return model(torch.zeros(images, *size))
+    except Exception:  # its own code raises whatever it likes
+        return None
 
 
 def _onnx(

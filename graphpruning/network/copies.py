@@ -3,7 +3,7 @@
 import copy
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 _SHARED = (bool, int, float, str, type(None))
 
@@ -13,9 +13,14 @@ def copied(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
 
     Most of a network are PyTorch's own layers, and most of such a layer are a dozen empty
     dictionaries for hooks, on each of which `deepcopy` spends microseconds. They are copied here
-    by hand, everything else by `deepcopy`, which finds them in its memo.
+    by hand, everything else by `deepcopy`, which finds them in its memo. It refuses a result that a
+    network keeps of its last run (`self.features = x`); such a tensor is copied as numbers alone.
     """
     memo = {} if memo is None else memo
+    for module in model.modules():
+        for value in vars(module).values():
+            if isinstance(value, Tensor) and not value.is_leaf:
+                memo[id(value)] = value.detach().clone()
     for module in model.modules():
         if type(module).__module__.startswith("torch.nn.modules.") and not module._modules:
             memo[id(module)] = _layer(module, memo)

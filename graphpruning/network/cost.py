@@ -106,7 +106,7 @@ class CostTable:
         norms = self.affine * self.count(self.norms, matrix)
         direct = self.of_each * self.count(self.direct, matrix)
         result: Counts = layers.sum(axis=1) + norms.sum(axis=1) + direct.sum(axis=1)
-        return result + self.graph.rest
+        return result + sum(self.graph.rest.values())
 
 
 def macs(graph: ChannelGraph, widths: Widths) -> int:

@@ -122,8 +122,8 @@ class ChannelGraph:
     parameters that are used directly. `filters` maps what filters every channel without being a
     layer (a blur, ECA's filter over channels) to its channels and the MACs that each costs.
     `mixing` names operations in which channels depend on each other, as in a layer normalisation.
-    `rest` counts parameters that have no channels. `module` is the traced network, which `Subnet`
-    runs at other widths.
+    `rest` maps each parameter that has no channels, such as the slope of a PReLU, to its number of
+    values. `module` is the traced network, which `Subnet` runs at other widths.
     """
 
     layers: tuple[Layer, ...]
@@ -134,7 +134,7 @@ class ChannelGraph:
     constants: dict[str, Channels]
     filters: dict[str, tuple[Channels, int]]
     mixing: tuple[str, ...]
-    rest: int
+    rest: dict[str, int]
     input_size: tuple[int, ...]
     module: fx.GraphModule = field(repr=False)
 
@@ -247,6 +247,18 @@ def direct_axis(value: Tensor) -> int | None:
         return 0
     longer = [axis for axis, size in enumerate(value.shape) if size > 1]
     return None if len(longer) > 1 else (longer or [0])[0]
+
+
+@torch.no_grad()
+def copy_rest(graph: ChannelGraph, source: nn.Module, target: nn.Module) -> None:
+    """Give `target` the parameters without channels that `source` has; both of the same network.
+
+    What no operation reads is in none of the traced networks, and stays.
+    """
+    found, wanted = dict(source.named_parameters()), dict(target.named_parameters())
+    for name in graph.rest:
+        if name in found and name in wanted:
+            wanted[name].copy_(found[name])
 
 
 def cut_direct(value: Tensor, index: Tensor) -> Tensor:

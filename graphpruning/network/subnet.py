@@ -30,7 +30,7 @@ LayerWeights = dict[str, tuple[Tensor, Tensor | None]]
 (value, None)."""
 
 Statistics = dict[str, tuple[Tensor, Tensor]]
-"""Per batch normalisation the mean and variance of its channels."""
+"""Per normalisation that keeps running statistics, the mean and variance of its channels."""
 
 AT_ONCE = 2**20
 """Values in a layer's output, on average over the layers, that a processor computes at a time.
@@ -215,7 +215,8 @@ class _Run(fx.Interpreter):
     def get_attr(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if target in self.weights:
             return self.weights[target][0]
-        return 1.0 if target in self.scales else super().get_attr(target, args, kwargs)
+        # A tensor, because what multiplies may be its method.
+        return torch.ones(()) if target in self.scales else super().get_attr(target, args, kwargs)
 
     def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         module = self.submodules[target]
@@ -265,6 +266,11 @@ class _Run(fx.Interpreter):
 
     def _instance_norm(self, name: str, module: nn.InstanceNorm2d, x: Tensor) -> Tensor:
         scale, shift = self.weights.get(name, (None, None))
+        if module.track_running_stats and self.statistics is not None:
+            mean, variance = self.statistics[name]
+            return F.batch_norm(x, mean, variance, scale, shift, False, 0.0, module.eps)
+        if module.track_running_stats and self.collect is not None:
+            return self._collected(F.instance_norm, name, module, x)
         return F.instance_norm(x, None, None, scale, shift, True, 0.0, module.eps)
 
     def _batch_norm(self, name: str, module: Any, x: Tensor) -> Tensor:
@@ -274,13 +280,19 @@ class _Run(fx.Interpreter):
             return F.batch_norm(x, mean, variance, scale, shift, False, 0.0, module.eps)
         if self.collect is None:
             return distributed.batch_norm(x, None, None, scale, shift, True, 0.0, module.eps)
+        return self._collected(F.batch_norm, name, module, x)
+
+    def _collected(self, norm: Callable[..., Tensor], name: str, module: Any, x: Tensor) -> Tensor:
+        """What the function `norm` computes as in training, while this batch's statistics are
+        noted: momentum 1 gives them exactly."""
+        assert self.collect is not None
+        scale, shift = self.weights.get(name, (None, None))
         mean = torch.zeros(x.shape[1], device=x.device)
         variance = torch.ones(x.shape[1], device=x.device)
-        y = F.batch_norm(x, mean, variance, scale, shift, True, 1.0, module.eps)
+        y = norm(x, mean, variance, scale, shift, True, 1.0, module.eps)
         calls, so_far = self.calls.get(name, 0), self.collect.get(name, (mean, variance))
         self.calls[name] = calls + 1
-        # Momentum 1: exactly this batch's statistics; of a module called twice the mean of both.
-        share = 1 / (calls + 1)
+        share = 1 / (calls + 1)  # of a module called twice the mean of both
         self.collect[name] = (
             (mean, variance)
             if not calls

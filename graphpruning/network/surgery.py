@@ -11,6 +11,7 @@ from graphpruning.network.graph import (
     Layer,
     UnitMask,
     Widths,
+    copy_rest,
     cut_direct,
     direct_axis,
     direct_tensor,
@@ -148,8 +149,10 @@ def install(
     """Put the weights and statistics that a `Subnet` ran with into the narrowed `model`, in place.
 
     Normalisations without scale and shift in `weights` get 1 and 0, per-channel scales get 1, and
-    constants stay. In evaluation mode the model then computes what the `Subnet` computed.
+    constants stay. Parameters without channels are those of `graph.module`. In evaluation mode the
+    model then computes what the `Subnet` computed.
     """
+    copy_rest(graph, graph.module, model)
     with torch.no_grad():
         for layer in graph.layers:
             module = model.get_submodule(layer.name)

@@ -20,7 +20,7 @@ from torch.fx.proxy import Attribute
 
 from graphpruning.common.errors import UnsupportedNetwork, UserError, reason
 from graphpruning.network.copies import copied
-from graphpruning.network.leaves import as_called, is_leaf
+from graphpruning.network.leaves import as_called, base_of, is_leaf
 from graphpruning.network.refusals import refuse_what_acts_on_the_side
 from graphpruning.network.shapes import known_shape, shape_of_function, shape_of_module
 
@@ -132,6 +132,8 @@ class _Tracer(fx.Tracer):
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         if self.computing:
             return forward(*args, **kwargs)
+        if is_leaf(m) and base_of(m) is not None and not args:
+            args, kwargs = tuple(kwargs.values()), {}  # what they take is called `input` in all
         return super().call_module(m, forward, args, kwargs)
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:

@@ -146,7 +146,7 @@ def _graph(
         constants={n: x for n, x in direct.items() if n in recorder.constants},
         filters={n: (of(x), macs) for n, (x, macs) in recorder.filters.items()},
         mixing=tuple(recorder.mixing),
-        rest=sum(p.numel() for p in model.parameters() if id(p) not in known),
+        rest={n: p.numel() for n, p in model.named_parameters() if id(p) not in known},
         input_size=size,
         module=module,
     )

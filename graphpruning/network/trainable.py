@@ -1,12 +1,11 @@
 """A network of the user's as training needs it: in 32 bits, and no part of it frozen."""
 
-from copy import deepcopy
-
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
 from graphpruning.common.errors import UserError
+from graphpruning.network.copies import copied
 
 MOST_NAMED = 3
 
@@ -21,7 +20,7 @@ def trainable(model: nn.Module) -> nn.Module:
     inference = any(tensor.is_inference() for tensor in model.state_dict().values())
     if not (_kinds(model) or _frozen(model) or inference):
         return model
-    model = deepcopy(model).float()  # outside of inference mode a copy's tensors are as any
+    model = copied(model).float()  # outside of inference mode a copy's tensors are as any
     for parameter in model.parameters():
         if parameter.is_floating_point():
             parameter.requires_grad_(True)

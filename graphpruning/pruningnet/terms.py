@@ -50,5 +50,5 @@ class OtherTerms(nn.Module):
     def start_from(self, base: nn.Module, reordering: Reordering) -> None:
         """Take the values that `base` has, its channels in the new order."""
         for (name, channels), value in zip(self.channels.items(), self.values, strict=True):
-            found = direct_tensor(base, name).flatten()
-            value.copy_(found[reordering.sources(channels).to(found.device)])
+            found = cut_direct(direct_tensor(base, name), reordering.sources(channels))
+            value.copy_(found.flatten())

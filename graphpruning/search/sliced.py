@@ -4,12 +4,11 @@ Channels that its readers weigh least go; what remains of each layer is fitted a
 outputs come near to those of the base network (He et al. 2017, arXiv 1707.06168).
 """
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
-from torch import Generator, Tensor, fx, nn
+from torch import Generator, Tensor, nn
 
 from graphpruning.network.graph import (
     FIXED,
@@ -22,11 +21,16 @@ from graphpruning.network.graph import (
     kept,
 )
 from graphpruning.network.importance import by_importance
-from graphpruning.network.leaves import filters, plain, standardised_layers
+from graphpruning.network.leaves import filters, standardised_layers
+from graphpruning.network.reading import Reading
 from graphpruning.network.subnet import LayerWeights, Statistics
 
 RIDGE = 1e-10
 """The Gram matrix's diagonal grows by this share, because equal channels make it singular."""
+RIDGE_OF_FEW = 1e-3
+"""The share where a layer has less than `ENOUGH` positions for each of its columns: their noise
+would be fitted, as in the last block of a ResNet-18 whose maps are one position large."""
+ENOUGH = 4
 
 
 class SlicedWeights:
@@ -73,6 +77,7 @@ class SlicedWeights:
             name: direct_tensor(model, name).detach() for name in graph.scales | graph.constants
         }
         self.order = by_importance(model, graph)
+        self.rows: dict[str, int] = {}
         self.grams: dict[str, Tensor] = {}
         if reconstruct:
             self.grams = self._collect(model, batches, points, generator)
@@ -134,7 +139,8 @@ class SlicedWeights:
         is_kept = is_kept.repeat_interleave(layer.kernel[0] * layer.kernel[1])
         rows = gram[is_kept]
         normal = rows[:, is_kept]
-        normal.diagonal().mul_(1 + RIDGE).add_(torch.finfo(gram.dtype).tiny)  # dead channels have 0
+        ridge = RIDGE if self.rows[layer.name] >= ENOUGH * len(gram) else RIDGE_OF_FEW
+        normal.diagonal().mul_(1 + ridge).add_(torch.finfo(gram.dtype).tiny)  # dead channels have 0
         missing = rows[:, ~is_kept] @ weight.flatten(1)[:, ~is_kept].T.to(gram.dtype)
         correction = torch.cholesky_solve(missing, torch.linalg.cholesky(normal)).T
         return sliced + correction.reshape(sliced.shape).to(sliced.dtype)
@@ -149,6 +155,7 @@ class SlicedWeights:
         def add(name: str, module: nn.Module, x: Tensor, output: Tensor) -> None:
             x = _patches(module, x, output, points, generator).double()
             grams[name] = grams.get(name, 0) + x.T @ x
+            self.rows[name] = self.rows.get(name, 0) + len(x)
 
         standardised = standardised_layers(self.graph.module)  # not linear in their weights
         wanted = {
@@ -159,35 +166,12 @@ class SlicedWeights:
         was_training = model.training
         model.eval()
         try:
-            run = _Reading(model, self.graph, wanted, add)
+            run = Reading(model, self.graph, wanted, add)
             for images in batches:
                 run.run(images)
         finally:
             model.train(was_training)
         return grams
-
-
-class _Reading(fx.Interpreter):
-    """Runs the network, and shows what each wanted layer reads and writes."""
-
-    def __init__(
-        self,
-        model: nn.Module,
-        graph: ChannelGraph,
-        wanted: set[str],
-        show: Callable[[str, nn.Module, Tensor, Tensor], None],
-    ) -> None:
-        super().__init__(fx.GraphModule(model, graph.module.graph))
-        self.standardised = standardised_layers(graph.module)
-        self.wanted = wanted
-        self.show = show
-
-    def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-        module = self.submodules[target]
-        output = plain(module, args[0], self.standardised.get(target))
-        if target in self.wanted:
-            self.show(target, module, args[0], output)
-        return output
 
 
 def _weights(model: nn.Module, name: str) -> tuple[Tensor | None, Tensor | None]:

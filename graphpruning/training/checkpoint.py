@@ -20,10 +20,19 @@ from graphpruning.common.files import atomic
 
 def save_weights(path: str | Path, state_dict: Mapping[str, Tensor]) -> None:
     """Write tensors by name as safetensors, whole or not at all."""
-    # safetensors refuses channels_last tensors, hence contiguous.
-    tensors = {name: value.detach().cpu().contiguous() for name, value in state_dict.items()}
+    tensors = stored(state_dict)
     with atomic(path) as beside:
         save_tensors(beside, tensors)
+
+
+def stored(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors as safetensors takes them: on the CPU, not channels_last, and none of them
+    under two names, as a module has them that stands in a network twice.
+    """
+    own = torch.contiguous_format
+    return {
+        name: value.detach().cpu().clone(memory_format=own) for name, value in state_dict.items()
+    }
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:

@@ -177,7 +177,11 @@ def batch_slices(
 
 
 class Prepared(Sequence[Batch]):
-    """Evaluation batches in order, each normalised anew whenever it is asked for."""
+    """Evaluation batches in order, each normalised anew whenever it is asked for.
+
+    They are of `batch_size` images at most, and of as many to within one: statistics are averaged
+    over batches, and those of one last image would be none.
+    """
 
     def __init__(self, data: ImageSet, preprocessing: Preprocessing, batch_size: int) -> None:
         preprocessing.check_channels(data.shape[0])
@@ -195,8 +199,9 @@ class Prepared(Sequence[Batch]):
     def __getitem__(self, index: int | slice) -> Batch | list[Batch]:
         if isinstance(index, slice):
             return [self[number] for number in range(*index.indices(len(self)))]
-        start = range(0, len(self.data), self.batch_size)[index]
-        mine = slice(start, start + self.batch_size)
+        number = range(len(self))[index]
+        start, stop = (at * len(self.data) // len(self) for at in (number, number + 1))
+        mine = slice(start, stop)
         device = self.data.device or self.data.images.device
         pixels = self.data.images[mine].to(device).permute(0, 2, 3, 1)
         return normalise(pixels, self.preprocessing), self.data.labels[mine].to(device)
