@@ -567,6 +567,21 @@ def test_outputs_that_are_no_numbers_are_not_exported(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_what_onnxruntime_raises_is_a_refusal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that `prune` ends with its report, which says why there is no ONNX."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+
+    def breaks(*_: Any, **__: Any) -> None:
+        raise RuntimeError("NOT_IMPLEMENTED :\nCould not find an implementation for Resize")
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", breaks)
+    with pytest.raises(UserError, match=r"onnxruntime does not run the network.*: NOT_IMPLEMENTED"):
+        export_onnx(network("resnet8"), SIZE, tmp_path / "network.onnx")
+    assert not list(tmp_path.iterdir())
+
+
 def test_inspect_needs_no_memory_for_weights() -> None:
     assert describe("regnet_y_400mf", (3, 64, 64))["params"] == 4_344_144
     with zoo.weightless():

@@ -69,6 +69,15 @@ def test_no_class_loses_all_its_images_to_the_search(tmp_path: Path, size: int) 
     assert parts.search.labels.bincount(minlength=3).tolist() == [0, 1, 1]
 
 
+def test_images_that_recalibrate_are_not_class_by_class(tmp_path: Path) -> None:
+    """A batch of one class has other statistics, and least squares read the first images alone."""
+    data = photos(tmp_path, 20, "a", "b", "c")
+    how = preprocessing_for((3, 32, 32), None, None)
+    labels = open_parts(list_parts(data), how, 0, 0, tmp_path / "cache").calibration.labels
+    assert len(set(labels[:10].tolist())) == 3
+    assert labels.tolist() != labels.sort().values.tolist()
+
+
 @pytest.mark.parametrize("part", ["train", "val"])
 @pytest.mark.parametrize("size", [32, 80])
 def test_a_truncated_image_is_named_before_the_first_step(

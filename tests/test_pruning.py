@@ -353,6 +353,11 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
     assert "neither a share" in refusal(images, out, budget="half")
     assert "more than the" in refusal(images, out, budget="5G")
     assert "at least 2" in refusal(images, out, evaluations=1)
+    assert "seed is -1" in refusal(images, out, seed=-1)
+    assert f"seed is {2**63}" in refusal(images, out, seed=2**63)
+    assert "workers is -1" in refusal(images, out, workers=-1)
+    said = refusal(images, out, initial="pretrained")
+    assert "initial is 'pretrained'; it is scratch, inherited or generated" in said
     assert "cut square" in refusal(images, out, input_size=(3, 32, 24))
     assert "mean is 0.5, but" in refusal(images, out, mean=(0.5,))
     assert "needs 3 values, one a channel" in refusal(images, out, std=(0.5, 0.2))
@@ -372,10 +377,20 @@ def test_a_finished_run_is_not_overwritten(pruned: Path, images: Path) -> None:
     (pruned / WORK / "final.pt").write_text("no longer needed")
     (pruned / "checkpoints").mkdir()
     (pruned / "checkpoints" / "best.pth").write_text("somebody's own")
-    assert "holds a finished run" in refusal(images, pruned)
+    assert "has a report.json, as a finished run has" in refusal(images, pruned)
     assert (pruned / "checkpoints" / "best.pth").exists() and not (pruned / WORK).exists()
     shutil.rmtree(pruned / "checkpoints")
     assert {path: path.read_bytes() for path in pruned.iterdir()} == before
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "network.onnx"])
+def test_what_a_folder_holds_is_not_written_over(name: str, images: Path, tmp_path: Path) -> None:
+    """Unless a killed run goes on: see the tests of those."""
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("somebody's own")
+    said = refusal(images, tmp_path, budget=["50%", "25%"])
+    assert f"{tmp_path / name} would be written over: choose another folder" == said
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / name]
 
 
 def test_two_runs_do_not_write_into_one_folder(images: Path, tmp_path: Path) -> None:

@@ -130,6 +130,21 @@ def test_prepared_batches_keep_order_and_pixels() -> None:
     assert torch.allclose(torch.cat([inputs for inputs, _ in ready]), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("count", "expected"), [(5, [2, 3]), (9, [3, 3, 3]), (13, [3, 3, 3, 4]), (8, [4, 4]), (1, [1])]
+)
+def test_the_last_prepared_batch_is_as_large_as_the_others(
+    count: int, expected: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Statistics of one image would be none, and those of a few would weigh as much as many."""
+    preprocessing = Preprocessing((0.5,) * 3, (0.2,) * 3, pad=2, flip=True)
+    for most in (2**30, 0):
+        monkeypatch.setattr("graphpruning.training.images.IN_MEMORY", most)
+        ready = prepared(images(count), preprocessing, 4)
+        assert [len(labels) for _, labels in ready] == expected
+        assert torch.cat([labels for _, labels in ready]).tolist() == list(range(count))
+
+
 def test_what_is_too_large_to_keep_normalised_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     source = images(7)
     preprocessing = Preprocessing((0.5,) * 3, (0.2,) * 3, pad=2, flip=True)

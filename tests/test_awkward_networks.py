@@ -1,0 +1,268 @@
+"""Networks as people write them: each was refused, spoilt or crashed by a detail that is legal."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from graphpruning.architecture import load_architecture, save_architecture
+from graphpruning.builder import builder
+from graphpruning.common.errors import UserError
+from graphpruning.judging import Judge, found_network
+from graphpruning.latency_table import _input_shapes
+from graphpruning.network.importance import Reordering, by_importance
+from graphpruning.network.subnet import Subnet
+from graphpruning.network.surgery import narrow
+from graphpruning.network.trace import trace
+from graphpruning.pruning import _check_outputs
+from graphpruning.pruningnet.terms import OtherTerms
+from graphpruning.search.evaluator import Evaluator
+from graphpruning.search.sliced import SlicedWeights
+
+SIZE = (3, 32, 32)
+IMAGES = torch.randn(8, *SIZE, generator=torch.Generator().manual_seed(0))
+
+
+class Tiny(nn.Module):
+    def __init__(self, num_classes: int = 3) -> None:
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(3, 16, 3, 2, 1), nn.BatchNorm2d(16)
+        self.conv2, self.bn2 = nn.Conv2d(16, 32, 3, 2, 1), nn.BatchNorm2d(32)
+        self.fc = nn.Linear(32, num_classes)
+
+    def body(self, x):
+        return F.relu(self.bn2(self.conv2(F.relu(self.bn(self.conv(x))))))
+
+    def forward(self, x):
+        return self.fc(self.body(x).mean((2, 3)))
+
+
+class Slopes(Tiny):
+    """One slope for all channels, and one filter over channels: parameters without channels."""
+
+    def __init__(self, num_classes: int = 3) -> None:
+        super().__init__(num_classes)
+        self.act, self.eca = nn.PReLU(), nn.Conv1d(1, 1, 3, padding=1, bias=False)
+
+    def body(self, x):
+        x = self.act(self.bn(self.conv(x)))
+        gate = self.eca(x.mean((2, 3)).unsqueeze(1)).squeeze(1).sigmoid()
+        return self.act(self.bn2(self.conv2(x * gate[:, :, None, None])))
+
+
+def judge_of(base: nn.Module, graph) -> Judge:
+    cut = SlicedWeights(base, graph, [IMAGES], 10, torch.Generator().manual_seed(0))
+    labels = torch.zeros(8, dtype=torch.long)
+    batches = [(IMAGES, labels)]
+    return Judge(
+        graph, cut, Evaluator(graph, cut, batches, batches, statistics_of=cut.statistics), base=base
+    )
+
+
+def test_what_has_no_channels_reaches_the_network_that_is_trained() -> None:
+    base = Slopes().eval()
+    with torch.no_grad():
+        base.act.weight.fill_(0.9)
+        base.eca.weight.copy_(torch.tensor([[[-2.0, 5.0, -2.0]]]))
+    graph = trace(base, SIZE)
+    assert set(graph.rest) == {"act.weight", "eca.weight"}
+    for widths in (graph.full_widths, {"conv": 8, "conv2": 16}):
+        judge = judge_of(base, graph)
+        found = found_network(Slopes(), graph, widths, 0, judge).eval()
+        assert found.act.weight.item() == pytest.approx(0.9)
+        weights = judge.weights_of(widths)
+        with torch.no_grad():
+            judged = Subnet(graph).logits(
+                IMAGES, weights, judge.evaluator.statistics(widths, weights)
+            )
+            torch.testing.assert_close(found(IMAGES), judged, rtol=1e-4, atol=1e-4)
+        if widths == graph.full_widths:
+            torch.testing.assert_close(judged, base(IMAGES), rtol=1e-4, atol=1e-4)
+
+
+class Twice(Tiny):
+    def __init__(self, num_classes: int = 3) -> None:
+        super().__init__(num_classes)
+        self.features = nn.Sequential(self.conv, self.bn, nn.ReLU(), self.conv2, self.bn2)
+
+    def body(self, x):
+        return self.features(x)
+
+
+def test_a_module_under_two_names_is_saved_and_loaded(tmp_path: Path) -> None:
+    model = Twice().eval()
+    graph = trace(model, SIZE)
+    widths = {name: width // 2 for name, width in graph.full_widths.items()}
+    pruned = narrow(model, graph, widths)
+    preprocessing = {"mean": [0.0] * 3, "std": [1.0] * 3, "pad": 0, "flip": True}
+    preprocessing |= {"size": 32, "resize": 32, "smallest_area": 0.08}
+    file = tmp_path / "architecture.json"
+    save_architecture(
+        file,
+        tmp_path / "weights.safetensors",
+        pruned,
+        network=builder(Twice, 3),
+        input_size=SIZE,
+        widths=widths,
+        preprocessing=preprocessing,
+    )
+    loaded = load_architecture(file, build=Twice)
+    assert torch.equal(loaded(IMAGES), pruned(IMAGES))
+
+
+class Blurred(Tiny):
+    def __init__(self, num_classes: int = 3) -> None:
+        super().__init__(num_classes)
+        kernel = torch.ones(16, 1, 3, 3) / 9 * torch.arange(1.0, 17)[:, None, None, None]
+        self.register_buffer("blur", kernel)
+
+    def body(self, x):
+        x = F.conv2d(F.relu(self.bn(self.conv(x))), self.blur, padding=1, groups=len(self.blur))
+        return F.relu(self.bn2(self.conv2(x)))
+
+
+def test_a_blur_is_inherited_in_the_new_order() -> None:
+    base = Blurred().eval()
+    graph = trace(base, SIZE)
+    reordering = Reordering(graph, by_importance(base, graph))
+    terms = OtherTerms(graph)
+    terms.start_from(base, reordering)
+    found = terms(graph.first_units(graph.full_widths))["blur"][0]
+    order = by_importance(base, graph)["conv"]
+    assert found.shape == (16, 1, 3, 3)
+    assert torch.equal(found, base.blur[order]) and not torch.equal(found, base.blur)
+
+
+class ByKeyword(Tiny):
+    def body(self, x):
+        return F.relu(self.bn2(self.conv2(input=F.relu(self.bn(input=self.conv(input=x))))))
+
+
+class Functional(Tiny):
+    def body(self, x):
+        x = F.conv2d(x, self.conv.weight, self.conv.bias, self.conv.stride, self.conv.padding)
+        return F.relu(self.bn2(self.conv2(F.relu(self.bn(x)))))
+
+
+@pytest.mark.parametrize("kind", [ByKeyword, Functional])
+def test_however_a_layer_is_called_it_is_timed_and_cut(kind) -> None:
+    base, plain = kind().eval(), Tiny().eval()
+    plain.load_state_dict(base.state_dict())
+    graph, expected = trace(base, SIZE), trace(plain, SIZE)
+    assert graph.describe() == expected.describe()
+    assert _input_shapes(base, graph, 2) == _input_shapes(plain, expected, 2)
+    widths = {"conv": 8, "conv2": 16}
+    found, wanted = judge_of(base, graph), judge_of(plain, expected)
+    for name, (weight, _) in wanted.weights_of(widths).items():
+        assert torch.equal(found.weights_of(widths)[name][0], weight)
+
+
+class Gamma(Tiny):
+    """A scale for each channel, whose own method multiplies."""
+
+    def __init__(self, num_classes: int = 3) -> None:
+        super().__init__(num_classes)
+        self.gamma = nn.Parameter(torch.ones(1, 32, 1, 1))
+
+    def body(self, x):
+        return torch.mul(self.gamma, super().body(x)) + self.gamma.mul(super().body(x))
+
+
+class Instance(Tiny):
+    """A normalisation of single images that keeps running statistics."""
+
+    def __init__(self, num_classes: int = 3) -> None:
+        super().__init__(num_classes)
+        self.bn = nn.InstanceNorm2d(16, affine=True, track_running_stats=True)
+
+
+@pytest.mark.parametrize("kind", [Gamma, Instance])
+def test_a_subnet_computes_what_the_network_computes(kind) -> None:
+    torch.manual_seed(0)
+    base = kind().train()
+    base(IMAGES)
+    base.eval()
+    graph = trace(base, SIZE)
+    cut = SlicedWeights(base, graph, [], 10, torch.Generator(), reconstruct=False)
+    weights = cut(graph.full_widths)
+    if kind is Gamma:
+        del weights["gamma"]  # of a PruningNet, where a scale is 1
+    with torch.no_grad():
+        found = Subnet(graph).logits(IMAGES, weights, cut.statistics(graph.full_widths))
+        torch.testing.assert_close(found, base(IMAGES), rtol=1e-4, atol=1e-5)
+        if kind is Instance:
+            collected = Subnet(graph).recalibrate(weights, [(IMAGES, torch.zeros(8))])
+            fresh = Instance().train()
+            fresh.load_state_dict(base.state_dict())
+            fresh.bn.momentum = 1.0
+            fresh(IMAGES)
+            torch.testing.assert_close(collected["bn"][0], fresh.bn.running_mean)
+            torch.testing.assert_close(collected["bn"][1], fresh.bn.running_var)
+
+
+class Keeps(Tiny):
+    def forward(self, x):
+        self.last = self.body(x)
+        return self.fc(self.last.mean((2, 3)))
+
+
+def test_a_network_that_keeps_a_result_of_its_last_run_is_copied() -> None:
+    model = Keeps().eval()
+    expected = model(IMAGES)
+    assert not model.last.is_leaf
+    assert torch.equal(builder(model)()(IMAGES), expected)
+    graph = trace(model, SIZE)
+    assert torch.equal(narrow(model, graph, graph.full_widths)(IMAGES), expected)
+
+
+def wrapped(num_classes: int) -> nn.Module:
+    return nn.DataParallel(Tiny(num_classes))
+
+
+def compiled(num_classes: int) -> nn.Module:
+    return torch.compile(Tiny(num_classes))
+
+
+@pytest.mark.parametrize("function", [wrapped, compiled])
+def test_a_function_may_return_a_wrapped_network(function) -> None:
+    assert type(builder(function, 3)()) is Tiny
+
+
+def needs(width: int) -> nn.Module:
+    return Tiny(width)
+
+
+def breaks() -> nn.Module:
+    raise AssertionError("no\nnetwork today")
+
+
+class TupleInTraining(Tiny):
+    def forward(self, x):
+        maps = self.body(x)
+        scores = self.fc(maps.mean((2, 3)))
+        return (scores, maps) if self.training else scores
+
+
+class Asserts(Tiny):
+    def forward(self, x):
+        assert x.shape[-1] == 224, "Input height doesn't match model (224)"
+        return super().forward(x)
+
+
+def test_what_a_function_or_network_does_wrong_is_said_in_a_line() -> None:
+    for function, said in ((needs, "needs width"), (breaks, "AssertionError: no network today")):
+        with pytest.raises(UserError, match=said) as refused:
+            builder(function, 3)()
+        assert "\n" not in str(refused.value)
+    for place in ("./model:build", "../x:build", ":build"):
+        with pytest.raises(UserError, match="is no module of Python"):
+            builder(place)
+    with pytest.raises(UserError, match="returns a tuple in training mode"):
+        _check_outputs("mine", TupleInTraining(), SIZE, 3)
+    with pytest.raises(UserError, match="has 3 outputs, but the data 5 classes"):
+        _check_outputs("mine", Tiny(), SIZE, 5)
+    _check_outputs("mine", Asserts(), SIZE, 3)  # `trace` says it
+    with pytest.raises(UserError, match="Input height doesn't match"):
+        trace(Asserts(), SIZE)
