@@ -93,5 +93,6 @@ def _export(
             program.model.metadata_props["classes"] = json.dumps(list(classes))
         program.save(path, external_data=False)
     except Exception as error:  # the exporter raises whatever its many parts raise
-        said = reason(error)
-        raise UserError(f"{type(model).__name__} cannot be written as ONNX: {said}") from error
+        raise UserError(
+            f"{type(model).__name__} cannot be written as ONNX: {reason(error)}"
+        ) from error

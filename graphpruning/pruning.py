@@ -53,7 +53,7 @@ from graphpruning.network.refusals import unwrapped
 from graphpruning.network.trace import trace
 from graphpruning.network.trainable import changes, trainable
 from graphpruning.network.widths import SearchSpace
-from graphpruning.network.zoo import seeded
+from graphpruning.network.zoo import LARGEST_SEED, seeded
 from graphpruning.pruningnet.conditionings import CONDITIONINGS
 from graphpruning.pruningnet.cropped_sgd import CroppedSGD
 from graphpruning.pruningnet.pruningnet import PruningNet, RandomWidthStep
@@ -273,8 +273,6 @@ def _refuse_finished(out: Path) -> None:
 
 
 WRITTEN = ("architecture.json", "weights.safetensors", "network.onnx", "report.md", "report.json")
-LARGEST_SEED = 2**63 - 1
-"""What PyTorch's generators take."""
 
 
 SEARCHED_AGAIN = 2

@@ -266,3 +266,5 @@ def test_what_a_function_or_network_does_wrong_is_said_in_a_line() -> None:
     _check_outputs("mine", Asserts(), SIZE, 3)  # `trace` says it
     with pytest.raises(UserError, match="Input height doesn't match"):
         trace(Asserts(), SIZE)
+    with pytest.raises(UserError, match="ReLU has no convolution"):
+        trace(nn.ReLU(), SIZE)

@@ -7,7 +7,6 @@ from pydantic.dataclasses import dataclass
 
 from experiments.common.stage import Context
 from experiments.common.study import (
-    LARGEST_SEED,
     MANY,
     MOST_THREADS,
     DataSettings,
@@ -24,6 +23,7 @@ from graphpruning.common.errors import UserError
 from graphpruning.common.names import nearest, require_plain
 from graphpruning.common.validated import STRICT, validated
 from graphpruning.network.widths import SpaceSettings
+from graphpruning.network.zoo import LARGEST_SEED
 from graphpruning.pruningnet.conditionings import CONDITIONINGS
 
 STUDY_FILE = Path("channel_bench/params.yaml")

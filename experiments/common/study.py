@@ -19,6 +19,7 @@ from graphpruning.common.validated import STRICT, validated
 from graphpruning.judging import Reconstruction
 from graphpruning.methods import Initial, SearchSettings
 from graphpruning.network.widths import SpaceSettings
+from graphpruning.network.zoo import LARGEST_SEED
 from graphpruning.pruningnet.conditionings import CONDITIONINGS
 from graphpruning.training.distillation import Distillation
 from graphpruning.training.preprocessing import Preprocessing
@@ -26,7 +27,6 @@ from graphpruning.training.recipe import Recipe
 
 Part = Literal["base", "pruningnet", "analysis", "final", "second"]
 Precision = Literal["auto", "32-true", "bf16-mixed"]
-LARGEST_SEED = 2**63 - 1
 MOST_THREADS = 1024
 MOST_ACTIONS = 10**4
 MANY = 10**9

@@ -86,11 +86,11 @@ def refuse_other_dimensions(model: nn.Module, size: tuple[int, ...]) -> None:
     for name, part in model.named_modules():
         if isinstance(part, _ONE_DIMENSION):
             _refuse_kind(kind, name, part, "sequences")
-    if any(isinstance(part, nn.Linear) for part in model.modules()):
-        raise UnsupportedNetwork(
-            f"{kind} has linear layers and no convolution: networks of images with at least one "
-            "convolution are followed"
-        )
+    linear = any(isinstance(part, nn.Linear) for part in model.modules())
+    what = "linear layers and no convolution" if linear else "no convolution"
+    raise UnsupportedNetwork(
+        f"{kind} has {what}: networks of images with at least one convolution are followed"
+    )
 
 
 def _refuse_kind(model: str, name: str, part: nn.Module, of: str) -> NoReturn:

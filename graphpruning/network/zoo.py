@@ -265,6 +265,10 @@ def initialise(model: nn.Module) -> None:
             reset()
 
 
+LARGEST_SEED = 2**63 - 1
+"""Of PyTorch's generators, which count with a sign."""
+
+
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Initial weights come from PyTorch's global generator: seed it here, and only here."""

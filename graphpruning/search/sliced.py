@@ -28,9 +28,10 @@ from graphpruning.network.subnet import LayerWeights, Statistics
 RIDGE = 1e-10
 """The Gram matrix's diagonal grows by this share, because equal channels make it singular."""
 RIDGE_OF_FEW = 1e-3
-"""The share where a layer has less than `ENOUGH` positions for each of its columns: their noise
-would be fitted, as in the last block of a ResNet-18 whose maps are one position large."""
+"""The share where positions are few: their noise would be fitted, as in the last block of a
+ResNet-18 at 32 pixels, whose maps are one position large."""
 ENOUGH = 4
+"""Positions for each column (in x kernel) of a layer, from which on they are not few."""
 
 
 class SlicedWeights:

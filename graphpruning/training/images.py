@@ -200,8 +200,7 @@ class Prepared(Sequence[Batch]):
         if isinstance(index, slice):
             return [self[number] for number in range(*index.indices(len(self)))]
         number = range(len(self))[index]
-        start, stop = (at * len(self.data) // len(self) for at in (number, number + 1))
-        mine = slice(start, stop)
+        mine = slice(*(at * len(self.data) // len(self) for at in (number, number + 1)))
         device = self.data.device or self.data.images.device
         pixels = self.data.images[mine].to(device).permute(0, 2, 3, 1)
         return normalise(pixels, self.preprocessing), self.data.labels[mine].to(device)
