@@ -145,7 +145,7 @@ def measure(folder: Path) -> dict[str, Any]:
             save_weights(folder / f"{name}.safetensors", module.state_dict())
         load_weights(folder / f"{name}.safetensors", module)
     odd = test.select(torch.arange(199))
-    batches = prepared(odd, PREPROCESSING, 40)  # five of them; the last has 39 images
+    batches = prepared(odd, PREPROCESSING, 40)  # five of them; the first has 39 images
     found["evaluate"] = list(evaluate(fabric, model, batches))
     found["candidates"] = []
     widths = space.sample(torch.Generator().manual_seed(1))
@@ -267,10 +267,10 @@ def test_accuracies_are_exactly_those_of_one_process(measured: tuple[dict[str, A
         assert other["evaluate"] == one["evaluate"]
         assert other["candidates"] == one["candidates"]
         assert other["hits"] == one["hits"]
-    assert [len(part) for part in one["hits"]] == [80, 119, 39, 0]
+    assert [len(part) for part in one["hits"]] == [79, 120, 40, 0]
     listed, single, anew = one["candidates"]
     assert listed == anew and single[2] != listed[2]
-    assert [listed[1], single[1]] == [120 + 199, 40 + 199]
+    assert [listed[1], single[1]] == [119 + 199, 39 + 199]
 
 
 def test_batch_norm_is_that_of_all_images(measured: tuple[dict[str, Any], ...]) -> None:
