@@ -50,10 +50,7 @@ def correlation(context: Context) -> None:
     full = full_network(context, images)
     model, untrained = base_network(context, full), full.fresh(context.seed)
     generator = torch.Generator().manual_seed(context.seed)
-    calibration = split(context, "calibration")
-    # In random order: where images stand by class, one half would hold other classes than the other
-    shuffled = calibration[torch.randperm(len(calibration), generator=generator)]
-    chosen = images.select(shuffled[: settings.images])
+    chosen = images.select(split(context, "calibration")[: settings.images])
     batches = prepared(chosen, context.study.data.preprocessing, BATCH)
     wanted = pairs(full.graph)
     found: dict[str, list[_Deeper]] = {"trained": [], "untrained": []}

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from graphpruning.architecture_file import Entry, check_classes
 from graphpruning.common.errors import UserError, one_line
 from graphpruning.methods import Initial
@@ -101,10 +99,8 @@ def open_parts(
         verify(every, preprocessing.resize, cache / "verified.bin")
     searching = min(SEARCH, max(len(every.classes), len(every) // 10), _spare(listings[0]))
     splits = split(every.labels, searching, min(CALIBRATION, len(every) - searching), seed)
-    # A folder's images stand class by class, and statistics are averaged over batches.
-    mixed = torch.randperm(len(splits.calibration), generator=torch.Generator().manual_seed(seed))
     train, search, calibration = (
-        every.select(part) for part in (splits.train, splits.search, splits.calibration[mixed])
+        every.select(part) for part in (splits.train, splits.search, splits.calibration)
     )
     named = json.dumps([[listing.files, listing.sizes] for listing in listings])
     return Parts(train, search, calibration, test, hashlib.sha256(named.encode()).hexdigest())

@@ -10,7 +10,12 @@ from graphpruning.common.errors import UserError
 
 @dataclass(frozen=True)
 class Splits:
-    """Sorted indices of training images; `calibration` is part of `train`, `search` is not."""
+    """Indices of training images; `calibration` is part of `train`, `search` is not.
+
+    `train` and `search` are sorted. Every beginning of `calibration` has all classes in their
+    shares, because often its first images alone are used, or one batch of it at a time: in order,
+    those of a folder would be of one class.
+    """
 
     train: Tensor
     search: Tensor
@@ -42,7 +47,7 @@ def split(labels: Tensor, search_images: int, calibration_images: int, seed: int
     rank, size = _ranks(labels[train])
     # By the place among its own class, from 0 to 1: every beginning of the list is stratified.
     train = train[((rank.double() + 0.5) / size).argsort(stable=True)]
-    return Splits(*(part.sort().values for part in (train, search, train[:calibration_images])))
+    return Splits(train.sort().values, search.sort().values, train[:calibration_images])
 
 
 def _ranks(labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -225,7 +225,7 @@ def test_splits_are_disjoint_fair_and_deterministic() -> None:
     assert len(search) == 50 and len(calibration) == 26
     assert train | search == set(range(250)) and not train & search
     assert calibration < train
-    for part in (splits.train, splits.search, splits.calibration):
+    for part in (splits.train, splits.search):
         assert torch.equal(part, part.sort().values)
     assert sorted(torch.bincount(labels[splits.search]).tolist()) == [16, 17, 17]
     fair = 26 * torch.bincount(labels[splits.train]) / 200
@@ -256,7 +256,21 @@ def test_classes_of_one_size_are_dealt_out_in_one_order(seed: int) -> None:
     order = [image for _, image in sorted(rounds, key=lambda pair: pair[0])]
     splits = split(labels, 9, 7, seed)
     assert splits.search.tolist() == sorted(order[:9])
-    assert splits.calibration.tolist() == sorted(order[9:16])
+    assert splits.calibration.tolist() == order[9:16]
+
+
+def test_every_part_of_the_calibration_images_has_all_classes_in_their_shares() -> None:
+    """Of a folder, whose images stand class by class: its first ones alone, or one batch of them,
+    give batch normalisations their statistics, and would be of one class."""
+    counts = torch.tensor([400, 200, 100])
+    splits = split(torch.repeat_interleave(torch.arange(3), counts), 70, 350, seed=3)
+    labels = torch.repeat_interleave(torch.arange(3), counts)[splits.calibration]
+    shares = torch.bincount(labels) / len(labels)
+    for start in range(0, 350, 50):
+        of_beginning = torch.bincount(labels[: start + 50], minlength=3)
+        assert (of_beginning - (start + 50) * shares).abs().max() <= 1.5
+        of_batch = torch.bincount(labels[start : start + 50], minlength=3)
+        assert (of_batch - 50 * shares).abs().max() <= 3
 
 
 @pytest.mark.parametrize(("search", "calibration"), [(200, 51), (-1, 10), (10, 0), (0, 251)])
@@ -268,7 +282,7 @@ def test_impossible_splits_are_refused(search: int, calibration: int) -> None:
 def test_without_searches_every_image_may_train_and_calibrate() -> None:
     splits = split(torch.arange(10) // 5, search_images=0, calibration_images=10, seed=0)
     assert len(splits.search) == 0
-    assert splits.train.tolist() == splits.calibration.tolist() == list(range(10))
+    assert splits.train.tolist() == sorted(splits.calibration.tolist()) == list(range(10))
 
 
 def test_generated_images_are_the_same_each_time(train_set: ImageSet, test_set: ImageSet) -> None:
