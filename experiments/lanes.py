@@ -24,7 +24,7 @@ from experiments.preloaded import preloaded
 from graphpruning.common.errors import UserError
 
 DVC = (sys.executable, "-m", "dvc", "--wait-for-lock")
-SECONDS_FOR_DVC = 2  # to see that its stage has ended
+SECONDS_FOR_DVC = 10  # to see that its stage has ended; cut off, dvc.lock is no lock file any more
 SECONDS_FOR_STAGES = 10  # to remove what is half-written
 SHORT = 60.0
 """Seconds that stages take together which share a start of DVC, though they could run apart."""
@@ -135,17 +135,21 @@ def call(command: Sequence[str]) -> None:
 def ended_together() -> Iterator[list[Run]]:
     """Yield a list for processes that lead groups of their own; if the block fails, end them all.
 
-    Stages are told first: then DVC, which waits for one, says so and puts its notes in order.
+    Stages are told first, those too that DVC starts meanwhile: then DVC, which waits for one, says
+    so, and puts its notes and dvc.lock in order.
     """
     runs: list[Run] = []
     try:
         yield runs
     except BaseException:
-        for run in runs:
-            for stage in _below(run):
+        told: set[psutil.Process] = set()
+        deadline = time.monotonic() + SECONDS_FOR_DVC
+        while any([_is_there(run) for run in runs]) and time.monotonic() < deadline:
+            for stage in {one for run in runs for one in _below(run)} - told:
                 with suppress(psutil.NoSuchProcess):
                     stage.terminate()
-        _wait_for_end(runs, SECONDS_FOR_DVC)
+                told.add(stage)
+            time.sleep(0.02)
         for number in (signal.SIGTERM, signal.SIGKILL):
             for run in runs:
                 with suppress(ProcessLookupError):
