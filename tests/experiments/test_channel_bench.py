@@ -9,11 +9,13 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from torch import Generator
 
 from experiments.channel_bench import judge, prepare, score, search, train_pruningnet
 from experiments.channel_bench.study import parse
+from experiments.common.inputs import split, training_images
 from experiments.common.stage import Context
 from experiments.common.study_file import read_study_file
 from graphpruning import channel_bench as tables
@@ -100,6 +102,15 @@ def test_its_searches_are_judged_by_networks_that_fill_the_budget(made: Path) ->
     assert all(0.9 * BUDGET * full <= int(row["macs"]) <= BUDGET * full for row in filling)
     others = rows(made / RESULTS / f"generated/{MODEL}/block/0/generated.csv")
     assert [row["widths"] for row in others] == [row["widths"] for row in by_source][: len(others)]
+
+
+def test_the_images_that_recalibrate_are_of_all_classes(made: Path) -> None:
+    """The first calibration images do it; a folder's own order would make them of one class."""
+    judging = context(judge, study(), model=MODEL, conditioning="graph", seed="0")
+    images = training_images(judging)
+    first = split(judging, "calibration")[: judging.study.data.recalibration_images]
+    counts = torch.bincount(images.labels[first], minlength=len(images.classes))
+    assert len(images.classes) > 1 and counts.max() - counts.min() <= 1
 
 
 @pytest.mark.parametrize("name", ["random", "metapruning", "predictor", "hand-crafted", "amc"])
