@@ -111,8 +111,9 @@ def _of_tables(results: Results) -> dict[str, Caption]:
             "statistics are recalibrated, at a quarter of every width, and for random candidates "
             "in four quarters by MACs, smallest first. τ is Kendall's rank correlation between "
             "that accuracy and the accuracy of the same widths trained from scratch, among "
-            "candidates of one budget, mean over budgets; corrected for the noise of trainings it "
-            f"is what paper/claims.md says. Brackets and ±: {of_candidates}",
+            "candidates of one budget, mean over budgets. τ corrected is what it would be if "
+            "trainings had no noise (how: paper/claims.md, C3). Brackets and ±: "
+            f"{of_candidates}",
             _TABLES,
             ("train_pruningnet", "analyse_pruningnet"),
         ),

@@ -72,6 +72,9 @@ def _compared(results: ChannelBenchResults, network: Network) -> str:
     counts = [
         f"{network.agreement[MACS, kind].n:,} of {_among(kind)}" for kind in (ANY, *results.budgets)
     ]
+    epochs = joined(
+        [f"{count:g}" for count in sorted({net.epochs for net in network.nets.values()})]
+    )
     nets = [
         f"{results.conditionings[name].label} {number(net.search_top1_full, 1)} / "
         f"{number(net.search_top1_half, 1)} / {number(net.search_top1_quarter, 1)}"
@@ -79,7 +82,7 @@ def _compared(results: ChannelBenchResults, network: Network) -> str:
     ]
     return (
         f"{network.label}: {joined(counts)}; the PruningNets' accuracy at full, half and quarter "
-        f"width (%): {', '.join(nets)}."
+        f"width, after {epochs} epochs (%): {', '.join(nets)}."
     )
 
 
