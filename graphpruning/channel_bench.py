@@ -93,21 +93,32 @@ class ChannelBench:
         """One training's accuracy of each network in percent [networks]; which one is drawn from
         `seed` for each of them.
         """
-        chosen = np.random.default_rng(seed).integers(TRAININGS, size=len(self.accuracies))
-        drawn: NDArray[np.float64] = self.accuracies[np.arange(len(chosen)), chosen]
+        drawn: NDArray[np.float64] = self.accuracies[np.arange(len(self.vectors)), self._one(seed)]
         return drawn
+
+    def other_trainings(self, seed: int) -> NDArray[np.float64]:
+        """The mean of the trainings that `one_training` leaves [networks]: the truth for whoever
+        chooses by that one, because the luck of what is chosen is not in it.
+        """
+        rest = self.accuracies.sum(axis=1) - self.one_training(seed)
+        mean: NDArray[np.float64] = rest / (TRAININGS - 1)
+        return mean
+
+    def _one(self, seed: int) -> NDArray[np.int64]:
+        return np.random.default_rng(seed).integers(TRAININGS, size=len(self.vectors))
 
     @cached_property
     def macs(self) -> NDArray[np.int64]:
         """Multiply-accumulates of each network [networks]."""
         return self.space.cost.macs(np.array(self.vectors))
 
-    def rank(self, widths: Widths, budget: int) -> int:
-        """The place of `widths` by true accuracy among all networks within `budget` (MACs), from 1
-        on; equally good ones share the better place.
+    def rank(self, widths: Widths, budget: int, truth: NDArray[np.float64] | None = None) -> int:
+        """The place of `widths` among all networks within `budget` (MACs), from 1 on, by `truth`
+        [networks], without it by the mean of all trainings; equally good ones share the better
+        place.
         """
-        within = self.truth[self.macs <= budget]
-        return 1 + int((within > self.truth[self.index(widths)]).sum())
+        known = self.truth if truth is None else truth
+        return 1 + int((known[self.macs <= budget] > known[self.index(widths)]).sum())
 
 
 class Judged(list[int]):

@@ -65,6 +65,22 @@ def test_one_training_is_drawn_for_each_network_from_the_seed(tables: Path) -> N
     assert [round(float((drawn == training).mean()), 1) for training in range(3)] == [0.3] * 3
     np.testing.assert_array_equal(table.one_training(3), table.one_training(3))
     assert not np.array_equal(table.one_training(3), table.one_training(4))
+    rest = table.accuracies.sum(axis=1) - table.one_training(3)
+    np.testing.assert_allclose(table.other_trainings(3), rest / 2)
+
+
+def test_the_luck_of_what_is_chosen_is_not_in_its_truth(
+    tables: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where trainings are chance alone, the best reward is worth as much as any network; by the
+    mean of all trainings, its own among them, it would seem better."""
+    table = ChannelBench("ResNet", tables)
+    chance = np.random.default_rng(0).normal(90, 1, table.accuracies.shape)
+    monkeypatch.setattr(table, "accuracies", chance)
+    chosen = [int(table.one_training(seed).argmax()) for seed in range(50)]
+    true = [table.other_trainings(seed)[one] for seed, one in enumerate(chosen)]
+    assert abs(np.mean(true) - 90) < 0.4
+    assert chance[chosen].mean() > 91
 
 
 def test_rank_counts_the_better_ones_within_the_budget(tables: Path) -> None:

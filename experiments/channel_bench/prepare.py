@@ -42,6 +42,7 @@ STAGE = Stage(
         "networks",
         "data",
         "precision",
+        "threads",
         "pruningnet",
         "search",
         "budgets",
