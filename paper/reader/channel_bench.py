@@ -117,10 +117,13 @@ class Mark:
 
 @dataclass(frozen=True)
 class Find:
-    """What a search found: true accuracy (%), and its rank among all networks of the budget."""
+    """What a search found: true accuracy (%), and its rank among all networks of the budget; how
+    many different networks it evaluated.
+    """
 
     true_top1: float
     rank: int
+    distinct: int
 
 
 @dataclass(frozen=True)
@@ -261,7 +264,7 @@ def _finds(frame: pd.DataFrame) -> dict[tuple[str, str, str], dict[int, Find]]:
     found: dict[tuple[str, str, str], dict[int, Find]] = {}
     for row in _rows(frame):
         plays = found.setdefault((row.reward, row.searcher, row.budget), {})
-        plays[int(row.play)] = Find(float(row.true_top1), int(row.rank))
+        plays[int(row.play)] = Find(float(row.true_top1), int(row.rank), int(row.distinct))
     return found
 
 

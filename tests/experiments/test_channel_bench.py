@@ -179,6 +179,17 @@ def test_no_row_of_the_tables_is_written(made: Path) -> None:
     assert len(finds) < 100
 
 
+def test_table_8_says_who_evaluates_the_same_networks_again(made: Path) -> None:
+    """As DDPG does, whose evaluations they cost; uniform width, one network, is no search."""
+    distinct: dict[str, list[int]] = {}
+    for row in scored(made, "searches.csv"):
+        distinct.setdefault(row["searcher"], []).append(int(row["distinct"]))
+    again = {name for name, of in distinct.items() if max(of) > 1 and min(of) < 0.9 * 5}
+    text = (made / RESULTS / "tables/table8_true_searches.md").read_text()
+    assert {name for name in distinct if f"{search.LABELS[name]} evaluates" in text} == again
+    assert distinct["uniform"] and "ddpg" in again
+
+
 def test_tables_and_figure_are_made_from_the_results_alone(made: Path, tmp_path: Path) -> None:
     again = tmp_path / "results/channel-bench"
     again.parent.mkdir()
