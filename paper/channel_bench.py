@@ -188,7 +188,7 @@ def agrees(results: ChannelBenchResults) -> str:
             ]
         )
         for network in results.networks
-        for budget in results.budgets
+        for budget in (ANY, *results.budgets)
     ]
     return f"Kendall's τ with the true accuracy is {'; '.join(said)}."
 
