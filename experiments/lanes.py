@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from queue import SimpleQueue
 from typing import Any
@@ -143,19 +143,21 @@ def ended_together() -> Iterator[list[Run]]:
         yield runs
     except BaseException:
         told: set[psutil.Process] = set()
-        deadline = time.monotonic() + SECONDS_FOR_DVC
-        while any([_is_there(run) for run in runs]) and time.monotonic() < deadline:
-            for stage in {one for run in runs for one in _below(run)} - told:
-                with suppress(psutil.NoSuchProcess):
-                    stage.terminate()
-                told.add(stage)
-            time.sleep(0.02)
+        _wait_for_end(runs, SECONDS_FOR_DVC, meanwhile=lambda: _tell_stages(runs, told))
         for number in (signal.SIGTERM, signal.SIGKILL):
             for run in runs:
                 with suppress(ProcessLookupError):
                     os.killpg(run.pid, number)
             _wait_for_end(runs, SECONDS_FOR_STAGES)
         raise
+
+
+def _tell_stages(runs: Sequence[Run], told: set[psutil.Process]) -> None:
+    """End the stages that have not been told yet."""
+    for stage in {one for run in runs for one in _below(run)} - told:
+        with suppress(psutil.NoSuchProcess):
+            stage.terminate()
+        told.add(stage)
 
 
 def _below(run: "subprocess.Popen[Any]") -> list[psutil.Process]:
@@ -165,9 +167,14 @@ def _below(run: "subprocess.Popen[Any]") -> list[psutil.Process]:
         return []
 
 
-def _wait_for_end(runs: Sequence["subprocess.Popen[Any]"], seconds: float) -> None:
+def _wait_for_end(
+    runs: Sequence["subprocess.Popen[Any]"],
+    seconds: float,
+    meanwhile: Callable[[], None] = lambda: None,
+) -> None:
     deadline = time.monotonic() + seconds
     while any([_is_there(run) for run in runs]) and time.monotonic() < deadline:
+        meanwhile()
         time.sleep(0.02)
 
 

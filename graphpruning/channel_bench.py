@@ -93,7 +93,8 @@ class ChannelBench:
         """One training's accuracy of each network in percent [networks]; which one is drawn from
         `seed` for each of them.
         """
-        drawn: NDArray[np.float64] = self.accuracies[np.arange(len(self.vectors)), self._one(seed)]
+        chosen = np.random.default_rng(seed).integers(TRAININGS, size=len(self.accuracies))
+        drawn: NDArray[np.float64] = self.accuracies[np.arange(len(chosen)), chosen]
         return drawn
 
     def other_trainings(self, seed: int) -> NDArray[np.float64]:
@@ -103,9 +104,6 @@ class ChannelBench:
         rest = self.accuracies.sum(axis=1) - self.one_training(seed)
         mean: NDArray[np.float64] = rest / (TRAININGS - 1)
         return mean
-
-    def _one(self, seed: int) -> NDArray[np.int64]:
-        return np.random.default_rng(seed).integers(TRAININGS, size=len(self.vectors))
 
     @cached_property
     def macs(self) -> NDArray[np.int64]:
