@@ -6,6 +6,7 @@ and `paper/published_counts.csv`, from which Table 5 takes MACs and parameters. 
 written in its repository's own terms; a rule below says which group each number belongs to.
 """
 
+import argparse
 import csv
 import io
 from collections.abc import Callable, Sequence
@@ -128,5 +129,11 @@ def write(paper: Path = PAPER) -> None:
     write_text(paper / "published_counts.csv", text.getvalue())
 
 
-if __name__ == "__main__":
+def main(argv: Sequence[str] | None = None) -> None:
+    """Command line."""
+    argparse.ArgumentParser(description="Write the published networks.").parse_args(argv)
     write()
+
+
+if __name__ == "__main__":
+    main()

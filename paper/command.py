@@ -1,4 +1,4 @@
-"""The command lines of this folder: refusals, and the one argument that most have."""
+"""The command lines of this folder: refusals, help, and the one argument that most have."""
 
 import argparse
 import sys
@@ -18,6 +18,12 @@ def run(description: str, make: Callable[[Results], None], argv: Sequence[str] |
     parser.add_argument("results", type=Path, metavar="results/STUDY", help="a study's results")
     arguments = parser.parse_args(argv)
     return status(lambda: make(read(arguments.results)))
+
+
+def alone(description: str, make: Callable[[], object], argv: Sequence[str] | None) -> int:
+    """As `run`, for a command that takes nothing: it reads the committed studies."""
+    argparse.ArgumentParser(description=description).parse_args(argv)
+    return status(make)
 
 
 def status(work: Callable[[], object]) -> int:

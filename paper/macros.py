@@ -9,6 +9,7 @@ A macro begins with the name of its study, or with `bench`, and is made of lette
 import math
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -329,9 +330,13 @@ def render(root: Path = ROOT) -> str:
     return head + "".join(f"\\newcommand{{\\{name}}}{{{text}}}\n" for name, text in macros.items())
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit status."""
-    return command.status(lambda: write_text(PAGE, render()))
+    return command.alone(
+        "Make the numbers that the write-up takes from the committed results.",
+        lambda: write_text(PAGE, render()),
+        argv,
+    )
 
 
 if __name__ == "__main__":

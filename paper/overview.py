@@ -5,6 +5,7 @@ that asks for the accuracy of a width vector. It shows the idea and no result.
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -155,9 +156,9 @@ def write(path: Path) -> None:
         draw().savefig(beside, dpi=160, metadata={"Software": "paper.overview"})
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit status."""
-    return command.status(lambda: write(PICTURE))
+    return command.alone("Draw the overview of the method.", lambda: write(PICTURE), argv)
 
 
 if __name__ == "__main__":

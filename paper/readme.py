@@ -6,7 +6,7 @@ results.
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from matplotlib import rc_context
@@ -156,7 +156,7 @@ def picture(path: Path, root: Path = ROOT) -> None:
         save(across(repeated or studies), path, (path.suffix,))
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit status."""
 
     def write() -> None:
@@ -164,7 +164,7 @@ def main() -> int:
         for page, text in render().items():
             write_text(page, text)
 
-    return command.status(write)
+    return command.alone("Fill in the measured parts of README and docs.", write, argv)
 
 
 if __name__ == "__main__":

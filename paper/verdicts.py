@@ -31,9 +31,13 @@ def render(results: Path, names: Sequence[str] = COMMITTED) -> str:
     return page.render(statements=STATEMENTS, studies=studies, truth=truth)
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit status."""
-    return command.status(lambda: write_text(PAGE, render(RESULTS)))
+    return command.alone(
+        "Make claims.md of the committed studies.",
+        lambda: write_text(PAGE, render(RESULTS)),
+        argv,
+    )
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ Every fault is one line on standard error and status 2, and nothing is written.
 """
 
 import hashlib
+import importlib
 import json
 import os
 import re
@@ -412,7 +413,7 @@ def test_the_page_of_claims_is_refused_in_one_line(
     copied.rename(copied.with_name(verdicts.COMMITTED[0]))
     monkeypatch.setattr(verdicts, "RESULTS", copied.parent)
     monkeypatch.setattr(verdicts, "PAGE", copied.parent / "claims.md")
-    assert "seeds, 0 is '0+1'" in refusal(lambda _: verdicts.main(), [], copied.parent, capsys)
+    assert "seeds, 0 is '0+1'" in refusal(lambda _: verdicts.main([]), [], copied.parent, capsys)
 
 
 def test_the_programs_end_with_status_2(copied: Path, tmp_path: Path) -> None:
@@ -423,6 +424,18 @@ def test_the_programs_end_with_status_2(copied: Path, tmp_path: Path) -> None:
             [sys.executable, "-m", *map(str, arguments)], capture_output=True, text=True
         )
         assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
+
+
+@pytest.mark.parametrize("name", ["verdicts", "macros", "overview", "readme"])
+@pytest.mark.parametrize(("word", "status"), [("--help", 0), ("results/desk", 2)])
+def test_a_command_that_takes_nothing_writes_nothing_when_asked_more(
+    name: str, word: str, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = importlib.import_module(f"paper.{name}")
+    monkeypatch.setattr(module.command, "status", lambda _: pytest.fail("it began"))
+    with pytest.raises(SystemExit) as ended:
+        module.main([word])
+    assert ended.value.code == status
 
 
 def test_names_are_those_that_the_reader_knows() -> None:
