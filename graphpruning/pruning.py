@@ -21,6 +21,7 @@ from torch import nn
 from graphpruning import methods
 from graphpruning.architecture import save_architecture
 from graphpruning.builder import Build, Builder, builder
+from graphpruning.common.code import code_digest
 from graphpruning.common.distributed import barrier, is_writer
 from graphpruning.common.errors import UserError
 from graphpruning.common.files import alone, write_json, write_text
@@ -121,7 +122,7 @@ def prune(
 
     `out` gets `architecture.json`, `weights.safetensors`, `network.onnx` (with the extra `onnx`),
     `report.md` and `report.json`. While it runs, `out/.graphpruning` holds what a new start with
-    the same arguments goes on from. Raises `UserError` for whatever does not fit.
+    the same arguments, images and code goes on from. Raises `UserError` for whatever does not fit.
     """
     out, size = Path(out), tuple(input_size)
     if isinstance(model, nn.Module):
@@ -202,6 +203,7 @@ def prune(
             "graph": hashlib.sha256(json.dumps(graph.describe()).encode()).hexdigest(),
             "files": images.digest,
             "torch": torch.__version__,
+            "code": code_digest(),
         }
         job = _Job(
             row,

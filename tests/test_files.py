@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from graphpruning.common.code import code_digest
 from graphpruning.common.errors import UserError
 from graphpruning.common.files import alone, atomic, read_json, read_text, write_text
 
@@ -106,3 +107,15 @@ def test_only_a_place_that_refuses_makes_a_refusal(tmp_path: Path) -> None:
     with full, atomic(tmp_path / "file"):
         raise OSError(errno.ENOSPC, "whatever")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_changed_and_a_renamed_module_are_other_code(tmp_path: Path) -> None:
+    for name in ("a.py", "part/b.py"):
+        write_text(tmp_path / name, f"{name!r}\n")
+    first = code_digest(tmp_path)
+    write_text(tmp_path / "data.txt", "no module")
+    assert code_digest(tmp_path) == first
+    (tmp_path / "part/b.py").rename(tmp_path / "part/c.py")
+    renamed = code_digest(tmp_path)
+    write_text(tmp_path / "a.py", "changed\n")
+    assert len({first, renamed, code_digest(tmp_path)}) == 3

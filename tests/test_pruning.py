@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from graphpruning import UserError, load_architecture, prune
+from graphpruning import UserError, load_architecture, prune, pruning
 from graphpruning.__main__ import main
 from graphpruning.common.files import alone
 from graphpruning.folder_task import recipes_for
@@ -201,6 +201,29 @@ def test_a_killed_run_continues_to_the_same_result(
     for key in ("widths", "search_top1", "settings"):
         assert found[key] == expected[key]
     assert found["after"]["top1"] == expected["after"]["top1"]
+
+
+@pytest.mark.usefixtures("no_onnx")
+@pytest.mark.parametrize("changed", [False, True])
+def test_what_other_code_left_is_not_gone_on_from(
+    changed: bool,
+    images: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    arguments = {**ARGUMENTS, "epochs": 1, "evaluations": 4}
+    with monkeypatch.context() as patch:
+        patch.setattr(pruning, "found_network", lambda *_: pytest.exit("killed"))
+        with pytest.raises(pytest.exit.Exception):
+            prune("resnet8", images, out=tmp_path, **arguments)
+    if changed:
+        monkeypatch.setattr(pruning, "code_digest", lambda: "of other code")
+    capsys.readouterr()
+    prune("resnet8", images, out=tmp_path, **arguments)
+    printed = capsys.readouterr().out
+    assert ("pruningnet.pt: of a run with other code, ignored" in printed) == changed
+    assert ("PruningNet: epoch" in printed) == changed
 
 
 @pytest.mark.parametrize("method", ["metapruning", "amc"])
