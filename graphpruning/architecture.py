@@ -76,10 +76,12 @@ def save_architecture(
     Raises `UserError`, before anything is written, for what `load_architecture` would refuse.
     """
     named = {"file": os.path.relpath(weights_path, Path(path).parent), "sha256": "0" * 64}
-    description = _described(
-        path, network, input_size, widths, preprocessing, named, classes, graph
-    )
-    state = stored(model.state_dict())
+    made = network if isinstance(network, Builder) else Builder(zoo.build, network)
+    graph = graph or trace(full_network(made), input_size)
+    description = _described(path, made, graph, input_size, widths, preprocessing, named, classes)
+    # A buffer with a value for each channel has been cut: how, nobody could tell from the widths.
+    cut = {name: value for name, value in _unsaved(model).items() if name in graph.constants}
+    state = stored({**model.state_dict(), **cut})
     with atomic(weights_path) as beside:
         save_tensors(beside, state)
         named["sha256"] = sha256(beside)
@@ -95,22 +97,22 @@ def save_weightless(
     preprocessing: dict[str, Any],
 ) -> None:
     """Write `path` (JSON) of a network that has no weights yet; otherwise `save_architecture`."""
-    write_json(path, _described(path, network, input_size, widths, preprocessing, None))
+    made = network if isinstance(network, Builder) else Builder(zoo.build, network)
+    graph = trace(full_network(made), input_size)
+    write_json(path, _described(path, made, graph, input_size, widths, preprocessing, None))
 
 
 def _described(
     path: str | Path,
-    network: dict[str, Any] | Builder,
+    made: Builder,
+    graph: ChannelGraph,
     input_size: tuple[int, ...],
     widths: Widths,
     preprocessing: dict[str, Any],
     weights: dict[str, str] | None,
     classes: Sequence[str] | None = None,
-    graph: ChannelGraph | None = None,
 ) -> dict[str, Any]:
     """What JSON says of a network; `UserError` for what could not be read again."""
-    made = network if isinstance(network, Builder) else Builder(zoo.build, network)
-    graph = graph or trace(full_network(made), input_size)
     if graph.input_size != tuple(input_size):
         raise UserError(
             f"{path}: the graph is that of images {list(graph.input_size)}, but input_size is "
@@ -129,6 +131,12 @@ def _described(
     }
     check_description(Entry(path, json.loads(json.dumps(description))))
     return description
+
+
+def _unsaved(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The buffers that the network's own code leaves out of its state (`persistent=False`)."""
+    saved = model.state_dict().keys()
+    return {name: buffer for name, buffer in model.named_buffers() if name not in saved}
 
 
 def load_architecture(
@@ -260,7 +268,8 @@ def _held(file: Path, size: int, full: nn.Module) -> Held:
             header = int.from_bytes(start.read(8), "little")
         if header > LARGEST_HEADER:
             raise UserError(f"it is not safetensors: its header would have {header:,} bytes")
-        most = 8 + header + 8 * sum(value.numel() for value in full.state_dict().values())
+        tensors_of = (*full.state_dict().values(), *_unsaved(full).values())
+        most = 8 + header + 8 * sum(value.numel() for value in tensors_of)
         if size > most:
             raise UserError(f"it has {size:,} bytes, where the network needs at most {most:,}")
         with safe_open(file, "pt") as tensors:
@@ -272,18 +281,19 @@ def _held(file: Path, size: int, full: nn.Module) -> Held:
 
 def _require_names(full: nn.Module, held: Held) -> None:
     """Narrowing takes no tensor away, so the full network has the names of the narrowed one."""
-    names = full.state_dict().keys()
+    names, also = full.state_dict().keys(), _unsaved(full).keys()
     for name in names:
         if name not in held:
             raise UserError(f"it has no tensor {name!r}")
     for name in held:
-        if name not in names:
+        if name not in names and name not in also:
             raise UserError(f"it has a tensor {shown(name)}, which the network has not")
 
 
 def _require_shapes(model: nn.Module, held: Held) -> None:
     """A floating-point tensor may have another precision than the network, as it always could."""
-    for name, wanted in model.state_dict().items():
+    unsaved = {name: value for name, value in _unsaved(model).items() if name in held}
+    for name, wanted in (model.state_dict() | unsaved).items():
         kind, shape = held[name]
         if shape != wanted.shape:
             raise UserError(f"{name} is {list(shape)}, expected {list(wanted.shape)}")
@@ -335,10 +345,13 @@ def _with_memory(model: nn.Module, make: Builder, graph: ChannelGraph, widths: W
 
 def _load(model: nn.Module, file: Path) -> None:
     """Load weights of the right names and shapes, all of which must be sound."""
-    state = model.state_dict()
+    state, unsaved = model.state_dict(), _unsaved(model)
     try:
+        found = load_file(file)
+        for name in found.keys() & unsaved.keys():
+            unsaved[name].copy_(found.pop(name))
         # Into the network's own dictionary, which has the version that MNASNet asks for.
-        state.update(load_file(file))
+        state.update(found)
         model.load_state_dict(state)
     except (OSError, SafetensorError, *zoo.FAULTS) as error:
         raise UserError(textwrap.shorten(str(error), 200)) from None

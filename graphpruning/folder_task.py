@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from graphpruning.architecture_file import Entry, check_classes
-from graphpruning.common.errors import UserError, one_line
+from graphpruning.common.errors import UserError, one_line, reason
 from graphpruning.methods import Initial
 from graphpruning.training.folder import FolderSet, open_images
 from graphpruning.training.images import Images
@@ -91,8 +91,10 @@ def open_parts(
 
     All images have been decoded once when this returns. Raises `UserError` for those that cannot.
     """
+    named = json.dumps([[one.files, one.sizes, _changed(one)] for one in listings])
+    digest = hashlib.sha256(named.encode()).hexdigest()
     every, test = (
-        open_images(listing, train, preprocessing, workers, cache)
+        open_images(listing, train, preprocessing, workers, cache / digest[:32])
         for listing, train in zip(listings, (True, False), strict=True)
     )
     if isinstance(every, FolderSet):
@@ -102,8 +104,15 @@ def open_parts(
     train, search, calibration = (
         every.select(part) for part in (splits.train, splits.search, splits.calibration)
     )
-    named = json.dumps([[listing.files, listing.sizes] for listing in listings])
-    return Parts(train, search, calibration, test, hashlib.sha256(named.encode()).hexdigest())
+    return Parts(train, search, calibration, test, digest)
+
+
+def _changed(listing: Listing) -> list[int]:
+    """When each file was changed last, in nanoseconds: another image may have as many bytes."""
+    try:
+        return [(listing.root / file).stat().st_mtime_ns for file in listing.files]
+    except OSError as error:
+        raise UserError(one_line(f"{listing.root} cannot be read ({reason(error)})")) from None
 
 
 def preprocessing_for(

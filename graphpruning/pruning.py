@@ -5,8 +5,6 @@ trained on, but for a search split by which candidates are judged; DATA/val (DAT
 no val) is read for the accuracies of the report alone.
 """
 
-import hashlib
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -21,6 +19,7 @@ from torch import nn
 from graphpruning import methods
 from graphpruning.architecture import save_architecture
 from graphpruning.builder import Build, Builder, builder
+from graphpruning.classifier import any_layout, described, require_scores
 from graphpruning.common.code import code_digest
 from graphpruning.common.distributed import barrier, is_writer
 from graphpruning.common.errors import UserError
@@ -58,7 +57,7 @@ from graphpruning.network.zoo import LARGEST_SEED, seeded
 from graphpruning.pruningnet.conditionings import CONDITIONINGS
 from graphpruning.pruningnet.cropped_sgd import CroppedSGD
 from graphpruning.pruningnet.pruningnet import PruningNet, RandomWidthStep
-from graphpruning.report import markdown, report, time_budget
+from graphpruning.report import fixed, markdown, report, time_budget
 from graphpruning.search.history import Candidate
 from graphpruning.search.uniform import largest_uniform
 from graphpruning.several import summarise
@@ -146,7 +145,7 @@ def prune(
         source = load_pretrained(base, make.name, str(weights))
     elif source and (fault := first_fault(base.state_dict(), base.state_dict())):
         raise UserError(f"{make.name}: {fault}: give a network with sound weights")
-    _check_outputs(make.name, base, size, classes)
+    require_scores(make.name, base, size, classes)
     if initial is None:
         usual: Initial = "inherited" if source else "scratch"
         initial = row.initial or usual
@@ -166,9 +165,10 @@ def prune(
     require_macs(budgets, space)
     methods.require(row, space, base)
 
-    with alone(out / WORK / "lock", f"pruning into {out}") if is_writer() else nullcontext():
+    lock = alone(out / WORK / "lock", f"pruning into {out}") if is_writer() else nullcontext()
+    with lock, any_layout(base, size):
         _refuse_finished(out)
-        for line in passed_over(listings) if is_writer() else ():
+        for line in (*passed_over(listings), *fixed(graph)) if is_writer() else ():
             print(line, flush=True)
         images = open_parts(listings, preprocessing, workers, seed, out / WORK / "decoded")
         recipes = recipes_for(len(images.train), batch_size, lr, pruningnet_epochs, epochs, initial)
@@ -200,7 +200,7 @@ def prune(
         held = {
             **settings,
             "weights": digest(base) if source else None,
-            "graph": hashlib.sha256(json.dumps(graph.describe()).encode()).hexdigest(),
+            "graph": described(base, graph),
             "files": images.digest,
             "torch": torch.__version__,
             "code": code_digest(),
@@ -473,37 +473,6 @@ class _Job:
             checkpoint=Checkpoint(goal.folder / "final.pt", held),
         )
         return model
-
-
-def _check_outputs(name: str, model: nn.Module, size: tuple[int, ...], classes: int) -> None:
-    """A network that does not run is refused by `trace`, which says more."""
-    outputs = _run(model.eval(), 1, size)
-    if outputs is None:
-        return
-    if not isinstance(outputs, torch.Tensor) or outputs.ndim > 2:
-        kind = "maps" if isinstance(outputs, torch.Tensor) else f"a {type(outputs).__name__}"
-        raise UserError(
-            f"{name} returns {kind}, and `prune` trains classifiers, which return scores [images, "
-            "classes]; `trace` and `narrow` handle this network up to what it returns"
-        )
-    if outputs.shape != (1, classes):
-        shape = " x ".join(str(side) for side in outputs.shape[1:])
-        raise UserError(f"{name} has {shape} outputs, but the data {classes} classes")
-    trained = _run(copied(model).train(), 2, size)
-    if not isinstance(trained, torch.Tensor | None):
-        raise UserError(
-            f"{name} returns a {type(trained).__name__} in training mode, and `prune` trains "
-            "classifiers, which return scores [images, classes]; build it without auxiliary outputs"
-        )
-
-
-def _run(model: nn.Module, images: int, size: tuple[int, ...]) -> Any:
-    """What the network makes of empty images; None if it does not run."""
-    try:
-        with torch.no_grad(), seeded(0):
-            return model(torch.zeros(images, *size))
-    except Exception:  # its own code raises whatever it likes
-        return None
 
 
 def _onnx(

@@ -1,5 +1,6 @@
 """What `prune` found, before and after, and where each number comes from."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,11 +10,12 @@ from graphpruning.common.machine import processor
 from graphpruning.export import TOLERANCE
 from graphpruning.latency import REPEATS
 from graphpruning.network.cost import params
-from graphpruning.network.graph import ChannelGraph
+from graphpruning.network.graph import OUTPUT, ChannelGraph
 from graphpruning.network.latency_cost import NANOSECONDS
 from graphpruning.search.history import Candidate
 from graphpruning.training.loop import Accuracy
 
+REASON = 120  # characters of why a layer is not pruned; `inspect` says all
 LISTED = 100  # classes that the report for people names
 
 
@@ -45,6 +47,7 @@ def report(
         **networks,
         "search_top1": found.accuracy,
         "widths": {group: [width, found.widths[group]] for group, width in full.items()},
+        "fixed": fixed(graph),
         "latency": {
             "device": name,
             "threads": torch.get_num_threads(),
@@ -55,6 +58,16 @@ def report(
         "classes": list(classes),
         "settings": dict(settings),
     }
+
+
+def fixed(graph: ChannelGraph) -> list[str]:
+    """Say in a line each which layers keep their channels because of how the network is written."""
+    return [
+        f"{group.id} is not pruned, all {group.width} channels stay: "
+        f"{textwrap.shorten(group.reason, REASON)}"
+        for group in graph.groups
+        if not group.prunable and group.reason != OUTPUT
+    ]
 
 
 def time_budget(
@@ -120,6 +133,8 @@ def markdown(report: Mapping[str, Any]) -> str:
         "| :-- | --: | --: | --: |",
         *(_row(group, *widths) for group, widths in report["widths"].items()),
         "",
+        *(f"- {line}" for line in report["fixed"]),
+        *([""] if report["fixed"] else []),
         "`report.json` has the same numbers and every setting. `architecture.json` and "
         "`weights.safetensors` are the network: `graphpruning.load_architecture` reads them.",
     ]

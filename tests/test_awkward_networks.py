@@ -1,5 +1,6 @@
 """Networks as people write them: each was refused, spoilt or crashed by a detail that is legal."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -9,14 +10,17 @@ from torch import nn
 
 from graphpruning.architecture import load_architecture, save_architecture
 from graphpruning.builder import builder
+from graphpruning.classifier import require_scores
 from graphpruning.common.errors import UserError
 from graphpruning.judging import Judge, found_network
 from graphpruning.latency_table import _input_shapes
-from graphpruning.network.importance import Reordering, by_importance
+from graphpruning.network.importance import Reordering, by_importance, in_order
 from graphpruning.network.subnet import Subnet
 from graphpruning.network.surgery import narrow
 from graphpruning.network.trace import trace
-from graphpruning.pruning import _check_outputs
+from graphpruning.network.trainable import trainable
+from graphpruning.network.zoo import initialise
+from graphpruning.pruningnet.pruningnet import PruningNet
 from graphpruning.pruningnet.terms import OtherTerms
 from graphpruning.search.evaluator import Evaluator
 from graphpruning.search.sliced import SlicedWeights
@@ -260,11 +264,174 @@ def test_what_a_function_or_network_does_wrong_is_said_in_a_line() -> None:
         with pytest.raises(UserError, match="is no module of Python"):
             builder(place)
     with pytest.raises(UserError, match="returns a tuple in training mode"):
-        _check_outputs("mine", TupleInTraining(), SIZE, 3)
+        require_scores("mine", TupleInTraining(), SIZE, 3)
     with pytest.raises(UserError, match="has 3 outputs, but the data 5 classes"):
-        _check_outputs("mine", Tiny(), SIZE, 5)
-    _check_outputs("mine", Asserts(), SIZE, 3)  # `trace` says it
+        require_scores("mine", Tiny(), SIZE, 5)
+    require_scores("mine", Asserts(), SIZE, 3)  # `trace` says it
     with pytest.raises(UserError, match="Input height doesn't match"):
         trace(Asserts(), SIZE)
     with pytest.raises(UserError, match="ReLU has no convolution"):
         trace(nn.ReLU(), SIZE)
+
+
+class Unsaved(Tiny):
+    """A gain for each channel that the state leaves out."""
+
+    def __init__(self, num_classes: int = 3) -> None:
+        super().__init__(num_classes)
+        self.register_buffer("gain", torch.arange(1.0, 17).view(1, 16, 1, 1), persistent=False)
+
+    def body(self, x):
+        return F.relu(self.bn2(self.conv2(F.relu(self.bn(self.conv(x))) * self.gain)))
+
+
+@pytest.mark.parametrize("chosen", [[0, 1, 2, 3], [1, 5, 10, 15]])
+def test_a_buffer_that_the_state_leaves_out_is_loaded_as_it_was_cut(
+    tmp_path: Path, chosen: list[int]
+) -> None:
+    model = Unsaved().eval()
+    graph = trace(model, SIZE)
+    keep = {"conv": torch.tensor(chosen), "conv2": torch.arange(32)}
+    widths = {name: len(units) for name, units in keep.items()}
+    pruned = narrow(model, graph, widths, keep)
+    assert pruned.gain.flatten().tolist() == [1 + number for number in chosen]
+    preprocessing = {"mean": [0.0] * 3, "std": [1.0] * 3, "pad": 0, "flip": True}
+    save_architecture(
+        tmp_path / "architecture.json",
+        tmp_path / "weights.safetensors",
+        pruned,
+        network=builder(Unsaved, 3),
+        input_size=SIZE,
+        widths=widths,
+        preprocessing=preprocessing | {"size": 32, "resize": 32},
+    )
+    loaded = load_architecture(tmp_path / "architecture.json", build=Unsaved)
+    assert torch.equal(loaded(IMAGES), pruned(IMAGES))
+
+
+class BorrowedBias(Tiny):
+    def body(self, x):
+        x = self.conv(x) + self.conv2.bias[:16, None, None]
+        return F.relu(self.bn2(self.conv2(F.relu(self.bn(x)))))
+
+
+class TiedBias(Tiny):
+    def __init__(self, num_classes: int = 3) -> None:
+        super().__init__(num_classes)
+        self.more = nn.Conv2d(32, 32, 1)
+        self.more.bias = self.conv2.bias
+
+    def body(self, x):
+        return self.more(super().body(x))
+
+
+class SharedStatistics(Tiny):
+    def __init__(self, num_classes: int = 3) -> None:
+        super().__init__(num_classes)
+        self.again = nn.BatchNorm2d(32)
+        self.again.running_mean = self.bn2.running_mean
+
+    def body(self, x):
+        return self.again(super().body(x))
+
+
+@pytest.mark.parametrize("kind", [BorrowedBias, TiedBias, SharedStatistics])
+def test_what_two_layers_share_is_refused_and_not_cut_twice(kind) -> None:
+    with pytest.raises(UserError, match=r"shares another one's|used directly too"):
+        trace(kind(), SIZE)
+
+
+class SlopesOfChannels(Tiny):
+    def __init__(self, num_classes: int = 3) -> None:
+        super().__init__(num_classes)
+        self.act = nn.PReLU(16)
+        nn.init.constant_(self.act.weight, 0.7)
+
+    def body(self, x):
+        return F.relu(self.bn2(self.conv2(self.act(self.bn(self.conv(x))) * 0.5)))
+
+
+def test_slopes_that_a_product_follows_are_no_scale() -> None:
+    base = SlopesOfChannels().eval()
+    graph = trace(base, SIZE)
+    assert not graph.scales and set(graph.constants) == {"act.weight"}
+    widths = {"conv": 8, "conv2": 16}
+    net = PruningNet(graph, "graph")
+    assert net(IMAGES, widths).shape == (8, 3)
+    found = found_network(SlopesOfChannels(), graph, widths, 0, judge_of(base, graph))
+    assert found.act.weight.tolist() == pytest.approx([0.7] * 8)
+
+
+class ByNumberOfChannels(Tiny):
+    def body(self, x):
+        x = F.relu(self.bn(self.conv(x)))
+        return F.relu(self.bn2(self.conv2(x / math.sqrt(x.size(1)))))
+
+
+class ByNumberOfPositions(Tiny):
+    def body(self, x):
+        x = F.relu(self.bn(self.conv(x)))
+        return F.relu(self.bn2(self.conv2(x / math.sqrt(x.size(2)))))
+
+
+@pytest.mark.parametrize("kind", [ByNumberOfChannels, ByNumberOfPositions])
+def test_a_division_by_the_number_of_channels_mixes_them(kind) -> None:
+    assert bool(trace(kind(), SIZE).mixing) == (kind is ByNumberOfChannels)
+
+
+class Normalised(Tiny):
+    def body(self, x):
+        x = F.local_response_norm(F.relu(self.bn(self.conv(x))), 5, alpha=1.0)
+        return F.relu(self.bn2(self.conv2(x)))
+
+
+@pytest.mark.parametrize(("kind", "free"), [(Tiny, 2), (Slopes, 1), (Normalised, 0)])
+def test_a_pruningnet_that_inherits_begins_as_the_base(kind, free: int) -> None:
+    base = kind().train()
+    base(IMAGES)
+    base.eval()
+    if kind is Slopes:
+        with torch.no_grad():
+            base.eca.weight.copy_(torch.tensor([[[-2.0, 5.0, -2.0]]]))
+    graph = trace(base, SIZE)
+    net = PruningNet(graph, "graphpruning-plus")
+    net.start_from(base)
+    assert len(graph.prunable.keys() - in_order(graph)) == free
+    base.train()  # a PruningNet normalises by the batch
+    torch.testing.assert_close(net(IMAGES, graph.full_widths), base(IMAGES), rtol=1e-3, atol=1e-3)
+
+
+class OwnReset(Tiny):
+    def __init__(self, num_classes: int = 3) -> None:
+        super().__init__(num_classes)
+        self.gain = nn.Parameter(torch.ones(16, 1, 1))
+
+    def reset_parameters(self, deviation):
+        raise AssertionError("nobody knows the deviation")
+
+    def body(self, x):
+        return F.relu(self.bn2(self.conv2(F.relu(self.bn(self.conv(x))) * self.gain)))
+
+
+class OwnLinear(nn.Linear):
+    def reset_parameters(self) -> None:
+        nn.init.zeros_(self.weight)
+
+
+def test_fresh_weights_are_drawn_as_pytorch_does() -> None:
+    graph = trace(OwnReset().eval(), SIZE)
+    found_network(OwnReset(), graph, {"conv": 8, "conv2": 16}, 0, None)
+    layer = OwnLinear(4, 4)
+    assert not layer.weight.any()
+    initialise(layer)
+    assert layer.weight.all()
+
+
+class ExtraState(Tiny):
+    def get_extra_state(self):
+        return {"steps": 3}
+
+
+def test_a_state_that_is_no_tensor_is_refused() -> None:
+    with pytest.raises(UserError, match="_extra_state is a dict, and a file of weights holds"):
+        trainable(ExtraState())

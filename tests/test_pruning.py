@@ -15,7 +15,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import nn
 
 from graphpruning import UserError, load_architecture, prune, pruning
@@ -24,7 +24,7 @@ from graphpruning.common.files import alone
 from graphpruning.folder_task import recipes_for
 from graphpruning.goals import WORK
 from graphpruning.methods import METHODS
-from graphpruning.network.zoo import build
+from graphpruning.network.zoo import build, seeded
 from graphpruning.training.datasets import load
 from graphpruning.training.images import prepared
 from graphpruning.training.preprocessing import Preprocessing
@@ -224,6 +224,64 @@ def test_what_other_code_left_is_not_gone_on_from(
     printed = capsys.readouterr().out
     assert ("pruningnet.pt: of a run with other code, ignored" in printed) == changed
     assert ("PruningNet: epoch" in printed) == changed
+
+
+@pytest.mark.usefixtures("no_onnx")
+def test_images_replaced_by_others_of_as_many_bytes_are_other_images(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """BMP files of one size always have as many."""
+    data = tmp_path / "data"
+    for path in images.rglob("*.png"):
+        copy = (data / path.relative_to(images)).with_suffix(".bmp")
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        Image.open(path).save(copy)
+    arguments = {**ARGUMENTS, "epochs": 1, "method": "uniform"}
+    with monkeypatch.context() as patch:
+        patch.setattr(pruning, "save_architecture", lambda *_, **__: pytest.exit("killed"))
+        with pytest.raises(pytest.exit.Exception):
+            prune("resnet8", data, out=tmp_path / "out", **arguments)
+    for path in data.rglob("*.bmp"):
+        was = path.stat()
+        inverted = ImageOps.invert(Image.open(path))
+        inverted.save(path)
+        assert path.stat().st_size == was.st_size
+        os.utime(path, ns=(was.st_atime_ns, was.st_mtime_ns + 1))
+    prune("resnet8", data, out=tmp_path / "out", **arguments)
+    prune("resnet8", data, out=tmp_path / "anew", **arguments)
+    files = [tmp_path / part / "weights.safetensors" for part in ("out", "anew")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+class OldCode(nn.Module):
+    """It flattens by `view`, and a size that stands in it keeps the second layer's channels."""
+
+    def __init__(self, num_classes: int = 3) -> None:
+        super().__init__()
+        self.conv, self.conv2 = nn.Conv2d(3, 16, 5), nn.Conv2d(16, 16, 5)
+        self.fc, self.fc2 = nn.Linear(16 * 25, 24), nn.Linear(24, num_classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = nn.functional.max_pool2d(self.conv(x).relu(), 2)
+        x = nn.functional.max_pool2d(self.conv2(x).relu(), 2).view(-1, 16 * 5 * 5)
+        scores: torch.Tensor = self.fc2(self.fc(x).relu())
+        return scores
+
+
+@pytest.mark.usefixtures("no_onnx")
+@pytest.mark.parametrize("method", ["graphpruning", "amc"])
+def test_old_code_is_pruned_and_told_what_cannot_be(
+    method: str, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with seeded(0):
+        model = OldCode().eval()
+    arguments = {**ARGUMENTS, "epochs": 1, "evaluations": 4, "method": method}
+    report = prune(model, images, out=tmp_path, **arguments)
+    said = "conv2 is not pruned, all 16 channels stay: view has a constant size"
+    assert said in capsys.readouterr().out and report["fixed"] == [said]
+    assert f"- {said}\n" in (tmp_path / "report.md").read_text()
+    found = load_architecture(tmp_path / "architecture.json", build=OldCode)
+    assert found(torch.zeros(2, 3, 32, 32)).shape == (2, 3)
 
 
 @pytest.mark.parametrize("method", ["metapruning", "amc"])

@@ -18,6 +18,7 @@ from torch.fx.node import Target
 from graphpruning.common.errors import UserError
 from graphpruning.network import operations as known
 from graphpruning.network.channel_numbers import compact, lean, tensors, varies, varying
+from graphpruning.network.graph import OUTPUT
 from graphpruning.network.leaves import Convolution, Norm, each_channel
 from graphpruning.network.places import Places
 
@@ -69,6 +70,10 @@ class Flow(Places):
 
     def mixed(self) -> None:
         """At this node each number depends on others, as in a mean over channels."""
+
+    def scaled(self, numbers: tuple[float, ...]) -> None:
+        """Here a tensor meets numbers, some of which may be computed from sizes."""
+        raise NotImplementedError
 
     # One method a kind of node.
 
@@ -156,12 +161,14 @@ class Flow(Places):
 
     def output(self, target: Target, args: Args, kwargs: Kwargs) -> Any:
         for x in tensors(args):
-            self.fix(compact(x).flatten(), "the network's output")
+            self.fix(compact(x).flatten(), OUTPUT)
         return args
 
     def _operation(self, name: str, args: Args, kwargs: Kwargs, native: Callable[[], Any]) -> Any:
         """A function or method of tensors; `native` calls it on the numbers."""
         given = tensors((args, kwargs))
+        if name in known.ADDED | known.MULTIPLIED | known.COMPARED | known.ELEMENTWISE:
+            self.scaled(tuple(x for x in (*args, *kwargs.values()) if isinstance(x, int | float)))
         if name in known.SIZES and not (name == "getattr" and args[1] in ("data", "T", "mT")):
             return native()
         if name in ("mT", "T") or (name == "getattr" and args[1] != "data"):

@@ -25,6 +25,9 @@ Channels = Tensor
 FIXED = -1
 """In place of a unit: a channel that nothing can prune."""
 
+OUTPUT = "the network's output"
+"""Why the last layer's channels stay."""
+
 UnitMask = Tensor
 """bool [units + 1]: which units stay. The last entry, which `FIXED` indexes, is True."""
 

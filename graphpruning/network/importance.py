@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graphpruning.network.graph import FIXED, ChannelGraph, Channels
@@ -31,6 +32,24 @@ def by_importance(model: nn.Module, graph: ChannelGraph) -> dict[str, Tensor]:
         )
         for name, group in graph.prunable.items()
     }
+
+
+def in_order(graph: ChannelGraph) -> set[str]:
+    """Prunable groups whose channels depend on their neighbours, so that their order matters: a
+    filter that slides over channels (ECA) reads them, or a local response normalisation.
+    """
+    found: set[str] = set()
+    for node in graph.module.graph.nodes:
+        part = graph.module.get_submodule(node.target) if node.op == "call_module" else None
+        if isinstance(part, nn.LocalResponseNorm) or node.target is F.local_response_norm:
+            return set(graph.prunable)
+        if isinstance(part, nn.Conv1d):
+            channels, _ = graph.filters[node.name]
+            for name, group in graph.prunable.items():
+                last = group.first + group.width // group.unit
+                if ((group.first <= channels) & (channels < last)).any():
+                    found.add(name)
+    return found
 
 
 class Reordering:

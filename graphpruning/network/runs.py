@@ -29,6 +29,7 @@ class Recorder(Flow):
         self.constants: set[str] = set()
         self.filters: dict[str, tuple[Tensor, int]] = {}
         self.mixing: list[str] = []
+        self.scalars: dict[str, tuple[float, ...]] = {}  # that a node's tensor meets
         self.owners: dict[int, str] = {}  # of weights, by their id
 
     def layer(self, name: str, module: nn.Module, numbers: Tensor) -> Tensor:
@@ -67,14 +68,15 @@ class Recorder(Flow):
         return (shape[1], shape[2]) if image else (math.prod(shape[:-1]), 1)
 
     def _owns(self, name: str, module: nn.Module) -> None:
-        """Each weight belongs to one layer or normalisation, and to nobody else."""
-        weight = module._parameters.get("weight", module)
-        if weight is module and not isinstance(module, Norm):
+        """What is cut with a layer or normalisation belongs to it, and to nobody else."""
+        if "weight" not in module._parameters and not isinstance(module, Norm):
             self.refuse("a layer whose weight is computed")
-        if weight is not None and self.owners.setdefault(id(weight), name) != name:
-            self.refuse(
-                f"a layer that shares another one's weight, that of {self.owners[id(weight)]}"
-            )
+        for kind in ("weight", "bias", "running_mean", "running_var"):
+            tensor = module._parameters.get(kind, module._buffers.get(kind))
+            if tensor is not None and self.owners.setdefault(id(tensor), name) != name:
+                self.refuse(
+                    f"a layer that shares another one's {kind}, that of {self.owners[id(tensor)]}"
+                )
 
     def _tie_convolution_groups(
         self, name: str, module: Convolution, numbers: Tensor, written: Tensor
@@ -106,7 +108,9 @@ class Recorder(Flow):
             self.refuse("a parameter with more than one axis, used directly")
         if name not in self.ledger.direct:
             self.ledger.direct[name] = self.ledger.new(value.shape[axis] if value.ndim else 1, name)
-        if not isinstance(value, nn.Parameter) or not all(_multiplies(u) for u in self.node.users):
+        alone = self.node.op == "get_attr"  # else it is an operation's, as the slopes of a PReLU
+        is_scale = isinstance(value, nn.Parameter) and all(map(_multiplies, self.node.users))
+        if not (alone and is_scale):
             self.constants.add(name)
         return in_shape(self.ledger.direct[name], value)
 
@@ -115,6 +119,9 @@ class Recorder(Flow):
 
     def mixed(self) -> None:
         self.mixing.append(self.node.name)
+
+    def scaled(self, numbers: tuple[float, ...]) -> None:
+        self.scalars[self.node.name] = numbers
 
     def filtered(self, numbers: Tensor, macs: int) -> None:
         self.filters[self.node.name] = (numbers, macs)
@@ -139,7 +146,7 @@ class Replay(Flow):
         self, model: nn.Module, module: fx.GraphModule, recorder: Recorder, units: Units
     ) -> None:
         super().__init__(model, module)
-        self.ledger, self.units = recorder.ledger, units
+        self.ledger, self.units, self.recorder = recorder.ledger, units, recorder
         self.mask = _random_mask(units)
 
     def _narrowed(self, numbers: Tensor) -> Tensor:
@@ -161,6 +168,10 @@ class Replay(Flow):
         owner = self.node.name
         start = self.ledger.starts[self.ledger.owners.index(owner)]
         return self.units.labels(torch.arange(start, start + count))
+
+    def scaled(self, numbers: tuple[float, ...]) -> None:
+        if numbers != self.recorder.scalars[self.node.name]:  # computed from a number of channels
+            self.recorder.mixing.append(self.node.name)
 
     def filtered(self, numbers: Tensor, macs: int) -> None:
         pass

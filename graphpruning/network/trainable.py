@@ -17,6 +17,7 @@ def trainable(model: nn.Module) -> nn.Module:
     layer that does not have its shape yet.
     """
     _refuse_lazy(model)
+    _refuse_extra_state(model)
     inference = any(tensor.is_inference() for tensor in model.state_dict().values())
     if not (_kinds(model) or _frozen(model) or inference):
         return model
@@ -43,6 +44,15 @@ def _refuse_lazy(model: nn.Module) -> None:
     for name, parameter in model.named_parameters():
         if is_lazy(parameter):
             raise UserError(f"{name} has no shape yet: run the network on one image first")
+
+
+def _refuse_extra_state(model: nn.Module) -> None:
+    for name, value in model.state_dict().items():
+        if not isinstance(value, torch.Tensor):
+            raise UserError(
+                f"{name} is a {type(value).__name__}, and a file of weights holds tensors alone: "
+                "take get_extra_state out of the network"
+            )
 
 
 def _kinds(model: nn.Module) -> list[str]:

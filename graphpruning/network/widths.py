@@ -159,8 +159,8 @@ class SearchSpace:
             said = self.resource.said
             raise UserError(
                 f"a budget of {said(budget)} cannot be reached: the smallest network of this "
-                f"search space has {said(least)} ({share:.3f} of the full one); raise the budget "
-                "or lower space.smallest"
+                f"search space has {said(least)} ({share:.3f} of the full one); raise the budget, "
+                "or lower `smallest`, or `divisor`, to whose multiples widths are rounded"
             )
 
     def sample(self, generator: torch.Generator) -> dict[str, int]:

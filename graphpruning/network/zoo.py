@@ -261,8 +261,17 @@ def initialise(model: nn.Module) -> None:
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-        elif callable(reset := getattr(module, "reset_parameters", None)):
-            reset()
+        elif reset := _torch_reset(type(module)):
+            reset(module)
+
+
+def _torch_reset(kind: type[nn.Module]) -> Callable[[nn.Module], None] | None:
+    """How PyTorch draws the weights of a module; a user's own may ask for anything."""
+    for base in kind.__mro__:
+        if base.__module__.startswith("torch.") and hasattr(base, "reset_parameters"):
+            reset: Callable[[nn.Module], None] = base.reset_parameters
+            return reset
+    return None
 
 
 LARGEST_SEED = 2**63 - 1

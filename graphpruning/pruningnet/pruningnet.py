@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from graphpruning.network.graph import ChannelGraph, Widths, cut_direct, direct_tensor, kept
-from graphpruning.network.importance import Reordering, by_importance
+from graphpruning.network.importance import Reordering, by_importance, in_order
 from graphpruning.network.leaves import filters
 from graphpruning.network.subnet import LayerWeights, Subnet
 from graphpruning.network.widths import SearchSpace
@@ -46,13 +46,16 @@ class PruningNet(nn.Module):
         """Begin with the weights of the trained `base`, which is the network of the graph.
 
         The maps' constant terms are its weights, and everything else in them is 0. The channels of
-        a group are put in order of importance (see `by_importance`). So the network computes what
+        a group are put in order of importance (see `by_importance`), where their order does not
+        matter (see `in_order`). So the network computes what
         `base` computes at full widths, and at others what is left of it without the least
         important channels. Batch normalisation's statistics are not taken.
         """
         assert self.terms is not None, "the conditioning does not inherit"
         graph = self.subnet.graph
-        reordering = Reordering(graph, by_importance(base, graph))
+        ordered = in_order(graph)
+        order = {n: u for n, u in by_importance(base, graph).items() if n not in ordered}
+        reordering = Reordering(graph, order)
         for layer, generator in zip(graph.layers, self.generators, strict=True):
             assert isinstance(generator, WeightGenerator)
             module = base.get_submodule(layer.name)
