@@ -427,6 +427,16 @@ def test_fresh_weights_are_drawn_as_pytorch_does() -> None:
     assert layer.weight.all()
 
 
+class CountsImages(Tiny):
+    def forward(self, x):
+        return self.fc(self.body(x).mean((2, 3)).reshape(len(x), -1))
+
+
+def test_a_number_of_images_in_the_code_is_named() -> None:
+    with pytest.raises(UserError, match=r"one image and not on two: .* write x\.size\(0\)"):
+        trace(CountsImages(), SIZE)
+
+
 class ExtraState(Tiny):
     def get_extra_state(self):
         return {"steps": 3}

@@ -69,8 +69,15 @@ def graph_of(model: nn.Module, module: fx.GraphModule, size: tuple[int, ...]) ->
     recorder.run(image.expand(1, *size))
     _refuse_training_only(model, module, size)
     units = Units(recorder.ledger)
-    # Of two images: a network that takes their number for 1 would break on a batch.
-    Replay(model, module, recorder, units).run(units.labels(image).expand(2, *size))
+    labels = units.labels(image)
+    try:
+        Replay(model, module, recorder, units).run(labels.expand(2, *size))
+    except UnsupportedNetwork:
+        Replay(model, module, recorder, units).run(labels.expand(1, *size))
+        raise UnsupportedNetwork(
+            f"{type(model).__name__} runs on one image and not on two: its code takes their number "
+            "for a constant, as len(x) is one; write x.size(0)"
+        ) from None
     graph = _graph(model, module, recorder, units, size)
     # Where all widths are small and alike, code that compares them goes another way, if any does.
     least = {name: 2 * group.unit for name, group in graph.prunable.items()}
