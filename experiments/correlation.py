@@ -17,7 +17,15 @@ from experiments.common.inputs import (
 from experiments.common.stage import Context, Stage
 from graphpruning.common.errors import UserError
 from graphpruning.common.files import write_json
-from graphpruning.correlation import OUTPUTS, STRENGTHS, Fit, Representation, pairs, representations
+from graphpruning.correlation import (
+    OUTPUTS,
+    STRENGTHS,
+    Fit,
+    Representation,
+    borders,
+    pairs,
+    representations,
+)
 from graphpruning.training.images import prepared
 
 BATCH = 50
@@ -33,6 +41,8 @@ COLUMNS = (
 """A row is a deeper channel. What begins with `control` is the mean over its control layers, of
 which there are `controls`; r2 is of the layers' own outputs, `activated` of those after
 normalisation and activation."""
+BORDER_COLUMNS = ("network", "former", "deeper", "channel", "best_match", "r2", "r2_activated")
+"""The same of consecutive layers on the two sides of a border between blocks."""
 
 
 def correlation(context: Context) -> None:
@@ -52,30 +62,34 @@ def correlation(context: Context) -> None:
     generator = torch.Generator().manual_seed(context.seed)
     chosen = images.select(split(context, "calibration")[: settings.images])
     batches = prepared(chosen, context.study.data.preprocessing, BATCH)
-    wanted = pairs(full.graph)
+    wanted, across = pairs(full.graph), borders(full.graph)
     found: dict[str, list[_Deeper]] = {"trained": [], "untrained": []}
+    next_to: list[dict[str, object]] = []
     if wanted:
         own_statistics(untrained, (batch for batch, _ in batches))
         for name, net in (("trained", model), ("untrained", untrained)):
             judged = representations(
                 net,
                 full.graph,
-                wanted,
+                [*wanted, *across],
                 (batch for batch, _ in batches),
                 settings.positions,
                 generator,
             )
-            found[name] = _by_deeper(judged)
+            found[name] = _by_deeper(judged[: len(wanted)])
+            next_to += [row for one in judged[len(wanted) :] for row in _border_rows(name, one)]
         context.images_seen = 3 * len(chosen)
     folder = context.folder("correlation")
     rows = [row for name, layers in found.items() for one in layers for row in _rows(name, one)]
     write_csv(folder / "channels.csv", rows, columns=COLUMNS)
+    write_csv(folder / "borders.csv", next_to, columns=BORDER_COLUMNS)
     write_json(folder / "heatmaps.json", _heatmaps(found))
     write_json(
         folder / "metrics.json",
         {
             "pairs": len(found["trained"]),
             "controls": sum(len(one.controls) for one in found["trained"]),
+            "borders": len(across),
             "images": len(chosen),
             "positions": settings.positions,
             "ridge": STRENGTHS,
@@ -154,6 +168,22 @@ def _rows(name: str, layer: _Deeper) -> list[dict[str, object]]:
             )
         )
         for channel, numbers in enumerate(torch.stack(values, dim=1).tolist())
+    ]
+
+
+def _border_rows(name: str, judged: Representation) -> list[dict[str, object]]:
+    """A row for each channel, with the keys `BORDER_COLUMNS`."""
+    own, activated = (judged.fits[output] for output in OUTPUTS)
+    values = torch.stack((own.best_match, own.r2, activated.r2), dim=1)
+    return [
+        dict(
+            zip(
+                BORDER_COLUMNS,
+                (name, judged.pair.former, judged.pair.deeper, channel, *numbers),
+                strict=True,
+            )
+        )
+        for channel, numbers in enumerate(values.tolist())
     ]
 
 

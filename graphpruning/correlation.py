@@ -30,7 +30,7 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class Pair:
-    """A deeper layer and a former one; `kind` is "in_block" or "other_block"."""
+    """A deeper layer and a former one; `kind` is "in_block", "other_block" or "border"."""
 
     kind: str
     former: str
@@ -76,6 +76,24 @@ def pairs(graph: ChannelGraph) -> list[Pair]:
         and other.output_size == deeper.output_size
     ]
     return [Pair("in_block", former.name, deeper.name) for former, deeper in inside] + controls
+
+
+def borders(graph: ChannelGraph) -> list[Pair]:
+    """Consecutive layers of equal resolution on the two sides of a border between blocks with
+    shortcuts: the last layer of one and the first of the next.
+
+    They are as near to each other as two layers of a block; a control lies further back.
+    """
+    layers = {layer.name: layer for layer in graph.layers}
+    blocks = _blocks_with_shortcut(graph, layers)
+    ends = ((layers[edge.source], layers[edge.target]) for edge in graph.edges if not edge.shortcut)
+    return [
+        Pair("border", former.name, deeper.name)
+        for former, deeper in ends
+        if former.block != deeper.block
+        and {former.block, deeper.block} <= blocks
+        and former.output_size == deeper.output_size
+    ]
 
 
 def _consecutive(graph: ChannelGraph) -> list[tuple[Layer, Layer]]:

@@ -54,11 +54,11 @@ def _of_networks(results: Results) -> dict[str, Caption]:
             "share of deeper channels with R² above a threshold, median R², and median absolute "
             "Pearson correlation of the best match. The layers are consecutive layers of one block "
             "with a shortcut; controls are the mean over all earlier layers of equal resolution in "
-            "other blocks, where there are any, and the untrained network. R² is that of a ridge "
-            "regression on all channels of the former layer, its strength chosen by validation, "
-            "scored on images it was not fitted on. Output: a layer's own, by which C1 is judged, "
-            f"or activated, which is that after normalisation and activation. {_old(results)}"
-            f"Brackets: {_intervals_of_networks(results)} {holds}",
+            f"other blocks, where there are any, and the untrained network. {_near(results)}R² is "
+            "that of a ridge regression on all channels of the former layer, its strength chosen "
+            "by validation, scored on images it was not fitted on. Output: a layer's own, by which "
+            f"C1 is judged, or activated, which is that after normalisation and activation. "
+            f"{_old(results)}Brackets: {_intervals_of_networks(results)} {holds}",
             _TABLES,
             compared,
         ),
@@ -138,7 +138,9 @@ def _of_tables(results: Results) -> dict[str, Caption]:
             f"probability that a network of {ours} is better than one of the row's (Agarwal et "
             f"al., 2021). Before: accuracy before the final training, on the search "
             f"split; {ABSENT} for networks that are trained from scratch. Judged: candidates that "
-            f"the search judged. Search (s): the search alone{median}, on {_hardware(results)}. "
+            "the search judged (in brackets how many of them are different networks, in the mean "
+            f"over replicates, if some are not). Search (s): the search alone{median}, on "
+            f"{_hardware(results)}. "
             "Images: how many the search passed through networks to rate candidates.",
             _TABLES,
             (f"train_base@{results.name}", "search", "finetune"),
@@ -454,6 +456,16 @@ def _old(results: Results) -> str:
     )
 
 
+def _near(results: Results) -> str:
+    """What the rows of neighbouring blocks are, where there are any."""
+    if not any(representation.borders(network) for network in results.compared):
+        return ""
+    return (
+        "Next block: the last layer of a block and the first of the next one, which are as near as "
+        "two layers of one block. "
+    )
+
+
 def _hardware(results: Results) -> str:
     """The machines that the searches ran on."""
     machines = {
@@ -470,7 +482,7 @@ def _medians(results: Results) -> str:
     sentences = []
     for network in results.compared:
         inside, between = (
-            representation.median(network, ("trained", pair)).value for pair in representation.PAIRS
+            representation.median(network, kind).value for kind in representation.KINDS[:2]
         )
         sentences.append(
             f"In trained {network.label} the median R² is {number(inside, 2)} within blocks and "

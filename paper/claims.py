@@ -20,12 +20,15 @@ from paper.rule import (
     Effect,
     of_replicates,
     replicates_to_decide,
+    said,
     statuses,
     verdict,
 )
 from paper.statistics import Estimate, disattenuated
 from paper.wording import counted, interval, joined, number
 
+NEVER_LEARNS = "frozen"
+"""The searcher that acts at random in the agent's environment."""
 Judged = tuple[list[str], list[Effect]]
 """Sentences, and the effects that they tell of."""
 
@@ -145,6 +148,16 @@ def _compared(network: Network) -> Judged:
         f"{over(len(network.base), 'layers')}).",
         *_controls(network),
     ]
+    if representation.borders(network):
+        near = representation.median(network, representation.BORDERS[0])
+        sentences.append(
+            "Controls lie further back than the former layer does. Consecutive layers of "
+            f"neighbouring blocks, which are as near, have a median of {interval(near, 2)}; the "
+            "median within the same blocks minus theirs is "
+            f"{interval(representation.over_borders(network), 2, sign=True)}, and after "
+            "normalisation and activation "
+            f"{interval(representation.over_borders(network, 'activated'), 2, sign=True)}."
+        )
     if "activated" in representation.outputs(network):
         after, over_after = (
             representation.median(network, inside, "activated"),
@@ -306,17 +319,25 @@ def _better_networks(results: Results) -> Judged:
     sentences, effects = _final_contrasts(results, results.of_kind("baseline"))
     labels = [row.label for _ in results.models for row in results.of_kind("baseline")]
     if any(not math.isnan(effect.estimate.low) for effect in effects):
-        told = zip(labels, statuses(effects), strict=True)
+        told = zip(labels, said(effects), strict=True)
         by_status: dict[str, list[str]] = {}
         for label, status in told:
             by_status.setdefault(status, []).append(label)
         words = {ABOVE: "better than", SAME: "equivalent to"}
-        said = [
+        sentence = [
             f"{words.get(status, 'worse than' if status == 'below' else 'open against')} "
             f"{joined(list(dict.fromkeys(names)))}"
             for status, names in by_status.items()
         ]
-        sentences.append(f"{results.ours.label} is {joined(said)}.")
+        sentences.append(f"{results.ours.label} is {joined(sentence)}.")
+    sentences += [
+        f"In {model}, the difference to the {row.label}, which draws candidates and picks one in "
+        "the same way, is all that learning adds: "
+        f"{_points(measures.test_difference(results, model, row.name, results.budgets))}."
+        for model in results.models
+        for row in results.rows.values()
+        if row.searcher == NEVER_LEARNS
+    ]
     return sentences, effects
 
 

@@ -157,8 +157,9 @@ def _differences_caption(results: Results) -> str:
         f"Final test accuracy of {ours} minus that of each other method, in percentage points "
         f"({shared}). Above zero is better for {ours}. Over all budgets, methods that a claim "
         "compares at once (the baselines; without edges and with constant features) share one "
-        "pooled error; p is two-sided and corrected by Holm over the baselines, and what it says "
-        "follows the rule of paper/claims.md. P(better): probability that a network of "
+        "pooled error; p is two-sided and corrected by Holm over the baselines; what it says "
+        "follows the rule of paper/claims.md, but better needs that correction as well as worse. "
+        "P(better): probability that a network of "
         f"{ours} is better than one of the other method, mean over budgets (Agarwal et al., 2021)."
     )
 

@@ -18,14 +18,16 @@ from paper.statistics import (
 )
 
 Kind = tuple[str, str]
-"""Of which network (trained, untrained) and of which pairs (in_block, other_block) channels are."""
-PAIRS = {"in_block": "same block", "other_block": "other blocks"}
+"""Of which network (trained, untrained) and of which pairs (in_block, other_block, border) channels
+are."""
+PAIRS = {"in_block": "same block", "other_block": "other blocks", "border": "next block"}
 KINDS: tuple[Kind, ...] = (
     ("trained", "in_block"),
     ("trained", "other_block"),
     ("untrained", "in_block"),
     ("untrained", "other_block"),
 )
+BORDERS: tuple[Kind, ...] = (("trained", "border"), ("untrained", "border"))
 OUTPUTS = {"own": "own", "activated": "activated"}
 """Of a layer: its own output, and that after normalisation and activation."""
 _R2 = {
@@ -33,8 +35,10 @@ _R2 = {
     ("other_block", "own"): "control_r2",
     ("in_block", "activated"): "r2_activated",
     ("other_block", "activated"): "control_r2_activated",
+    ("border", "own"): "r2",
+    ("border", "activated"): "r2_activated",
 }
-_MATCH = {"in_block": "best_match", "other_block": "control_match"}
+_MATCH = {"in_block": "best_match", "other_block": "control_match", "border": "best_match"}
 THRESHOLDS = (0.5, 0.7, 0.9)
 """R² above which a channel counts as represented, in Table 1."""
 LARGELY = 0.5
@@ -45,13 +49,15 @@ def channels(network: Network, kind: Kind, output: str = "own") -> list[pd.DataF
     """Deeper channels with their `r2` and best `match`, a table for each replicate.
 
     Of pairs of different blocks both are the mean over the deeper layer's controls; channels of
-    layers without a control are left out.
+    layers without a control are left out. Pairs at a border are consecutive layers of neighbouring
+    blocks.
     """
     state, pair = kind
     names = {_R2[pair, output]: "r2", _MATCH[pair]: "match"}
     found = []
     for correlation in network.correlation.values():
-        frame = correlation.channels[correlation.channels["network"] == state]
+        table = correlation.across if pair == "border" else correlation.channels
+        frame = table[table["network"] == state]
         found.append(frame[["deeper", *names]].rename(columns=names).dropna())
     return found
 
@@ -65,6 +71,11 @@ def outputs(network: Network) -> list[str]:
 def kinds(network: Network) -> list[Kind]:
     """The kinds of channels that a network has: without any control those of its blocks alone."""
     return [kind for kind in KINDS if len(channels(network, kind)[0])]
+
+
+def borders(network: Network) -> list[Kind]:
+    """The kinds of channels at the borders of blocks, if every replicate has them."""
+    return [kind for kind in BORDERS if all(len(found) for found in channels(network, kind))]
 
 
 def shares_over(
@@ -95,6 +106,21 @@ def over_controls(network: Network, output: str = "own") -> Estimate:
         more = (frame[_R2["in_block", output]] - frame[_R2["other_block", output]]).dropna()
         found.append(Clusters(more, frame.loc[more.index, "deeper"]))
     return over_replicates(found, medians)
+
+
+def over_borders(network: Network, output: str = "own") -> Estimate:
+    """Median R² minus that of consecutive layers of neighbouring blocks.
+
+    Of blocks alone whose first layer is the deeper one at such a border.
+    """
+    inside, across = [], []
+    for correlation in network.correlation.values():
+        near = correlation.across[correlation.across["network"] == "trained"]
+        frame = correlation.channels[correlation.channels["network"] == "trained"]
+        frame = frame[frame["former"].isin(set(near["deeper"]))]
+        inside.append(Clusters(frame[_R2["in_block", output]], frame["deeper"]))
+        across.append(Clusters(near[_R2["border", output]], near["deeper"]))
+    return difference_over_replicates(inside, across, medians)
 
 
 def over_untrained(network: Network, output: str = "own") -> Estimate:

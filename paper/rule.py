@@ -15,7 +15,8 @@ An effect is a number that the claim says is above zero, with its 95 % interval.
 A claim with one or more effects **does not hold** if one of them is below; else it is
 **undecided** if one is open; else it is **equivalent** if one is equivalent; else all are above,
 and it **holds**. Holding and equivalence need every effect, so they need no correction; one effect
-below is enough for the contrary, so that needs Holm's.
+below is enough for the contrary, so that needs Holm's. A sentence or mark for one effect of several
+is no verdict, and is corrected both ways (`said`).
 """
 
 import math
@@ -72,6 +73,17 @@ def replicates_to_decide(effects: Sequence[Effect]) -> int | None:
 def of_replicates(effects: Sequence[Effect], n: int) -> list[Effect]:
     """The effects as `n` replicates like these would show them."""
     return [replace(effect, estimate=effect.estimate.of_replicates(n)) for effect in effects]
+
+
+def said(effects: Sequence[Effect]) -> list[str]:
+    """What each effect is where it is stated alone ("better than this baseline"): some of several
+    lie above zero by chance, too, so that above needs Holm's correction as below does.
+    """
+    corrected = holm([effect.estimate.p_above for effect in effects])
+    return [
+        OPEN if status == ABOVE and p >= ONE_SIDED else status
+        for status, p in zip(statuses(effects), corrected, strict=True)
+    ]
 
 
 def statuses(effects: Sequence[Effect]) -> list[str]:

@@ -98,13 +98,27 @@ class Estimate:
 
         Of a bootstrap's interval as if it were a normal distribution's; of two parts the larger.
         """
+        return self._p_towards(-1)
+
+    @property
+    def p_above(self) -> float:
+        """The same of the test that the effect is above zero."""
+        return self._p_towards(1)
+
+    def _p_towards(self, sign: int) -> float:
         if math.isnan(self.low):
             return math.nan
         if self.parts:
-            return max(part.p_below for part in self.parts)
+            return max(part._p_towards(sign) for part in self.parts)
         if not self.error:
-            return 0.0 if self.value < 0 else 1.0
-        return float(stdtr(self.df, self.value / self.error))
+            return 0.0 if sign * self.value > 0 else 1.0
+        return float(stdtr(self.df, -sign * self.value / self.error))
+
+    @property
+    def p_two_sided(self) -> float:
+        """The same of the test that there is an effect; 1 of one that is 0 without any error."""
+        least = min(self.p_below, self.p_above)
+        return math.nan if math.isnan(least) else min(1.0, 2 * least)
 
 
 def _quantile(df: float, level: float) -> float:

@@ -9,7 +9,7 @@ from paper import measures
 from paper.captions import ONE_REPLICATE, budget_amount, budget_name
 from paper.reader.contents import Run
 from paper.reader.results import GIVEN, Results
-from paper.rule import ABOVE, BELOW, MATTERS, OPEN, SAME, Effect, holm, statuses
+from paper.rule import ABOVE, BELOW, MATTERS, OPEN, SAME, Effect, holm, said
 from paper.statistics import Estimate, interquartile_mean, typical_seconds
 from paper.table_formats import NOWHERE, Cells, Table, made, spread
 from paper.wording import ABSENT, fixed, interval, joined, number
@@ -155,6 +155,7 @@ def _row(
         "search_seconds": fixed(seconds, 1),
         "images_seen": fixed(images, 0),
     }
+    judged = number(evaluations, 0)
     shown = {
         "Model": model,
         "Method": method[1],
@@ -165,7 +166,7 @@ def _row(
         "P(better)": number(robust[1].value, 2),
         "MACs (M)": number(macs / 1e6, 2),
         "Params (k)": number(params / 1e3, 1),
-        "Judged": number(evaluations, 0),
+        "Judged": judged if distinct > evaluations - 0.5 else f"{judged} ({number(distinct, 0)})",
         "Search (s)": number(seconds, 1),
         "Images": number(images, 0),
     }
@@ -226,10 +227,10 @@ def differences(results: Results) -> Table:
         ).items()
     }
     # As in C5: corrected over the baselines of all models.
-    p_values = holm([two_sided(estimate) for estimate in compared.values()])
+    p_values = holm([estimate.p_two_sided for estimate in compared.values()])
     effects = [Effect(estimate, MATTERS) for estimate in compared.values()]
     corrected = dict(zip(compared, p_values, strict=True))
-    says = dict(zip(compared, statuses(effects), strict=True))
+    says = dict(zip(compared, said(effects), strict=True))
     for model in results.models:
         pooled = {name: estimate for (of, name), estimate in compared.items() if of == model}
         ablations = [row.name for row in measures.conditioning_ablations(results)]
@@ -262,13 +263,3 @@ def differences(results: Results) -> Table:
 
 
 _SAYS = {ABOVE: "better", SAME: "equivalent", BELOW: "worse", OPEN: "open"}
-
-
-def two_sided(estimate: Estimate) -> float:
-    """P-value of the two-sided test that there is a difference; NaN without an interval.
-
-    1 where neither value nor error is other than 0: all networks are the same.
-    """
-    if estimate.value == estimate.low == estimate.high == 0:
-        return 1.0
-    return 2 * min(estimate.p_below, 1 - estimate.p_below)

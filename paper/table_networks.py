@@ -14,7 +14,7 @@ def correlation(results: Results) -> Table:
     for network in results.compared:
         shown_as = network.model if names.count(network.model) == 1 else network.label
         for output in representation.outputs(network):
-            for kind in representation.kinds(network):
+            for kind in (*representation.kinds(network), *representation.borders(network)):
                 rows.append(_explained(network, shown_as, kind, output))
     notes = [f"{network.label}: {origin(network)}." for network in results.networks]
     return made("table1_correlation", rows, *notes)

@@ -13,6 +13,7 @@ from graphpruning.correlation import (
     Representation,
     Ridge,
     _Sampler,
+    borders,
     correlation,
     pairs,
     representations,
@@ -81,6 +82,34 @@ def test_pairs_lie_inside_blocks_with_a_shortcut_and_controls_before_them() -> N
     assert len(controls["layer3.2.conv2"]) == 5  # two of each earlier block, and the projection
     # The first block at a resolution has no earlier layer of another block beside it.
     assert set(blocks) - {name.rsplit(".", 1)[0] for name in controls} == {"layer2.0", "layer3.0"}
+
+
+def test_borders_are_as_near_as_two_layers_of_a_block() -> None:
+    graph = trace(network("resnet20"), (3, 32, 32))
+    found = [(pair.former, pair.deeper) for pair in borders(graph)]
+    assert found == [
+        (f"layer{stage}.{block}.conv2", f"layer{stage}.{block + 1}.conv1")
+        for stage in (1, 2, 3)
+        for block in (0, 1)
+    ]
+    edges = {(edge.source, edge.target) for edge in graph.edges if not edge.shortcut}
+    assert set(found) <= edges
+    for name in ("vgg11_bn", "mobilenet_v1"):
+        assert borders(trace(network(name), (3, 32, 32))) == []
+
+
+def test_what_is_judged_beside_changes_no_number() -> None:
+    """The positions that are looked at do not depend on how many pairs there are."""
+    model = network("resnet20")
+    graph = trace(model, (3, 16, 16))
+    images = [torch.randn(20, 3, 16, 16, generator=torch.Generator().manual_seed(1))]
+    wanted = pairs(graph)
+    alone, beside = (
+        representations(model, graph, each, images, 4, torch.Generator().manual_seed(0))
+        for each in (wanted, [*wanted, *borders(graph)])
+    )
+    for one, two in zip(alone, beside, strict=False):
+        assert all(torch.equal(one.fits[name].r2, two.fits[name].r2) for name in one.fits)
 
 
 def test_mobilenet_v2_has_ten_blocks_with_a_shortcut() -> None:

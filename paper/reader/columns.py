@@ -33,6 +33,15 @@ CHANNELS: Columns = {
     "r2_activated": _OPTIONAL_R2,  # empty in results from before it was judged
     "control_r2_activated": _OPTIONAL_R2,
 }
+BORDERS: Columns = {
+    "network": OneOf(NETWORKS),
+    "former": LABEL,
+    "deeper": LABEL,
+    "channel": COUNT,
+    "best_match": CORRELATION,
+    "r2": _R2,
+    "r2_activated": _R2,
+}
 TRAINING: Columns = {
     "epoch": POSITIVE,
     "lr": MAGNITUDE,

@@ -283,23 +283,27 @@ class Heatmap:
 class CorrelationFile:
     """How many pairs of layers were compared: none in a network without shortcuts.
 
-    `controls` are the pairs of layers of different blocks. `ridge` are the strengths that
+    `controls` are the pairs of layers of different blocks, `borders` those next to each other on
+    the two sides of a border, which older results have not. `ridge` are the strengths that
     validation chose from; one alone was fixed.
     """
 
     pairs: Count
     controls: Count
     ridge: Annotated[list[Magnitude], Field(min_length=1)]
+    borders: Count = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Correlation(CorrelationFile):
     """Per deeper channel the best match and R² given the former layer and its controls.
 
-    The columns are `CHANNELS`.
+    The columns are `CHANNELS`; those of `across`, consecutive layers of neighbouring blocks, are
+    `BORDERS`.
     """
 
     channels: pd.DataFrame
+    across: pd.DataFrame
     heatmaps: list[Heatmap]
     run: Run
 

@@ -164,8 +164,29 @@ class StageFiles(Files):
         if found.pairs and not any((h.network, h.pair) == first for h in heatmaps):
             raise self.damaged(f"{folder}/heatmaps.json", "no pair of a block in the trained one")
         return Correlation(
-            **vars(found), channels=channels, heatmaps=heatmaps, run=self.run(folder)
+            **vars(found),
+            channels=channels,
+            across=self._across(f"{folder}/borders.csv", found.borders, width),
+            heatmaps=heatmaps,
+            run=self.run(folder),
         )
+
+    def _across(self, name: str, pairs: int, width: Mapping[str, int]) -> pd.DataFrame:
+        """Channels of consecutive layers of neighbouring blocks; none of them in older results."""
+        if not pairs:
+            return pd.DataFrame(columns=list(columns.BORDERS))
+        found = self.csv(name, columns.BORDERS)
+        sizes = found.groupby(["network", "former", "deeper"], as_index=False)["channel"].agg(
+            ["size", "nunique", "max"]
+        )
+        whole = sizes["deeper"].map(width)
+        if (
+            len(sizes) != 2 * pairs
+            or not set(sizes["former"]) <= set(width)
+            or any((sizes["size"] != whole) | (sizes["nunique"] != whole) | (sizes["max"] >= whole))
+        ):
+            raise self.damaged(name, f"not every channel of {pairs} pairs in two networks")
+        return found
 
     def _heatmaps(self, name: str, width: Mapping[str, int]) -> list[contents.Heatmap]:
         heatmaps = self.json(name, list[contents.Heatmap])

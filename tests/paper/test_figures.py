@@ -20,7 +20,7 @@ from paper.figure_methods import accuracy_macs, search_curves
 from paper.figure_style import PAGE, SMALL, STYLE
 from paper.figures import FIGURES
 from paper.reader.results import read
-from paper.rule import statuses
+from paper.rule import said
 from tests.paper.conftest import Study, copied_study
 
 
@@ -96,9 +96,9 @@ def test_every_text_is_large_enough_and_stands_alone_on_the_page(
     boxes = [(text.get_text(), text.get_window_extent()) for text in texts]
     assert len(boxes) > 10
     assert min(text.get_fontsize() for text in texts) >= SMALL
-    for said, box in boxes:
-        assert page.x0 - 1 <= box.x0 and box.x1 <= page.x1 + 1, said
-        assert page.y0 - 1 <= box.y0 and box.y1 <= page.y1 + 1, said
+    for text, box in boxes:
+        assert page.x0 - 1 <= box.x0 and box.x1 <= page.x1 + 1, text
+        assert page.y0 - 1 <= box.y0 and box.y1 <= page.y1 + 1, text
     touching = [
         (one, other) for (one, a), (other, b) in itertools.combinations(boxes, 2) if a.overlaps(b)
     ]
@@ -169,17 +169,17 @@ def test_every_effect_of_the_claims_is_a_line_of_figure_9(found, draw):
     expected = [
         (one.label, one.estimate, status)
         for claim in judged
-        for one, status in zip(claim.effects, statuses(claim.effects), strict=True)
+        for one, status in zip(claim.effects, said(claim.effects), strict=True)
     ]
     drawn = []
     for axis in draw(effects, found).axes:
         names = [text.get_text() for text in axis.get_yticklabels()]
         labels = dict(zip(axis.get_yticks(), names, strict=True))
-        said = {text.xy[1]: text.get_text() for text in axis.texts}
+        words = {text.xy[1]: text.get_text() for text in axis.texts}
         values = {line.get_ydata()[0]: line.get_xdata()[0] for line in axis.get_lines()}
         for y, value in values.items():
-            drawn.append((labels[y], value, said[y].split()[-1]))
-        headings = [said[y] for y in labels if y not in values]
+            drawn.append((labels[y], value, words[y].split()[-1]))
+        headings = [words[y] for y in labels if y not in values]
         verdicts = {claim.id: claim.verdict for claim in judged}
         assert headings == [verdicts[labels[y][:2]] for y in labels if y not in values]
     assert sorted(drawn) == sorted((label, one.value, status) for label, one, status in expected)

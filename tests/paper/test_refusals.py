@@ -439,7 +439,7 @@ def test_a_command_that_takes_nothing_writes_nothing_when_asked_more(
 
 
 def test_names_are_those_that_the_reader_knows() -> None:
-    assert set(columns.PAIRS) == set(representation.PAIRS)
+    assert {*columns.PAIRS, "border"} == set(representation.PAIRS)
     assert set(contents.LAYER_KINDS) == set(drawing.KINDS)
 
 

@@ -20,6 +20,7 @@ from paper.rule import (
     holm,
     of_replicates,
     replicates_to_decide,
+    said,
     statuses,
     verdict,
 )
@@ -78,6 +79,13 @@ def test_one_effect_below_among_many_must_stand_holms_correction():
     assert statuses([below]) == [BELOW]
     assert statuses([below, UP, ACROSS]) == [OPEN, ABOVE, OPEN]
     assert statuses([DOWN, UP, SMALL]) == [BELOW, ABOVE, SAME]
+
+
+def test_one_effect_stated_alone_must_stand_the_correction_above_zero_too():
+    above = Effect(Estimate(2.0537, 2.0537 - 1.96, 2.0537 + 1.96, 9))
+    assert said([above]) == statuses([above]) == [ABOVE]
+    assert (statuses([above, ACROSS]), said([above, ACROSS])) == ([ABOVE, OPEN], [OPEN, OPEN])
+    assert said([DOWN, UP, SMALL]) == [BELOW, ABOVE, SAME]
 
 
 def spread_over(values, replicates):

@@ -196,6 +196,18 @@ def test_an_interval_is_no_narrower_than_another():
     assert math.isnan(unknown.no_narrower(wide).low)
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("value", [0.2, 0.2279, 0.2281, 0.26])
+def test_a_two_sided_test_says_what_the_interval_says(value: float, sign: int):
+    """Of two parts the one that rejects less counts, on either side of zero."""
+    own = Estimate(sign * value, sign * value - 0.228, sign * value + 0.228, 5, 4)
+    for noise in (Estimate(0.0, -0.2, 0.2, 5, 10), Estimate(0.0, -0.24, 0.24, 5, 10)):
+        found = own.no_narrower(noise)
+        assert (found.p_two_sided <= 0.05) == (not found.low < 0 < found.high)
+        assert found.p_two_sided == pytest.approx(max(p.p_two_sided for p in found.parts))
+    assert mean([0.0, 0.0]).p_two_sided == 1.0 and math.isnan(mean([1.0]).p_two_sided)
+
+
 def test_the_wider_of_two_intervals_depends_on_the_level_and_no_test_becomes_easier():
     """Few degrees of freedom make wide tails: a little less noise then counts at 90 % alone."""
     own = Estimate(-0.28, -0.28 - 0.228, -0.28 + 0.228, 5, 4)  # p of 0.0135

@@ -95,15 +95,18 @@ def test_the_base_networks_are_a_row_over_replicates(tabled):
 def test_r2_is_summed_up_within_each_replicate_by_hand(tabled):
     table = frame(tabled, "table1_correlation")
     table = table.set_index(["study", "network", "pair", "output"]).loc["made"]
-    of_seeds = [pd.read_csv(tabled / f"correlation/resnet20/{s}/channels.csv") for s in range(3)]
+    channels = [pd.read_csv(tabled / f"correlation/resnet20/{s}/channels.csv") for s in range(3)]
     column = {
         ("in_block", "own"): "r2",
         ("other_block", "own"): "control_r2",
         ("in_block", "activated"): "r2_activated",
         ("other_block", "activated"): "control_r2_activated",
     }
-    assert len(table) == 8
+    borders = [pd.read_csv(tabled / f"correlation/resnet20/{s}/borders.csv") for s in range(3)]
+    column |= {("border", "own"): "r2", ("border", "activated"): "r2_activated"}
+    assert len(table) == 12
     for (network, pair, output), row in table.iterrows():
+        of_seeds = borders if pair == "border" else channels
         parts = [f[f["network"] == network][column[pair, output]].dropna() for f in of_seeds]
         for threshold in (0.5, 0.7, 0.9):
             shares = [(part > threshold).mean() for part in parts]
