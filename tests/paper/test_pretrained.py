@@ -94,6 +94,21 @@ def test_what_is_old_about_a_network_is_said(results, found, tmp_path):
     assert len(old) == 4 and set(old["output"]) == {"own"}
 
 
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("channel", 1), ("channel", 16), ("former", "nowhere"), ("r2", 1.5), ("network", "strained")],
+)
+def test_a_damaged_table_of_borders_is_refused(results, tmp_path, capsys, column, value):
+    path = copied_study(results, tmp_path) / "correlation/resnet20/0/borders.csv"
+    frame = pd.read_csv(path)
+    frame[column] = frame[column].astype(object)
+    frame.loc[0, column] = value
+    frame.to_csv(path, index=False)
+    assert tables.main([str(path.parents[3])]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(path) in line and "(dvc repro " in line
+
+
 def test_layers_without_an_earlier_one_of_their_size_have_no_control(found):
     evidence = claims(found)[0].evidence
     says = "6 of the 9 layers have earlier layers of equal resolution in other blocks as controls"

@@ -297,6 +297,7 @@ def test_a_wrong_entry_is_refused(
     ("folder", "key", "value", "table"),
     [
         ("correlation/resnet20/0", "controls", 5, "channels.csv"),
+        ("correlation/resnet20/0", "borders", 5, "borders.csv"),
         ("generated/resnet20/0", "within", 3, "candidates.csv"),
         ("generated/resnet20/0", "trained", 1, "trained.csv"),
         (SEARCH, "distinct", 3, "history.csv"),
