@@ -150,10 +150,12 @@ def _compared(network: Network) -> Judged:
     ]
     if representation.borders(network):
         near = representation.median(network, representation.BORDERS[0])
+        judged = len(representation.channels(network, representation.BORDERS[0]))
+        some = f" ({judged} of {len(network.base)} replicates)" * (judged < len(network.base))
         sentences.append(
             "Controls lie further back than the former layer does. Consecutive layers of "
-            f"neighbouring blocks, which are as near, have a median of {interval(near, 2)}; the "
-            "median within the same blocks minus theirs is "
+            f"neighbouring blocks, which are as near, have a median of {interval(near, 2)}{some}; "
+            "the median within the same blocks minus theirs is "
             f"{interval(representation.over_borders(network), 2, sign=True)}, and after "
             "normalisation and activation "
             f"{interval(representation.over_borders(network, 'activated'), 2, sign=True)}."

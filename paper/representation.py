@@ -58,6 +58,8 @@ def channels(network: Network, kind: Kind, output: str = "own") -> list[pd.DataF
     for correlation in network.correlation.values():
         table = correlation.across if pair == "border" else correlation.channels
         frame = table[table["network"] == state]
+        if pair == "border" and frame.empty:
+            continue  # a replicate from before they were judged
         found.append(frame[["deeper", *names]].rename(columns=names).dropna())
     return found
 
@@ -74,8 +76,8 @@ def kinds(network: Network) -> list[Kind]:
 
 
 def borders(network: Network) -> list[Kind]:
-    """The kinds of channels at the borders of blocks, if every replicate has them."""
-    return [kind for kind in BORDERS if all(len(found) for found in channels(network, kind))]
+    """The kinds of channels at the borders of blocks, where a replicate has them."""
+    return [kind for kind in BORDERS if channels(network, kind)]
 
 
 def shares_over(
@@ -111,11 +113,14 @@ def over_controls(network: Network, output: str = "own") -> Estimate:
 def over_borders(network: Network, output: str = "own") -> Estimate:
     """Median R² minus that of consecutive layers of neighbouring blocks.
 
-    Of blocks alone whose first layer is the deeper one at such a border.
+    Of blocks alone whose first layer is the deeper one at such a border, in the replicates where
+    these were judged.
     """
     inside, across = [], []
     for correlation in network.correlation.values():
         near = correlation.across[correlation.across["network"] == "trained"]
+        if near.empty:
+            continue
         frame = correlation.channels[correlation.channels["network"] == "trained"]
         frame = frame[frame["former"].isin(set(near["deeper"]))]
         inside.append(Clusters(frame[_R2["in_block", output]], frame["deeper"]))

@@ -24,7 +24,8 @@ def _explained(
     network: Network, shown_as: str, kind: representation.Kind, output: str
 ) -> tuple[Cells, Cells]:
     state, pair = kind
-    frame = representation.channels(network, kind, output)[0]
+    frames = representation.channels(network, kind, output)
+    frame = frames[0]
     middle = representation.median(network, kind, output)
     match = representation.median(network, kind, output, "match")
     csv = {
@@ -33,7 +34,7 @@ def _explained(
         "network": state,
         "pair": pair,
         "output": output,
-        "seeds": str(len(network.base)),
+        "seeds": str(len(frames)),
         "layers": str(frame["deeper"].nunique()),
         "channels": str(len(frame)),
     }
