@@ -82,7 +82,8 @@ def correlation(context: Context) -> None:
     folder = context.folder("correlation")
     rows = [row for name, layers in found.items() for one in layers for row in _rows(name, one)]
     write_csv(folder / "channels.csv", rows, columns=COLUMNS)
-    write_csv(folder / "borders.csv", next_to, columns=BORDER_COLUMNS)
+    if next_to:
+        write_csv(folder / "borders.csv", next_to, columns=BORDER_COLUMNS)
     write_json(folder / "heatmaps.json", _heatmaps(found))
     write_json(
         folder / "metrics.json",

@@ -120,7 +120,7 @@ class OnlyOneImage(Small):
         (LiveBranch, "takes another way when it is narrowed: back becomes add"),
         (SharedNorm, "other .* shares another one's weight, that of bn"),
         (WidthTwice, "a parameter of bn, used directly too"),
-        (OnlyOneImage, "mixes channels up when some go"),
+        (OnlyOneImage, "runs on one image and not on two"),
     ],
 )
 def test_code_that_would_go_another_way_is_refused(model: type[Small], says: str) -> None:
