@@ -354,10 +354,15 @@ def test_a_stage_that_dies_of_a_fault_is_explained(folder: Path) -> None:
 
 
 def training(folder: Path) -> "subprocess.Popen[str]":
-    """A stage that has saved its first epoch."""
+    """A stage that has saved its first epoch, of so many that it does not end meanwhile."""
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    study = (folder / "params.yaml").read_text()
+    longer = study.replace("epochs: 3 ", "epochs: 300 ", 1)
+    assert longer != study
+    (folder / "params.yaml").write_text(longer)
     stage = processes.start(TRAIN, folder, ENVIRONMENT)
     is_running(stage, lambda: any((folder / "checkpoints/smoke/train_base").rglob("*.pt")))
+    (folder / "params.yaml").write_text(study)
     return stage
 
 
