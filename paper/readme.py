@@ -15,10 +15,11 @@ from graphpruning.common.errors import UserError
 from graphpruning.common.files import read_text, write_text
 from paper import channel_bench, command, measures
 from paper.captions import budget_amount, how_often, spread, ways
-from paper.claims import claims
+from paper.claims import Claim, claims
 from paper.figure_effects import across
 from paper.figure_style import STYLE, save
 from paper.reader.results import Results, read
+from paper.rule import EQUIVALENT, MATTERS, UNDECIDED
 from paper.verdicts import COMMITTED
 from paper.wording import counted, interval, joined, number
 
@@ -87,8 +88,19 @@ def says(results: Results) -> str:
         f"images correctly (the whole network: {whole} %; the baselines' networks: "
         f"{number(min(others), 1)} to {number(max(others), 1)} %), and of the paper's "
         f"{len(judged)} claims the verdicts after {counted(len(results.seeds), 'replicate')} are: "
-        f"{joined(counts)}."
+        f"{joined(counts)}.{_decided(judged)}"
     )
+
+
+def _decided(judged: list[Claim]) -> str:
+    """The claims that are decided, in their own words."""
+    words = {EQUIVALENT: f"{EQUIVALENT}, any difference is smaller than {MATTERS} points"}
+    said = [
+        f"*{claim.statement.rstrip('.')}*: {words.get(claim.verdict, claim.verdict)}"
+        for claim in judged
+        if claim.verdict != UNDECIDED
+    ]
+    return f" Decided: {'; '.join(said)}." if said else ""
 
 
 def truth_tables(root: Path) -> str:
