@@ -90,7 +90,7 @@ def correlation(context: Context) -> None:
         {
             "pairs": len(found["trained"]),
             "controls": sum(len(one.controls) for one in found["trained"]),
-            "borders": len(across),
+            "borders": len(across) if wanted else 0,
             "images": len(chosen),
             "positions": settings.positions,
             "ridge": STRENGTHS,

@@ -76,7 +76,7 @@ def save_architecture(
     Raises `UserError`, before anything is written, for what `load_architecture` would refuse.
     """
     named = {"file": os.path.relpath(weights_path, Path(path).parent), "sha256": "0" * 64}
-    made = network if isinstance(network, Builder) else Builder(zoo.build, network)
+    made = _made(network)
     graph = graph or trace(full_network(made), input_size)
     description = _described(path, made, graph, input_size, widths, preprocessing, named, classes)
     # A buffer with a value for each channel has been cut: how, nobody could tell from the widths.
@@ -97,9 +97,13 @@ def save_weightless(
     preprocessing: dict[str, Any],
 ) -> None:
     """Write `path` (JSON) of a network that has no weights yet; otherwise `save_architecture`."""
-    made = network if isinstance(network, Builder) else Builder(zoo.build, network)
+    made = _made(network)
     graph = trace(full_network(made), input_size)
     write_json(path, _described(path, made, graph, input_size, widths, preprocessing, None))
+
+
+def _made(network: dict[str, Any] | Builder) -> Builder:
+    return network if isinstance(network, Builder) else Builder(zoo.build, network)
 
 
 def _described(

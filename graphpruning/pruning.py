@@ -455,7 +455,9 @@ class _Job:
         judge = None
         if initial != "scratch":
             judge = self.of_base if initial == "inherited" else self.of_method
-        model = found_network(self.make(), self.graph, widths, self.seed, judge)
+        with seeded(self.seed):
+            full = self.make()
+        model = found_network(full, self.graph, widths, self.seed, judge)
         recipe, loss = self.recipes["final"], None
         held = {**self.held_for(goal), "widths": dict(widths)}
         if self.row.distilled:

@@ -458,11 +458,21 @@ def _old(results: Results) -> str:
 
 def _near(results: Results) -> str:
     """What the rows of neighbouring blocks are, where there are any."""
-    if not any(representation.borders(network) for network in results.compared):
+    of_network = {
+        network.label: (len(representation.channels(network, kind)), len(network.base))
+        for network in results.compared
+        for kind in representation.borders(network)[:1]
+    }
+    if not of_network:
         return ""
+    fewer = [
+        f"; in {label} judged in {some} of the {every} replicates"
+        for label, (some, every) in of_network.items()
+        if some < every
+    ]
     return (
         "Next block: the last layer of a block and the first of the next one, which are as near as "
-        "two layers of one block. "
+        f"two layers of one block{''.join(fewer)}. "
     )
 
 

@@ -155,7 +155,7 @@ def _compared(network: Network) -> Judged:
         sentences.append(
             "Controls lie further back than the former layer does. Consecutive layers of "
             f"neighbouring blocks, which are as near, have a median of {interval(near, 2)}{some}; "
-            "the median within the same blocks minus theirs is "
+            "the median of the first two layers of the same blocks minus theirs is "
             f"{interval(representation.over_borders(network), 2, sign=True)}, and after "
             "normalisation and activation "
             f"{interval(representation.over_borders(network, 'activated'), 2, sign=True)}."

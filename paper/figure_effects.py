@@ -19,7 +19,7 @@ from matplotlib.ticker import MaxNLocator
 from paper.claims import FINAL, SHORT, UNITS, Claim, claims
 from paper.figure_style import DPI, GREY, PAGE, SMALL
 from paper.reader.results import Results
-from paper.rule import ABOVE, BELOW, MATTERS, OPEN, SAME, Effect, said
+from paper.rule import ABOVE, BELOW, MATTERS, OPEN, SAME, Effect, marks
 from paper.wording import counted, interval, joined
 
 _LOOKS: dict[str, tuple[str, str]] = {
@@ -99,7 +99,7 @@ def _lines(judged: Sequence[Claim], unit: str) -> list[_Line]:
     for claim in judged:
         found = [
             _Line(claim.id, effect.label, status, effect)
-            for effect, status in zip(claim.effects, said(claim.effects), strict=True)
+            for effect, status in zip(claim.effects, marks(claim.effects), strict=True)
             if effect.unit == unit
         ]
         heading = _Line(claim.id, f"{claim.id}: {SHORT[claim.id]}", claim.verdict)

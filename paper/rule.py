@@ -79,11 +79,21 @@ def said(effects: Sequence[Effect]) -> list[str]:
     """What each effect is where it is stated alone ("better than this baseline"): some of several
     lie above zero by chance, too, so that above needs Holm's correction as below does.
     """
+    found = statuses(effects)
+    if len(effects) == 1:
+        return found
     corrected = holm([effect.estimate.p_above for effect in effects])
     return [
         OPEN if status == ABOVE and p >= ONE_SIDED else status
-        for status, p in zip(statuses(effects), corrected, strict=True)
+        for status, p in zip(found, corrected, strict=True)
     ]
+
+
+def marks(effects: Sequence[Effect]) -> list[str]:
+    """What each effect of a claim is marked as: `said`, but where the claim holds, which needs
+    every effect and so no correction, above.
+    """
+    return statuses(effects) if verdict(effects) == HOLDS else said(effects)
 
 
 def statuses(effects: Sequence[Effect]) -> list[str]:

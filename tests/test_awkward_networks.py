@@ -413,6 +413,36 @@ class OwnReset(Tiny):
         return F.relu(self.bn2(self.conv2(F.relu(self.bn(self.conv(x))) * self.gain)))
 
 
+class Shift(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.by = nn.Parameter(torch.zeros(16, 1, 1))
+
+    def reset_parameters(self) -> None:
+        nn.init.zeros_(self.by)
+
+    def forward(self, x):
+        return x + self.by
+
+
+class Shifted(Tiny):
+    def __init__(self, num_classes: int = 3) -> None:
+        super().__init__(num_classes)
+        self.shift = Shift()
+
+    def body(self, x):
+        return F.relu(self.bn2(self.conv2(self.shift(self.bn(self.conv(x))))))
+
+
+def test_a_modules_own_reset_is_called() -> None:
+    """Else a training from scratch would begin with what was learnt."""
+    trained = Shifted().eval()
+    nn.init.constant_(trained.shift.by, 5.0)
+    graph = trace(trained, SIZE)
+    found = found_network(trained, graph, {"conv": 8, "conv2": 16}, 0, None)
+    assert found.shift.by.shape == (8, 1, 1) and not found.shift.by.any()
+
+
 class OwnLinear(nn.Linear):
     def reset_parameters(self) -> None:
         nn.init.zeros_(self.weight)

@@ -37,6 +37,11 @@ class Probabilities(LeNet):
         return scores if self.training else scores.softmax(1)
 
 
+class InDouble(LeNet):
+    def forward(self, x):
+        return super().forward(x).double().softmax(1)
+
+
 def test_view_works_on_images_in_channels_last_within_the_block_alone() -> None:
     model = LeNet().eval()
     expected = model(STORED)
@@ -60,6 +65,8 @@ def test_probabilities_are_refused() -> None:
     require_scores("mine", LeNet(), SIZE, 3)
     with pytest.raises(UserError, match="mine returns probabilities, which sum to 1"):
         require_scores("mine", Probabilities(), SIZE, 3)
+    with pytest.raises(UserError, match="mine returns probabilities, which sum to 1"):
+        require_scores("mine", InDouble(), SIZE, 3)
 
 
 def test_two_networks_of_one_shape_are_told_apart_and_one_is_the_same_again() -> None:

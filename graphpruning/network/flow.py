@@ -167,7 +167,7 @@ class Flow(Places):
     def _operation(self, name: str, args: Args, kwargs: Kwargs, native: Callable[[], Any]) -> Any:
         """A function or method of tensors; `native` calls it on the numbers."""
         given = tensors((args, kwargs))
-        if name in known.ADDED | known.MULTIPLIED | known.COMPARED | known.ELEMENTWISE:
+        if name in known.MEETS_NUMBERS:
             self.scaled(tuple(x for x in (*args, *kwargs.values()) if isinstance(x, int | float)))
         if name in known.SIZES and not (name == "getattr" and args[1] in ("data", "T", "mT")):
             return native()

@@ -34,6 +34,8 @@ COMPARED = {
     *("max", "min", "atan2", "floordiv", "mod", "floor_divide"),
 }
 """Operations in which two tensors or more meet, number by number."""
+MEETS_NUMBERS = ELEMENTWISE | ADDED | MULTIPLIED | COMPARED
+"""What may be given plain numbers that change the result."""
 
 POOLING_MODULES: tuple[type[nn.Module], ...] = (
     *(nn.MaxPool2d, nn.AvgPool2d, nn.LPPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d),

@@ -6,6 +6,7 @@ import textwrap
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -261,17 +262,27 @@ def initialise(model: nn.Module) -> None:
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-        elif reset := _torch_reset(type(module)):
-            reset(module)
+        elif reset := _reset(module):
+            reset()
 
 
-def _torch_reset(kind: type[nn.Module]) -> Callable[[nn.Module], None] | None:
-    """How PyTorch draws the weights of a module; a user's own may ask for anything."""
-    for base in kind.__mro__:
+def _reset(module: nn.Module) -> Callable[[], None] | None:
+    """How a module draws its weights: as PyTorch's class does, or by a method of its own.
+
+    None where its own method asks for arguments, which nobody here knows.
+    """
+    for base in type(module).__mro__:
         if base.__module__.startswith("torch.") and hasattr(base, "reset_parameters"):
-            reset: Callable[[nn.Module], None] = base.reset_parameters
-            return reset
-    return None
+            return partial(base.reset_parameters, module)
+    own = getattr(module, "reset_parameters", None)
+    if own is None:
+        return None
+    try:
+        inspect.signature(own).bind()
+    except (TypeError, ValueError):
+        return None
+    found: Callable[[], None] = own
+    return found
 
 
 LARGEST_SEED = 2**63 - 1

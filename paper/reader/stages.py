@@ -180,8 +180,13 @@ class StageFiles(Files):
             ["size", "nunique", "max"]
         )
         whole = sizes["deeper"].map(width)
+        trained, untrained = (
+            set(zip(found["former"], found["deeper"], strict=True))
+            for found in (sizes[sizes["network"] == network] for network in columns.NETWORKS)
+        )
         if (
             len(sizes) != 2 * pairs
+            or trained != untrained
             or not set(sizes["former"]) <= set(width)
             or any((sizes["size"] != whole) | (sizes["nunique"] != whole) | (sizes["max"] >= whole))
         ):

@@ -20,7 +20,7 @@ from paper.figure_methods import accuracy_macs, search_curves
 from paper.figure_style import PAGE, SMALL, STYLE
 from paper.figures import FIGURES
 from paper.reader.results import read
-from paper.rule import said
+from paper.rule import marks
 from tests.paper.conftest import Study, copied_study
 
 
@@ -169,7 +169,7 @@ def test_every_effect_of_the_claims_is_a_line_of_figure_9(found, draw):
     expected = [
         (one.label, one.estimate, status)
         for claim in judged
-        for one, status in zip(claim.effects, said(claim.effects), strict=True)
+        for one, status in zip(claim.effects, marks(claim.effects), strict=True)
     ]
     drawn = []
     for axis in draw(effects, found).axes:

@@ -109,6 +109,16 @@ def test_a_damaged_table_of_borders_is_refused(results, tmp_path, capsys, column
     assert str(path) in line and "(dvc repro " in line
 
 
+def test_borders_are_those_of_both_networks(results, tmp_path, capsys):
+    path = copied_study(results, tmp_path) / "correlation/resnet20/0/borders.csv"
+    frame = pd.read_csv(path)
+    first = (frame["network"] == "untrained") & (frame["deeper"] == frame["deeper"][0])
+    frame.loc[first, "former"] = frame["former"].iloc[-1]
+    frame.to_csv(path, index=False)
+    assert tables.main([str(path.parents[3])]) == 2
+    assert "not every channel of 6 pairs in two networks" in capsys.readouterr().err
+
+
 def test_layers_without_an_earlier_one_of_their_size_have_no_control(found):
     evidence = claims(found)[0].evidence
     says = "6 of the 9 layers have earlier layers of equal resolution in other blocks as controls"

@@ -18,6 +18,7 @@ from paper.rule import (
     UNDECIDED,
     Effect,
     holm,
+    marks,
     of_replicates,
     replicates_to_decide,
     said,
@@ -86,6 +87,15 @@ def test_one_effect_stated_alone_must_stand_the_correction_above_zero_too():
     assert said([above]) == statuses([above]) == [ABOVE]
     assert (statuses([above, ACROSS]), said([above, ACROSS])) == ([ABOVE, OPEN], [OPEN, OPEN])
     assert said([DOWN, UP, SMALL]) == [BELOW, ABOVE, SAME]
+
+
+def test_where_a_claim_holds_no_effect_is_marked_open():
+    near = Effect(Estimate(2.17, 0.21, 4.13, 9))  # p of 0.015
+    assert verdict([near] * 3) == HOLDS and said([near] * 3) == [OPEN] * 3
+    assert marks([near] * 3) == [ABOVE] * 3
+    assert marks([near, near, ACROSS]) == [OPEN] * 3
+    skewed = Effect(Estimate(0.15, 0.01, 0.60, 9))
+    assert said([skewed]) == [ABOVE]
 
 
 def spread_over(values, replicates):
