@@ -15,7 +15,6 @@ from experiments.common.inputs import (
     write_csv,
 )
 from experiments.common.stage import Context, Stage
-from graphpruning.common.errors import UserError
 from graphpruning.common.files import write_json
 from graphpruning.correlation import (
     OUTPUTS,
@@ -32,8 +31,6 @@ BATCH = 50
 """Images at a time."""
 SHOWN, CHANNELS = 4, 64
 """Heat maps show so many deeper layers of a network, and so many of a layer's channels."""
-FEWEST = 4
-"""Images that half of them, and a part of that half, can be taken of."""
 COLUMNS = (
     *("network", "former", "deeper", "channel", "controls", "best_match", "control_match"),
     *("r2", "control_r2", "r2_activated", "control_r2_activated"),
@@ -51,11 +48,6 @@ def correlation(context: Context) -> None:
     A network without blocks with shortcuts has no pairs, and its files say so.
     """
     settings = context.study.correlation
-    if settings.images < FEWEST:
-        raise UserError(
-            f"the study's correlation: images: {settings.images} are too few to fit one half and "
-            f"score the other: at least {FEWEST}"
-        )
     images = training_images(context)
     full = full_network(context, images)
     model, untrained = base_network(context, full), full.fresh(context.seed)
@@ -82,8 +74,7 @@ def correlation(context: Context) -> None:
     folder = context.folder("correlation")
     rows = [row for name, layers in found.items() for one in layers for row in _rows(name, one)]
     write_csv(folder / "channels.csv", rows, columns=COLUMNS)
-    if next_to:
-        write_csv(folder / "borders.csv", next_to, columns=BORDER_COLUMNS)
+    write_csv(folder / "borders.csv", next_to, columns=BORDER_COLUMNS)
     write_json(folder / "heatmaps.json", _heatmaps(found))
     write_json(
         folder / "metrics.json",

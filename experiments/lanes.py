@@ -29,6 +29,7 @@ SECONDS_FOR_STAGES = 10  # to remove what is half-written
 SHORT = 60.0
 """Seconds that stages take together which share a start of DVC, though they could run apart."""
 RUNNING = "Running stage '"
+FAILED = "failed to reproduce '"
 """How the line begins in which DVC names a stage that it starts."""
 
 Run = subprocess.Popen[str]
@@ -116,8 +117,9 @@ def _pass_on(run: Run, ended: "SimpleQueue[tuple[Run, str]]") -> None:
         with run.stdout:  # closed when nobody reads what is printed, so that the lane ends too
             for line in run.stdout:
                 print(line, end="", flush=True)
-                if line.startswith(RUNNING):
-                    last = line.removeprefix(RUNNING).partition("'")[0]
+                for said in (RUNNING, FAILED):  # a stage may fail before it runs
+                    if said in line:
+                        last = line.partition(said)[2].partition("'")[0]
     finally:
         ended.put((run, last))
 

@@ -14,10 +14,21 @@ from experiments.common.inputs import (
     training_images,
 )
 from experiments.common.stage import Context, Stage
-from experiments.common.study import analysed_budgets, budget_in_macs, budget_name
+from experiments.common.study import (
+    Part,
+    Study,
+    analysed_budgets,
+    budget_in_macs,
+    budget_name,
+    pruningnet_recipe,
+    recipe,
+)
+from experiments.common.study_file import PARAMS
 from graphpruning import methods
+from graphpruning.common.distributed import barrier
 from graphpruning.common.errors import UserError
 from graphpruning.common.files import write_json, write_text
+from graphpruning.common.machine import is_writer
 from graphpruning.pruningnet.conditionings import CONDITIONINGS
 from graphpruning.training.datasets import FOLDERS
 from graphpruning.training.fabric import make_fabric
@@ -32,6 +43,7 @@ from graphpruning.training.listing import (
 )
 from graphpruning.training.splits import split
 
+TOP5 = 5
 LOOKS = ("label", "colour", "marker", "line")
 """What tables and figures know of a conditioning."""
 
@@ -48,8 +60,14 @@ def prepare(context: Context) -> None:
         raise UserError("data: search_images: 0, but candidates are judged on them: ask for some")
     make_fabric(study.precision)  # decides on "auto" before stages run side by side
     images = write_splits(context)
+    _check_recipes(study, len(images.labels) - study.data.search_images)
+    if study.search.reward == "top5" and len(images.classes) <= TOP5:
+        raise UserError(
+            f"search: reward: top5, but with {len(images.classes)} classes every candidate would "
+            "have 100 %: take top1"
+        )
     for model in study.models:
-        _check_budgets(context, model, images)
+        _check_network(context, model, images)
     write_json(
         context.results / "study.json",
         {
@@ -57,6 +75,7 @@ def prepare(context: Context) -> None:
             "budgets": [budget_name(budget) for budget in study.budgets],
             "methods": study.methods,
             "seeds": study.seeds,
+            "again": {"methods": study.again.methods, "trainings": study.again.trainings},
             "reward": study.search.reward,
             "analysed": study.analysis.conditionings,
             "analysed_budgets": [budget_name(budget) for budget in analysed_budgets(study)],
@@ -86,9 +105,13 @@ def write_splits(context: Context) -> Images:
     Returns the training images.
     """
     data = context.study.data
-    listings = list_data(context)
-    files = write_manifest(manifest(context), listings)
+    if is_writer():  # of several processes one unpacks, looks at every file and lists them
+        listings = list_data(context)
+        files = write_manifest(manifest(context), listings)
+    barrier()
     images = training_images(context)
+    if not is_writer():
+        return images
     splits = split(images.labels, data.search_images, data.calibration_images, data.seed)
     folder = context.results / "splits"
     counts = {}
@@ -130,13 +153,36 @@ def list_data(context: Context) -> dict[str, Listing]:
     return listings
 
 
-def _check_budgets(context: Context, model: str, images: Images) -> None:
-    """Refuse a budget that no widths of the search space meet, before anything is trained."""
+def _check_recipes(study: Study, train: int) -> None:
+    """Refuse a recipe that does not fit so many training images, before anything is trained."""
+    parts: list[Part] = ["base", "final"]
+    parts += ["analysis"] * bool(study.analysis.conditionings)
+    parts += ["second"] * (study.final.second is not None)
+    for model in study.models:
+        asked = [(str(part), recipe(study, part, model)) for part in parts]
+        asked += [
+            (f"pruningnet ({name})", pruningnet_recipe(study, model, name))
+            for name in study.pruningnet.conditionings
+        ]
+        for part, one in asked:
+            try:
+                one.steps(train)
+            except UserError as refusal:
+                raise UserError(f"{PARAMS}: {part} of {model}: {refusal}") from None
+
+
+def _check_network(context: Context, model: str, images: Images) -> None:
+    """Refuse a budget that no widths of the search space meet, and a method that cannot take the
+    network, before anything is trained.
+    """
     context = replace(context, items={"model": model})
-    space = search_space(context, full_network(context, images).graph)
+    full = full_network(context, images)
+    space = search_space(context, full.graph)
     for budget in (*context.study.budgets, *analysed_budgets(context.study)):
-        full = space.macs(space.full)
-        space.require(budget_in_macs(context.study.networks[model], budget, full))
+        most = space.macs(space.full)
+        space.require(budget_in_macs(context.study.networks[model], budget, most))
+    for name in context.study.methods:
+        methods.require(methods.method(name), space, full.fresh(0))
 
 
 STAGE = Stage(
@@ -157,6 +203,7 @@ STAGE = Stage(
         "search",
         "reconstruction",
         "final",
+        "again",
         "budgets",
         "seeds",
         "methods",

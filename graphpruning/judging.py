@@ -38,7 +38,7 @@ RACED = 16
 class Reconstruction:
     """Training images, and output positions per image, from which cut weights are fitted again.
 
-    The defaults are AMC's (mit-han-lab/amc).
+    AMC has 3,000 images and 10 positions (mit-han-lab/amc).
     """
 
     images: int = 500

@@ -170,18 +170,18 @@ class SearchSettings:
     def scaled(cls, evaluations: int) -> "SearchSettings":
         """Settings for a search of `evaluations`: the published ones where it is long enough.
 
-        A quarter of the episodes is warm-up, at most 50 of our agent's, which learns from few, and
-        at most 20 candidates of a predictor's. Of DDPG's noise (AMC: 100 episodes of 400 are
-        warm-up) at most a tenth is left at the end; a generation is at most a quarter of all
-        evaluations.
+        A quarter of the episodes is warm-up, at most AMC's 100 of DDPG's (of 400 in its paper), 50
+        of our agent's, which learns from few, and 20 candidates of a predictor's. Of DDPG's noise
+        at most a tenth is left at the end; a generation is at most a quarter of all evaluations.
         """
         evaluations = max(2, evaluations)
         warmup = max(1, evaluations // 4)
-        decay = min(DDPGSettings().noise_decay, 0.1 ** (1 / (evaluations - warmup)))
+        explored = min(warmup, DDPGSettings().warmup_episodes)
+        decay = min(DDPGSettings().noise_decay, 0.1 ** (1 / (evaluations - explored)))
         population = max(2, min(EvolutionSettings().population, evaluations // 4))
         return SearchSettings(
             agent=AgentSettings(warmup_episodes=min(warmup, 50)),
-            ddpg=DDPGSettings(warmup_episodes=warmup, noise_decay=decay),
+            ddpg=DDPGSettings(warmup_episodes=explored, noise_decay=decay),
             evolution=EvolutionSettings(
                 population=population,
                 parents=max(2, population // 5),

@@ -186,10 +186,10 @@ def _controls(network: Network) -> list[str]:
     some = f"{len(having)} of the {counted(len(of_layer), 'layer')}"
     if (strength := representation.fixed_strength(network)) is not None:
         return [
-            f"This network was judged before the rule was made: by at most one control a layer, "
-            f"drawn at random, with a fixed ridge strength ({strength:g}), and by the "
-            f"convolutions' own outputs alone. {some} have a control that is an earlier layer of "
-            "equal resolution in another block; the others' control was none, and is left out."
+            "This network has fewer controls, at most one a layer, drawn at random, a fixed ridge "
+            f"strength ({strength:g}), and the convolutions' own outputs alone. {some} have a "
+            "control that is an earlier layer of equal resolution in another block; the others' "
+            "control was none, and is left out."
         ]
     if len(having) < len(of_layer):
         return [

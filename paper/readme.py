@@ -15,16 +15,18 @@ from graphpruning.common.errors import UserError
 from graphpruning.common.files import read_text, write_text
 from paper import channel_bench, command, measures
 from paper.captions import budget_amount, how_often, spread, ways
-from paper.claims import Claim, claims
+from paper.claims import SHORT, Claim, claims
 from paper.figure_effects import across
 from paper.figure_style import STYLE, save
 from paper.reader.results import Results, read
 from paper.rule import EQUIVALENT, MATTERS, UNDECIDED
+from paper.statistics import paired
 from paper.verdicts import COMMITTED
 from paper.wording import counted, interval, joined, number
 
 ROOT = Path(__file__).parents[1]
 PICTURE = ROOT / "docs/effects.png"
+PLUS = "graphpruning-plus"
 
 
 def accuracies(results: Results) -> str:
@@ -49,15 +51,35 @@ def accuracies(results: Results) -> str:
 
 
 def verdicts(results: Results) -> str:
-    """The five claims and what this study says of each, in one sentence."""
-    by_verdict: dict[str, list[str]] = {}
-    for claim in claims(results):
-        by_verdict.setdefault(claim.verdict, []).append(claim.id)
-    said = [f"{', '.join(ids)} **{verdict}**" for verdict, ids in by_verdict.items()]
+    """The five claims and what this study says of each; how networks were trained."""
+    said = [f"{one.id} ({SHORT[one.id]}) **{one.verdict}**" for one in claims(results)]
     return (
         f"The paper's five claims in this study: {'; '.join(said)}. A found network is trained for "
-        f"{ways(results)}, {how_often(results)}."
+        f"{ways(results)}, {how_often(results)}. {results.rows[PLUS].label} begins with the base's "
+        f"weights and has a teacher; where all begin with these weights, it is {_ahead(results)}."
     )
+
+
+def lead(results: Results) -> str:
+    """What GraphPruning plus wins by where all methods begin with the base's weights."""
+    return (
+        f"What it wins by: where all methods train the found network from the base's weights, as "
+        f"`prune` does with `--weights`, it is {_ahead(results)} ({spread(results)}; [Table "
+        "3b](results.md)). So most of its lead in README's table is the better start."
+    )
+
+
+def _ahead(results: Results) -> str:
+    """Plus minus ours at each budget, where both begin with the base's weights."""
+    second, model = results.second, results.models[0]
+    if second is None:
+        raise UserError(f"{results.path} has no second kind of final training")
+    said = []
+    for budget in results.budgets:
+        plus, ours = (second.test_top1(model, each, budget) for each in (PLUS, results.ours.name))
+        amount = budget_amount(results, budget, model)
+        said.append(f"{interval(paired(plus, ours), 1, sign=True)} points at {amount} of MACs")
+    return f"ahead of {results.ours.label} by {joined(said)}"
 
 
 def table3(results: Results) -> str:
@@ -75,6 +97,7 @@ def says(results: Results) -> str:
     model, budget = results.models[0], results.budgets[-1]
     ours = interval(measures.test_top1(results, model, results.ours.name, budget), 1)
     whole = interval(measures.base_top1(results, model), 1)
+    longest = max(results.base[model, seed].epochs for seed in results.seeds)
     others = [
         measures.test_top1(results, model, row.name, budget).value
         for row in results.of_kind("baseline")
@@ -84,9 +107,10 @@ def says(results: Results) -> str:
     counts = [f"{verdicts.count(one)} {one}" for one in dict.fromkeys(verdicts)]
     return (
         f"**So far:** of {results.title}, {results.ours.label} finds a network with "
-        f"{budget_amount(results, budget, model)} of the computation that labels {ours} % of test "
-        f"images correctly (the whole network: {whole} %; the baselines' networks: "
-        f"{number(min(others), 1)} to {number(max(others), 1)} %), and of the paper's "
+        f"{budget_amount(results, budget, model)} of the computation that, trained for "
+        f"{ways(results)}, labels {ours} % of test images correctly (the baselines' networks, "
+        f"trained alike: {number(min(others), 1)} to {number(max(others), 1)} %; the whole "
+        f"network, after {counted(longest, 'epoch')}: {whole} %). Of the paper's "
         f"{len(judged)} claims the verdicts after {counted(len(results.seeds), 'replicate')} are: "
         f"{joined(counts)}.{_decided(judged)}"
     )
@@ -94,7 +118,8 @@ def says(results: Results) -> str:
 
 def _decided(judged: list[Claim]) -> str:
     """The claims that are decided, in their own words."""
-    words = {EQUIVALENT: f"{EQUIVALENT}, any difference is smaller than {MATTERS} points"}
+    within = f"{EQUIVALENT}: the 90 % interval of each difference lies within ± {MATTERS} points"
+    words = {EQUIVALENT: f"{within} (the picture has 95 % intervals)"}
     said = [
         f"*{claim.statement.rstrip('.')}*: {words.get(claim.verdict, claim.verdict)}"
         for claim in judged
@@ -118,6 +143,7 @@ PARTS: dict[str, dict[str, tuple[str, Callable[[Results], str]]]] = {
         "accuracies": ("fashion", accuracies),
         "verdicts": ("fashion", verdicts),
     },
+    "docs/prune.md": {"lead": ("fashion", lead)},
     "docs/results.md": {
         "fashion": ("fashion", table3),
         "second": ("fashion", table3b),

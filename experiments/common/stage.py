@@ -119,6 +119,8 @@ class Context:
         settings = {name: _plain(getattr(self.study, name)) for name in self.sections}
         if "networks" in settings and "model" in self.items:  # another model's changes nothing
             settings["networks"] = settings["networks"][self.items["model"]]
+        for where in ("root", "workers"):  # that change no number
+            settings.get("data", {}).pop(where, None)
         return {
             "stage": self.name,
             **settings,
@@ -181,7 +183,7 @@ class Stage:
             spread_out(self.module)
             raw = read_study_file(self.study_file)
             study = self.parse(raw, str(self.study_file))
-            check_words(sys.argv[1:], self.items)
+            check_words(sys.argv[1:], self.items, self.sections)
         except UserError as refusal:
             sys.exit(refuse(refusal))
         experiment = Experiment(self.module, save_git_info=False)
@@ -215,6 +217,8 @@ class Stage:
             if done and observer.dir is not None:
                 record = done[0].results / "records" / done[0].name
                 keep_record(Path(observer.dir), record, "seed" in self.items)
+            if done and is_writer():  # nothing of the stage can fail any more
+                shutil.rmtree(done[0].checkpoints, ignore_errors=True)
         except (UserError, OSError) as refusal:
             sys.exit(refuse(refusal))
 
@@ -246,8 +250,6 @@ class Stage:
         with alone(lock, f"the stage {context.name}") if is_writer() else nullcontext():
             timed(self.work, context, self._command(context.items), self.folder)
             barrier()  # nobody needs a checkpoint any more
-            if is_writer():
-                shutil.rmtree(context.checkpoints, ignore_errors=True)
 
 
 class _Records(FileStorageObserver):
@@ -272,19 +274,25 @@ def timed(work: Callable[[Context], None], context: Context, command: str, folde
     write_json(context.folder(folder) / "run.json", sidecar)
 
 
-def check_words(words: Sequence[str], items: Sequence[str]) -> None:
-    """Refuse what follows `with` on the command line and sets nothing; Sacred takes it for the
-    name of a configuration.
+def check_words(words: Sequence[str], items: Sequence[str], sections: Sequence[str] = ()) -> None:
+    """Refuse what follows `with` on the command line and sets nothing: a word that Sacred takes for
+    the name of a configuration, or a key that the stage does not read.
     """
+    known = (*items, "study", *sections)
     updates = list(words)[list(words).index("with") + 1 :] if "with" in words else []
     before_flags = itertools.takewhile(lambda word: not word.startswith("-"), updates)
     for word in before_flags:
         key, is_set, _ = word.partition("=")
         if key == "seed" and "seed" not in items:
             raise UserError(f"with {word}: this stage draws nothing from a seed of its own")
+        if is_set and (first := key.partition(".")[0]) not in known:
+            raise UserError(
+                f"with {word}: this stage does not read {first!r}; did you mean "
+                f"{nearest(first, known)!r}?"
+            )
         if not is_set and not Path(word).is_file():
-            known = f"did you mean {nearest(word, items)!r}?" if items else "this stage has no keys"
-            raise UserError(f"with {word}: say KEY=VALUE; {known}")
+            meant = f"did you mean {nearest(word, items)!r}?" if items else "this stage has no keys"
+            raise UserError(f"with {word}: say KEY=VALUE; {meant}")
 
 
 def check_items(items: dict[str, str], study: Study) -> None:
@@ -349,12 +357,12 @@ def keep_record(run: Path, record: Path, has_seed: bool) -> None:
         text = read_text(run / name, "Sacred")
         text = text.replace(str(Path.cwd()), ".").replace(str(Path.home()), "~")
         if name == "run.json":
-            record_data = json.loads(text)
+            record_data = _whole(text, run / name)
             record_data.get("host", {}).pop("hostname", None)
             record_data.get("host", {}).pop("ENV", None)
             text = json.dumps(record_data, indent=1) + "\n"
         if name == "config.json":
-            config = json.loads(text)
+            config = _whole(text, run / name)
             if not has_seed:
                 config.pop("seed", None)  # Sacred's own
             text = json.dumps(config, indent=1) + "\n"
@@ -363,13 +371,26 @@ def keep_record(run: Path, record: Path, has_seed: bool) -> None:
     beside.rename(record)
 
 
+def _whole(text: str, path: Path) -> Any:
+    """What Sacred wrote, which it does not do in one step."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise UserError(
+            f"{path} is not whole (a full disk?): start the stage again, it goes on from its end"
+        ) from None
+
+
 def _code_hash() -> str:
-    """SHA-256 of every module of ours that this stage has imported."""
+    """SHA-256 of every module of ours that this stage has imported, its own file with them."""
+    files = {}
+    for module in list(sys.modules.values()):
+        spec = getattr(module, "__spec__", None)  # that of `__main__` has the stage's name
+        if spec and spec.origin and spec.name.split(".")[0] in ("experiments", "graphpruning"):
+            files[spec.name] = spec.origin
     digest = hashlib.sha256()
-    for name, module in sorted(sys.modules.items()):
-        file = getattr(module, "__file__", None)
-        if name.split(".")[0] in ("experiments", "graphpruning") and file:
-            digest.update(Path(file).read_bytes())
+    for _, file in sorted(files.items()):
+        digest.update(Path(file).read_bytes())
     return digest.hexdigest()
 
 

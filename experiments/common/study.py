@@ -25,6 +25,8 @@ from graphpruning.training.distillation import Distillation
 from graphpruning.training.preprocessing import Preprocessing
 from graphpruning.training.recipe import Recipe
 
+FEWEST = 4
+"""Images of the correlation analysis: half of them, and a part of that half, can be taken."""
 Part = Literal["base", "pruningnet", "analysis", "final", "second"]
 Precision = Literal["auto", "32-true", "bf16-mixed"]
 MOST_THREADS = 1024
@@ -87,6 +89,13 @@ class CorrelationSettings:
 
     images: int
     positions: int
+
+    def __post_init__(self) -> None:
+        if self.images < FEWEST:
+            raise UserError(
+                f"images: {self.images} are too few to fit one half and score the other: at least "
+                f"{FEWEST}"
+            )
 
 
 @dataclass(frozen=True)

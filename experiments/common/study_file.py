@@ -82,6 +82,12 @@ def check_names(raw: Any, where: str) -> None:
         raise UserError(f"{where}: key 'study' is missing")
     for key, name in _names(raw):
         require_plain(name, f"{where}: {key}")
+    for budget in _listed(_at(raw, "budgets")):
+        if isinstance(budget, float) and _name(budget) != str(budget):
+            raise UserError(
+                f"{where}: budgets: write {_name(budget)} instead of {budget}: stages and folders "
+                "are named by budgets, with at most six digits"
+            )
 
 
 def _names(raw: Any) -> Iterator[tuple[str, str]]:

@@ -27,10 +27,10 @@ NATIVE = (
 )
 ILLEGAL = "this processor lacks an instruction that a library was built for: reinstall it"
 KILLED = (
-    "sent by somebody, or by the system when memory runs out (`dmesg` tells): if so, lower "
-    "batch_size or data: workers, or run one stage at a time (threads: null)"
+    "sent by somebody, or by the system when memory runs out (`dmesg` tells): if so, lower data: "
+    "workers, and else batch_size, or run one stage at a time (threads: null)"
 )
-RESUME = "started again, it goes on from what it has saved"
+RESUME = "started again with the same code, recipe and threads, it goes on from what it has saved"
 
 
 def watch(what: str) -> None:

@@ -114,8 +114,9 @@ class AmcState:
     decisions so far and MACs of the groups still to come, as shares of the full network's, and the
     last action.
 
-    AMC decides one layer a step. Our extension to groups of several layers: the first layer in
-    forward order describes the group, and the group's MACs are the sum over its layers.
+    AMC decides a layer's input channels a step. Our extension to groups of several layers: the
+    first layer that writes the group describes it, and the group's MACs are the sum over the layers
+    that write it. Groups that are not decided count at full width; in AMC's code at the smallest.
     """
 
     def __init__(self, space: SearchSpace) -> None:

@@ -79,7 +79,8 @@ def _processes() -> dict[str, Any]:
 def _auto_precision(plain: Fabric, cache: Path) -> str:
     """The same answer in every process."""
     if plain.device.type == "cuda":
-        able = int(sum_over_ranks(torch.tensor(int(torch.cuda.is_bf16_supported()))))
+        own = torch.cuda.is_bf16_supported(including_emulation=False)  # emulated it is slow
+        able = int(sum_over_ranks(torch.tensor(int(own))))
         return "bf16-mixed" if able == plain.world_size else "32-true"
     if plain.device.type == "cpu" and plain.world_size == 1:
         return cpu_precision(cache)

@@ -32,7 +32,7 @@ from torchvision.datasets.imagenet import ARCHIVE_META, META_FILE
 from tqdm import tqdm
 
 from graphpruning.common.errors import UserError, reason
-from graphpruning.common.files import atomic, read_text, unwritable
+from graphpruning.common.files import alone, atomic, read_text, unwritable
 from graphpruning.training.listing import (
     Listing,
     damaged,
@@ -99,7 +99,9 @@ def prepare(root: Path) -> dict[str, Listing]:
     devkit = _read_devkit(root)
     classes = imagenet_classes(root)
     for part in ("train", "val"):
-        _unpack(root, part, classes)
+        if wanted := _packed(root, part, classes):
+            with alone(root / ".unpacking.lock", f"unpacking into {root}"):
+                _unpack(root, part, wanted)
     return _check(root, classes, devkit)
 
 
@@ -128,11 +130,20 @@ def _read_devkit(root: Path) -> Devkit | None:
         devkit = _parse_devkit(matrix, truth)
     except ValueError as error:
         raise _no_archive(path, error) from None
-    meta = BytesIO()  # torch.save itself makes a RuntimeError of a full disk
-    torch.save((devkit.names, devkit.validation), meta)
-    with atomic(root / META_FILE) as beside:
-        beside.write_bytes(meta.getvalue())
+    if not _knows(root / META_FILE, devkit):
+        meta = BytesIO()  # torch.save itself makes a RuntimeError of a full disk
+        torch.save((devkit.names, devkit.validation), meta)
+        with atomic(root / META_FILE) as beside:
+            beside.write_bytes(meta.getvalue())
     return devkit
+
+
+def _knows(path: Path, devkit: Devkit) -> bool:
+    """Whether a meta.bin says this already: the folder may be one that nobody can write to."""
+    try:
+        return is_there(path, MAKER) and read_meta(path) == (devkit.names, devkit.validation)
+    except UserError:  # damaged
+        return False
 
 
 def _content(archive: TarFile, member: TarInfo) -> bytes:
@@ -277,16 +288,20 @@ def _verify(path: Path) -> None:
         )
 
 
-def _unpack(root: Path, part: str, classes: tuple[str, ...]) -> None:
-    """Unpack the classes of `part` that have no folder yet; each folder is made whole."""
+def _packed(root: Path, part: str, classes: tuple[str, ...]) -> list[str]:
+    """The classes of `part` that have no folder yet and stand in the archive."""
     folder, path = root / part, root / ARCHIVE_META[part][0]
     wanted = [wnid for wnid in classes if not os.path.isdir(folder / wnid)]
-    if not wanted:
-        return
-    if not is_there(path, MAKER):
+    if wanted and not is_there(path, MAKER):
         if os.path.isdir(folder):
-            return  # a tree that somebody else made: the check names what it lacks
+            return []  # a tree that somebody else made: the check names what it lacks
         raise UserError(f"{root} has neither {path.name} nor {part}/ with a folder for each class")
+    return wanted
+
+
+def _unpack(root: Path, part: str, wanted: list[str]) -> None:
+    """Unpack these classes of `part`; each folder is made whole."""
+    folder, path = root / part, root / ARCHIVE_META[part][0]
     _verify(path)
     try:
         with tarfile.open(path) as archive:

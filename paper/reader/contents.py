@@ -93,11 +93,21 @@ class DataFile:
 
 
 @dataclass(frozen=True)
+class FurtherFile:
+    """Whose networks are trained further, and the numbers of these trainings."""
+
+    methods: list[PlainName]
+    trainings: list[Count]
+
+
+@dataclass(frozen=True)
 class StudyFile:
     """study.json: which files there are, and how the study and its parts are called.
 
     `analysed_budgets` are those of the analysis of PruningNets; older results leave them out, where
-    they are `budgets`.
+    they are `budgets`. Of `again` not all need be there, but no other further training counts: one
+    that the study no longer asks for may be of another recipe. Older results leave it out, and
+    those that are there count.
     """
 
     study: PlainName
@@ -112,6 +122,7 @@ class StudyFile:
     rows: dict[PlainName, MethodFile]
     reward: Literal["top1", "top5"] = "top1"
     analysed_budgets: PlainNames | None = None
+    again: FurtherFile | None = None
 
 
 # Every stage

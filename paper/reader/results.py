@@ -304,11 +304,12 @@ def _trained_again(
 ) -> dict[Key, dict[int, Final]]:
     """The final networks with their further trainings.
 
-    study.json does not promise these, for a study may be carried on. But within a replicate every
-    method that has some, in any replicate, has the same numbers for all its networks.
+    Not all that study.json lists need be there, for a study may be carried on. But within a
+    replicate every method that has some, in any replicate, has the same numbers for all its
+    networks.
     """
     there = {
-        (key, seed): _numbers(path.joinpath("final/again", *key, str(seed)))
+        (key, seed): _further(said, key[1], path.joinpath("final/again", *key, str(seed)))
         for key, by_seed in final.items()
         for seed in by_seed
     }
@@ -331,10 +332,13 @@ def _trained_again(
     return result
 
 
-def _numbers(folder: Path) -> set[int]:
-    """Of the trainings that have a folder here."""
+def _further(said: StudyFile, method: str, folder: Path) -> set[int]:
+    """Numbers of the further trainings that have a folder here and that the study asks for."""
     names = (path.parent.name for path in folder.glob("*/metrics.json"))
-    return {int(name) for name in names if name.isdecimal()}
+    numbers = {int(name) for name in names if name.isdecimal()}
+    if said.again is None:
+        return numbers
+    return numbers.intersection(said.again.trainings) if method in said.again.methods else set()
 
 
 def read_published() -> pd.DataFrame:

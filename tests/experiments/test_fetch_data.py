@@ -410,6 +410,22 @@ def test_the_stage_fetches_nothing_for_other_images(
     assert not (folder / "data/FashionMNIST").exists()
 
 
+def test_the_stage_names_files_that_are_not_there(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """DVC, which watches them, would name a Python error, and no way to get them."""
+    study(name="cifar10", root="here", files="here/cifar-10-batches-py")
+    assert main(["--study"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "is missing" in line and "CIFAR10('here', download=True)" in line
+    study(name="folder", root="mine", files="nowhere")
+    assert main(["--study"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "data: files: there is no nowhere: images are yours to bring" in line
+    study(name="folder", root="mine", files="mine")
+    assert main(["--study"]) == 0
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [

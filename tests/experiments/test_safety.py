@@ -406,11 +406,33 @@ def test_a_full_disk_is_said_and_work_goes_on_when_there_is_room(folder: Path) -
     assert done.returncode == 0, done.stderr
 
 
+def test_a_stage_that_cannot_keep_its_record_keeps_its_checkpoint(folder: Path) -> None:
+    """It is the last thing that can fail; DVC then removes the stage's outputs."""
+    for left in ("checkpoints", "results/smoke/records"):
+        shutil.rmtree(folder / left, ignore_errors=True)
+    (folder / "results/smoke/records").write_text("no folder")
+    line = the_line(run(folder, *TRAIN))
+    assert "results/smoke/records" in line and "cannot be written" in line
+    assert list((folder / "checkpoints/smoke/train_base").rglob("*.pt"))
+    (folder / "results/smoke/records").unlink()
+    done = run(folder, *TRAIN)
+    assert done.returncode == 0, done.stderr
+    assert not list((folder / "checkpoints/smoke/train_base").rglob("*.pt"))
+    sidecar = json.loads((folder / "results/smoke/base/resnet8/0/run.json").read_text())
+    assert sidecar["resumed"] is True
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
         (["with", "modl"], "with modl: say KEY=VALUE; did you mean 'model'?"),
         (["with", "model=a", "b", "-F", "runs"], "with b: say KEY=VALUE"),
+        (
+            ["with", "model=a", "epochs=1"],
+            "with epochs=1: this stage does not read 'epochs'; did you mean",
+        ),
+        (["with", "model=a", "bace.recipe.lr=1"], "'bace'; did you mean 'base'?"),
+        (["with", "model=a", "base.recipe.lr=1"], None),
         (["with", "seed=1"], "with seed=1: this stage draws nothing from a seed of its own"),
         (["with", "model=a", "-F", "runs"], None),
         ([], None),
@@ -418,8 +440,8 @@ def test_a_full_disk_is_said_and_work_goes_on_when_there_is_room(folder: Path) -
 )
 def test_words_that_set_nothing_are_refused(words: list[str], says: str | None) -> None:
     if says is None:
-        check_words(words, ["model"])
+        check_words(words, ["model"], ["base"])
         return
     with pytest.raises(UserError) as refusal:
-        check_words(words, ["model"])
+        check_words(words, ["model"], ["base"])
     assert says in str(refusal.value)

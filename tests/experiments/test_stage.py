@@ -2,7 +2,9 @@
 
 import sys
 from copy import deepcopy
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -41,6 +43,31 @@ def test_a_checkpoint_depends_on_its_own_models_network(raw: dict[str, Any]) -> 
         for held in (context(raw, model="resnet8"), context(raw, model="resnet20"), context(raw))
     ]
     assert [then == now for then, now in zip(before, after, strict=True)] == [False, True, False]
+
+
+def test_a_checkpoint_depends_on_the_stages_own_file(
+    raw: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It runs as `__main__`, and every other module keeps its name."""
+    own = tmp_path / "train_base.py"
+    own.write_text("one")
+    main = ModuleType("__main__")
+    main.__spec__ = ModuleSpec("experiments.train_base", None, origin=str(own))
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    before = context(raw).fingerprint()
+    assert context(raw).fingerprint() == before
+    own.write_text("two")
+    assert context(raw).fingerprint() != before
+
+
+def test_a_checkpoint_does_not_depend_on_where_and_by_how_many_images_are_read(
+    raw: dict[str, Any],
+) -> None:
+    before = context(raw).fingerprint()
+    raw["data"] |= {"root": "elsewhere", "workers": 3}
+    assert context(raw).fingerprint() == before
+    raw["data"]["seed"] = 1
+    assert context(raw).fingerprint() != before
 
 
 def test_items_name_a_stage_and_its_files(raw: dict[str, Any]) -> None:

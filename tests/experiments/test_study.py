@@ -1,5 +1,7 @@
 """The study file is read strictly: what does not fit is named, with the nearest that does."""
 
+import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,14 +27,21 @@ from graphpruning.common.errors import UserError
 from graphpruning.common.validated import validated
 from graphpruning.network.zoo import build
 from graphpruning.pruningnet.conditionings import CONDITIONINGS
+from graphpruning.search import group_norm
 
 ROOT = Path(__file__).parents[2]
 DESK = ROOT / "studies" / "desk.yaml"
 
 
-def changed(changes: dict[str, Any]) -> dict[str, Any]:
+def smoke(changes: dict[str, Any]) -> dict[str, Any]:
+    """The smallest study, whose images are generated, with other values."""
+    return changed(changes, ROOT / "studies/smoke.yaml")
+
+
+def changed(changes: dict[str, Any], study: Path = DESK) -> dict[str, Any]:
     """The desk study with other values at dotted paths; a key that is not there yet is added."""
-    raw: dict[str, Any] = yaml.safe_load(DESK.read_text())
+    # aliases become copies
+    raw: dict[str, Any] = json.loads(json.dumps(yaml.safe_load(study.read_text())))
     for path, value in changes.items():
         *parents, last = path.split(".")
         place = raw
@@ -177,6 +186,9 @@ def test_the_default_study_is_desk() -> None:
         ("data.root", "a\0b", "data: root: 'a\\x00b' is no path"),
         ("title", "two\nlines", "title: 'two\\nlines' is no line of text"),
         ("networks.resnet20.budgets", {10**400: 0.5}, "is no finite number"),
+        ("correlation.images", 3, "correlation: images: 3 are too few to fit one half and score"),
+        ("budgets", [0.3333333], "budgets: write 0.333333 instead of 0.3333333"),
+        ("budgets", [0.5, 1.0], "budgets: write 1 instead of 1.0"),
         ("reconstruction.points", 0, "points: 0 does not lie between 1 and"),
         ("final.trainings", 0, "final: trainings: 0 does not lie between 1 and"),
         ("final.second", {"initial": "scrath"}, "final: second: "),
@@ -285,6 +297,63 @@ def test_a_search_needs_images_to_judge_by(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(UserError, match="search_images: 0, but candidates are judged on them"):
         prepare.prepare(context)
     assert not list(tmp_path.rglob("*.*"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"final.recipe.batch_size": 5000}, "final of resnet8: recipe: batch_size 5000 does not"),
+        ({"analysis.recipe.images_per_epoch": 601}, "analysis of resnet8: recipe: batch_size"),
+        ({"pruningnet.recipe.batch_size": 501}, "pruningnet (graph) of resnet8: recipe: "),
+    ],
+)
+def test_a_recipe_that_does_not_fit_the_images_is_refused_before_anything_is_trained(
+    changes: dict[str, Any], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=re.escape(says)):
+        prepare.prepare(prepare.STAGE._context(parse(smoke(changes)), {}))
+
+
+def test_a_network_that_a_method_cannot_take_is_refused_before_anything_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cannot(*_: object) -> None:
+        raise UserError("Torch-Pruning cannot follow this network")
+
+    raw = smoke({})
+    raw["methods"].append("group-norm")
+    raw["searches"]["base"].append("group-norm")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(group_norm, "Ranking", cannot)
+    with pytest.raises(UserError, match="Torch-Pruning cannot follow"):
+        prepare.prepare(prepare.STAGE._context(parse(raw), {}))
+
+
+def test_five_best_of_five_classes_judge_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    context = prepare.STAGE._context(parse(smoke({"search.reward": "top5"})), {})
+    monkeypatch.setattr(prepare, "TOP5", 10)  # of the study's ten
+    with pytest.raises(UserError, match="reward: top5, but with 10 classes every candidate would"):
+        prepare.prepare(context)
+
+
+def test_of_several_processes_one_lists_the_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And unpacks them: two at once would take each other's half-made folders away."""
+    monkeypatch.chdir(tmp_path)
+    context = prepare.STAGE._context(parse(smoke({})), {})
+    prepare.prepare(context)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*") if path.is_file()}
+    monkeypatch.setattr(prepare, "is_writer", lambda: False)
+    monkeypatch.setattr(prepare, "list_data", None)
+    monkeypatch.setattr(prepare, "write_manifest", None)
+    assert len(prepare.write_splits(context)) == 600
+    after = {path: path.read_bytes() for path in tmp_path.rglob("*.*") if path.is_file()}
+    assert after == before
 
 
 def test_files_that_are_no_study(tmp_path: Path) -> None:

@@ -126,6 +126,21 @@ def test_the_report_links_to_their_runs(folder):
     assert links == ["search 0", "search 1", *of_seed[0], *of_seed[1]]
 
 
+def test_only_those_count_that_the_study_asks_for(copied):
+    """Others may be of another recipe: no stage makes them again when it changes."""
+    study = json.loads((copied / "study.json").read_text())
+    for again, trainings in (
+        ({"methods": ["amc"], "trainings": [2, 4]}, {"amc": 4, "graphpruning": 2}),
+        ({"methods": [], "trainings": []}, {"amc": 2, "graphpruning": 2}),
+        (None, {"amc": 5, "graphpruning": 5}),  # as in older results
+    ):
+        (copied / "study.json").write_text(json.dumps({**study, "again": again}))
+        found = read(copied)
+        for name, count in trainings.items():
+            by_seed = found.final["resnet20", name, "0.5"]
+            assert {one.trainings for one in by_seed.values()} == {count}
+
+
 def test_a_replicate_may_have_none_yet(copied):
     for path in (copied / "final/again").glob("*/*/*/1"):
         shutil.rmtree(path)

@@ -1,5 +1,6 @@
 """Somebody's own results stand beside a study's, and nothing of them is taken on trust."""
 
+import re
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -175,3 +176,14 @@ def test_a_file_without_a_table_is_refused(
         compare.with_given(study, path)
     with pytest.raises(compare.UserError, match="cannot be read"):
         compare.with_given(study, tmp_path / "none.csv")
+
+
+def test_the_example_of_the_docs_fits_its_study(tmp_path: Path) -> None:
+    page = Path("docs/studies.md").read_text()
+    (example,) = re.findall(r"```csv\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "my_results.csv").write_text(example)
+    fashion = read(Path("results/fashion"))
+    compared = compare.with_given(fashion, tmp_path / "my_results.csv")
+    assert compared.rows["mine"].label == "Mine"
+    assert compared.path == Path("results/fashion/compare/my_results")
+    assert not compared.path.exists()

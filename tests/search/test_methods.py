@@ -118,6 +118,7 @@ def test_a_searcher_says_what_it_lacks(tmp_path, space, half, name, says):
 
 def test_settings_are_the_published_ones_where_the_search_is_as_long():
     assert methods.SearchSettings.scaled(400).ddpg == DDPGSettings()
+    assert methods.SearchSettings.scaled(800).ddpg == DDPGSettings()  # as many as AMC's code has
     assert methods.SearchSettings.scaled(1000).evolution == EvolutionSettings()
 
 

@@ -1,5 +1,6 @@
 """Image files: torchvision's presets and distributions, the same batches however they are read."""
 
+import os
 import random
 import shutil
 from io import BytesIO
@@ -168,6 +169,17 @@ def test_images_are_decoded_once(tree: Path, cache: Path, monkeypatch: pytest.Mo
     copy = shutil.copytree(tree, cache / "copy")  # other images may have the same names and sizes
     load("folder", copy, False, other)
     assert len(list(cache.glob("*.bin"))) == 3
+
+
+def test_an_image_that_was_overwritten_is_decoded_again(tree: Path, tmp_path: Path) -> None:
+    """By one with as many bytes, which a format without compression always has."""
+    copy = shutil.copytree(tree, tmp_path / "mine")
+    for value in (10, 200):
+        overwritten = next(copy.glob("train/*")) / "flat.bmp"
+        Image.new("RGB", (40, 40), (value, value, value)).save(overwritten)
+        os.utime(overwritten, ns=(value, value))  # a clock may be too coarse to tell
+        pixels = training(copy).decoded(TRAINING).images
+        assert (pixels.flatten(1) == value).all(dim=1).sum() == 1
 
 
 def test_random_crops_are_distributed_as_torchvisions() -> None:

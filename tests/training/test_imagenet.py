@@ -11,6 +11,7 @@ import pytest
 from torchvision.datasets import ImageNet
 
 from graphpruning.common.errors import UserError
+from graphpruning.common.files import alone
 from graphpruning.training import imagenet
 from graphpruning.training.listing import imagenet_classes
 from tests.miniature import ARCHIVES, add, build, write_sums
@@ -90,6 +91,23 @@ def test_an_interrupted_run_goes_on_where_it_was(
     assert (done[0].stat().st_mtime_ns, done[0].stat().st_ino) == before
     assert len(listings["train"].files) == (CLASSES + 1) * TRAIN
     assert not list(root.rglob(".*"))
+
+
+def test_a_tree_that_somebody_else_unpacks_at_the_moment_is_left_alone(root: Path) -> None:
+    with alone(root / ".unpacking.lock", "unpacking"), pytest.raises(UserError, match="unpacking"):
+        imagenet.prepare(root)
+    assert not (root / "train").exists()
+
+
+def test_a_whole_tree_is_only_read(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a folder has to be that a cluster shares."""
+
+    def refuse(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(imagenet, "atomic", refuse)
+    monkeypatch.setattr(imagenet, "alone", refuse)
+    imagenet.prepare(tree)
 
 
 def test_other_archives_than_the_official_need_sums_of_their_own(
