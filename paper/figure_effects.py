@@ -67,7 +67,7 @@ def effects(results: Results) -> Figure:
         _forest(axis, lines, _heights(lines))
         _say(axis, lines, _heights(lines))
         axis.set_xlabel(f"{results.ours.label} over others: {unit}" if unit == FINAL else unit)
-    _legend(figure)
+    _legend(figure, [line for lines in panels.values() for line in lines])
     return figure
 
 
@@ -85,11 +85,11 @@ def across(studies: Sequence[Results]) -> Figure:
             _say_verdicts(axis, lines, heights)
         title = textwrap.fill(results.title, 66 // len(panels), break_on_hyphens=False)
         axis.set_title(f"{title}\n({counted(len(results.seeds), 'replicate')})")
-        axis.set_xlabel("difference (points)")
+        axis.set_xlabel(f"{results.ours.label} minus the other (points)")
     ours = joined(list(dict.fromkeys(results.ours.label for results in studies)))
     what = f"Test accuracy of the networks that {ours} finds, minus that of others"
     figure.suptitle(what, fontweight="bold", fontsize="large")
-    _legend(figure)
+    _legend(figure, [line for lines in panels for line in lines])
     return figure
 
 
@@ -173,13 +173,16 @@ def _say_verdicts(axis: Axes, lines: Sequence[_Line], heights: dict[tuple[str, s
             axis.text(*where, line.status, transform=how, ha="center", va="center", weight="bold")
 
 
-def _legend(figure: Figure) -> None:
-    """Statuses, what hollow means, and the band."""
+def _legend(figure: Figure, lines: Sequence[_Line]) -> None:
+    """Statuses, what hollow means, and the band; of signs those that are there."""
+    there = {line.status for line in lines if line.effect}
     signs: list[Line2D | Patch] = [
         Line2D([], [], color=colour, marker=marker, markersize=4.5, label=status)
         for status, (colour, marker) in _LOOKS.items()
+        if status in there
     ]
     hollow: Any = {"markerfacecolor": "white", "linestyle": "none", "markersize": 4.5}
-    signs.append(Line2D([], [], color=GREY, marker="o", label="no interval", **hollow))
+    if any(line.effect and math.isnan(line.effect.estimate.low) for line in lines):
+        signs.append(Line2D([], [], color=GREY, marker="o", label="no interval", **hollow))
     signs.append(Patch(color=_BAND, label=f"± {MATTERS} points: too small to matter"))
     figure.legend(handles=signs, loc="outside lower center", ncols=len(signs), handlelength=2)

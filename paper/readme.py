@@ -58,8 +58,19 @@ def verdicts(results: Results) -> str:
     return (
         f"The paper's five claims in this study: {'; '.join(said)}. A found network is trained for "
         f"{ways(results)}, {how_often(results)}. {results.rows[PLUS].label} begins with the base's "
-        f"weights and has a teacher; where all begin with these weights, it is {_ahead(results)}."
+        f"weights and has a teacher; where all begin with these weights, it is {_ahead(results)}. At "
+        f"either budget all others lie within {number(_spread(results), 1)} points of each other."
     )
+
+
+def _spread(results: Results) -> float:
+    """Between the best and the worst method but plus, at the budget where that is most."""
+    model, names = results.models[0], [name for name in results.rows if name != PLUS]
+    tops = [
+        [measures.test_top1(results, model, name, budget).value for name in names]
+        for budget in results.budgets
+    ]
+    return max(max(of_budget) - min(of_budget) for of_budget in tops)
 
 
 def lead(results: Results) -> str:
