@@ -59,7 +59,8 @@ def verdicts(results: Results) -> str:
         f"The paper's five claims in this study: {'; '.join(said)}. A found network is trained for "
         f"{ways(results)}, {how_often(results)}. {results.rows[PLUS].label} begins with the base's "
         f"weights and has a teacher; where all begin with these weights, it is {_ahead(results)}. "
-        f"At either budget the others lie within {number(_spread(results), 1)} points of another."
+        f"The others lie within {number(_spread(results), 1)} points of each other "
+        "at either budget."
     )
 
 
