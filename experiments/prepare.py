@@ -8,7 +8,6 @@ from experiments.common.inputs import (
     SPLITS,
     data_root,
     full_network,
-    manifest,
     search_space,
     test_images,
     training_images,
@@ -25,10 +24,8 @@ from experiments.common.study import (
 )
 from experiments.common.study_file import PARAMS
 from graphpruning import methods
-from graphpruning.common.distributed import barrier
 from graphpruning.common.errors import UserError
 from graphpruning.common.files import write_json, write_text
-from graphpruning.common.machine import is_writer
 from graphpruning.pruningnet.conditionings import CONDITIONINGS
 from graphpruning.training.datasets import FOLDERS
 from graphpruning.training.fabric import make_fabric
@@ -105,13 +102,9 @@ def write_splits(context: Context) -> Images:
     Returns the training images.
     """
     data = context.study.data
-    if is_writer():  # of several processes one unpacks, looks at every file and lists them
-        listings = list_data(context)
-        files = write_manifest(manifest(context), listings)
-    barrier()
+    listings = list_data(context)
+    files = write_manifest(context.manifest, listings)
     images = training_images(context)
-    if not is_writer():
-        return images
     splits = split(images.labels, data.search_images, data.calibration_images, data.seed)
     folder = context.results / "splits"
     counts = {}
@@ -155,11 +148,11 @@ def list_data(context: Context) -> dict[str, Listing]:
 
 def _check_recipes(study: Study, train: int) -> None:
     """Refuse a recipe that does not fit so many training images, before anything is trained."""
-    parts: list[Part] = ["base", "final"]
-    parts += ["analysis"] * bool(study.analysis.conditionings)
+    parts: list[Part] = ["final", "analysis"]
     parts += ["second"] * (study.final.second is not None)
     for model in study.models:
-        asked = [(str(part), recipe(study, part, model)) for part in parts]
+        own: list[Part] = ["base"] if study.networks[model].weights is None else []
+        asked = [(str(part), recipe(study, part, model)) for part in own + parts]
         asked += [
             (f"pruningnet ({name})", pruningnet_recipe(study, model, name))
             for name in study.pruningnet.conditionings
@@ -209,6 +202,7 @@ STAGE = Stage(
         "methods",
         "searches",
     ),
+    single=True,
 )
 
 if __name__ == "__main__":

@@ -85,6 +85,7 @@ STAGE = Stage(
     folder="splits",
     kind=lambda items: "prepare",  # its files, and what reads them, are as of those three stages
     sections=("title", "models", "networks", "data", "precision", "threads", "correlation"),
+    single=True,
     study_file=STUDY_FILE,
     parse=parse,
 )

@@ -58,9 +58,9 @@ def verdicts(results: Results) -> str:
     return (
         f"The paper's five claims in this study: {'; '.join(said)}. A found network is trained for "
         f"{ways(results)}, {how_often(results)}. {results.rows[PLUS].label} begins with the base's "
-        f"weights and has a teacher; where all begin with these weights, it is {_ahead(results)}. "
-        f"The others lie within {number(_spread(results), 1)} points of each other "
-        "at either budget."
+        f"weights and has a teacher; where all begin with these weights, it has {_ahead(results)}. "
+        f"In the table above the other methods lie within {number(_spread(results), 1)} points of "
+        "each other at either budget."
     )
 
 
@@ -77,9 +77,10 @@ def _spread(results: Results) -> float:
 def lead(results: Results) -> str:
     """What GraphPruning plus wins by where all methods begin with the base's weights."""
     return (
-        f"What it wins by: where all methods train the found network from the base's weights, as "
-        f"`prune` does with `--weights`, it is {_ahead(results)} ({spread(results)}; [Table "
-        "3b](results.md)). So most of its lead in README's table is the better start."
+        f"What {results.rows[PLUS].label} wins: where all methods train the found network from the "
+        f"base's weights, as `prune` does with `--weights`, it has {_ahead(results)} "
+        f"({spread(results)}; [Table 3b](results.md)). In README's table it has more, because the "
+        "others begin from scratch there, and all are trained for twice as long."
     )
 
 
@@ -93,7 +94,7 @@ def _ahead(results: Results) -> str:
         plus, ours = (second.test_top1(model, each, budget) for each in (PLUS, results.ours.name))
         amount = budget_amount(results, budget, model)
         said.append(f"{interval(paired(plus, ours), 1, sign=True)} points at {amount} of MACs")
-    return f"ahead of {results.ours.label} by {joined(said)}"
+    return f"{joined(said)} over {results.ours.label}"
 
 
 def drawn(results: Results) -> str:
@@ -167,8 +168,10 @@ def says(results: Results) -> str:
 
 def _decided(judged: list[Claim]) -> str:
     """The claims that are decided, in their own words."""
-    within = f"{EQUIVALENT}: the 90 % interval of each difference lies within ± {MATTERS} points"
-    words = {EQUIVALENT: f"{within} (the picture has 95 % intervals)"}
+    within = f"the 90 % interval of each difference lies within ± {MATTERS} points"
+    words = {
+        EQUIVALENT: f"{EQUIVALENT}, neither better nor worse ({within}; the picture has 95 % ones)"
+    }
     said = [
         f"*{claim.statement.rstrip('.')}*: {words.get(claim.verdict, claim.verdict)}"
         for claim in judged

@@ -48,6 +48,7 @@ STAGE = Stage(
         "budgets",
         "seeds",
     ),
+    single=True,
     study_file=STUDY_FILE,
     parse=parse,
 )

@@ -30,17 +30,9 @@ MAKER = "the stage prepare"
 DIGITS = 15  # of the largest index that a split may hold
 
 
-MANIFESTS = Path("data/manifests")
-
-
 def data_root(context: Context) -> Path:
     """Where the study's images are, with environment variables (`$IMAGENET_DIR`) filled in."""
     return root_folder(context.study.data.root)
-
-
-def manifest(context: Context) -> Path:
-    """The list of the study's image files that `prepare` writes."""
-    return MANIFESTS / f"{context.study.study}.tsv.gz"
 
 
 def training_images(context: Context) -> Images:
@@ -59,7 +51,7 @@ def _images(context: Context, part: str) -> Images:
         return load(data.name, root, part == "train")
     from graphpruning.training.folder import open_images  # torchvision takes long to import
 
-    listing = read_manifest(manifest(context), root, part)
+    listing = read_manifest(context.manifest, root, part)
     return open_images(listing, part == "train", context.study.data.preprocessing, data.workers)
 
 

@@ -4,9 +4,24 @@ import os
 import sys
 
 from graphpruning.common.errors import UserError
-from graphpruning.common.machine import launched
+from graphpruning.common.machine import is_writer, launched
 
 PROCESSES = "GRAPHPRUNING_PROCESSES"
+OF_TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+def gathered() -> None:
+    """Go on as a process of its own: of those that torchrun has started the first one alone.
+
+    The others end at once, and torchrun waits for the first, however long it takes.
+    """
+    if not launched():
+        return
+    if not is_writer():
+        sys.exit(0)
+    for name in list(os.environ):
+        if name in OF_TORCHRUN or name.startswith("TORCHELASTIC_"):
+            del os.environ[name]
 
 
 def spread_out(module: str) -> None:

@@ -26,12 +26,19 @@ from typing import Any, cast
 
 from experiments.common.commit import Commit, commit_of
 from experiments.common.lazy import absent
-from experiments.common.processes import spread_out
+from experiments.common.processes import gathered, spread_out
 from experiments.common.study import Study, budget_name, parse
 from experiments.common.study_file import PARAMS, read_study_file
 from graphpruning.common.distributed import barrier, world
 from graphpruning.common.errors import UserError
-from graphpruning.common.files import alone, read_text, unwritable, write_json, write_text
+from graphpruning.common.files import (
+    alone,
+    read_text,
+    sha256,
+    unwritable,
+    write_json,
+    write_text,
+)
 from graphpruning.common.machine import end_on_signals, is_writer, launched, processor, refuse
 from graphpruning.common.memory import keep_freed_memory
 from graphpruning.common.names import nearest
@@ -87,6 +94,11 @@ class Context:
         return Path("results") / self.study.study
 
     @property
+    def manifest(self) -> Path:
+        """The list of the study's image files that `prepare` writes."""
+        return Path("data/manifests", f"{self.study.study}.tsv.gz")
+
+    @property
     def weights(self) -> Path:
         """models/STUDY: weights, in DVC's cache and not in git."""
         return Path("models") / self.study.study
@@ -119,11 +131,12 @@ class Context:
         settings = {name: _plain(getattr(self.study, name)) for name in self.sections}
         if "networks" in settings and "model" in self.items:  # another model's changes nothing
             settings["networks"] = settings["networks"][self.items["model"]]
-        for where in ("root", "workers"):  # that change no number
+        for where in ("root", "workers"):  # the manifest says which images there are
             settings.get("data", {}).pop(where, None)
         return {
             "stage": self.name,
             **settings,
+            "images": sha256(self.manifest) if self.manifest.exists() else None,
             "precision": self.precision,
             "torch": version("torch"),
             "code": _code_hash(),
@@ -154,7 +167,8 @@ class Stage:
     """A stage's face: its function, the folder of its small files below results/STUDY, the study's
     sections that it reads, and its own keys.
 
-    `kind` gives the stage's name in dvc.yaml from its items, where it is not the module's.
+    `kind` gives the stage's name in dvc.yaml from its items, where it is not the module's. A stage
+    that is `single` is one process's work, however many there are.
     `study_file` is read by `parse`.
     """
 
@@ -163,6 +177,7 @@ class Stage:
     sections: tuple[str, ...]
     items: tuple[str, ...] = ()
     kind: Callable[[dict[str, str]], str] | None = None
+    single: bool = False
     study_file: Path = PARAMS
     parse: Callable[[Any, str], Any] = parse
 
@@ -176,11 +191,14 @@ class Stage:
         gc.freeze()
         end_on_signals()
         keep_freed_memory()
+        if self.single:
+            gathered()
         sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
         if not is_writer():  # the others would say the same
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         try:
-            spread_out(self.module)
+            if not self.single:
+                spread_out(self.module)
             raw = read_study_file(self.study_file)
             study = self.parse(raw, str(self.study_file))
             check_words(sys.argv[1:], self.items, self.sections)

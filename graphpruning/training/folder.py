@@ -99,7 +99,8 @@ class FolderSet:
         """Return the central crops, decoded once: they are mapped from a file under `cache`.
 
         The file's name is a hash of the images' paths, sizes in bytes and times of change, and of
-        what is done to them.
+        what is done to them. Of processes on several machines, whose copies of the images may
+        differ in time, all need the same name, so there the times do not count.
         """
         how = (
             f"{self.root.absolute()} {preprocessing.resize} {preprocessing.size} {PIL.__version__}"
@@ -107,7 +108,8 @@ class FolderSet:
         if self.channels != 3:
             how = f"{how} {self.channels} channels"
         digest = hashlib.sha256(how.encode())
-        for array in (self.files, self.sizes, self._changed()):
+        several_machines = os.environ.get("WORLD_SIZE") != os.environ.get("LOCAL_WORLD_SIZE")
+        for array in (self.files, self.sizes, *([] if several_machines else [self._changed()])):
             digest.update(np.ascontiguousarray(array).data)
         path = self.cache / f"{digest.hexdigest()[:32]}.bin"
         shape = (len(self), self.size, self.size, self.channels)

@@ -99,9 +99,10 @@ def prepare(root: Path) -> dict[str, Listing]:
     devkit = _read_devkit(root)
     classes = imagenet_classes(root)
     for part in ("train", "val"):
-        if wanted := _packed(root, part, classes):
+        if _packed(root, part, classes):
             with alone(root / ".unpacking.lock", f"unpacking into {root}"):
-                _unpack(root, part, wanted)
+                if wanted := _packed(root, part, classes):  # another may have been here
+                    _unpack(root, part, wanted)
     return _check(root, classes, devkit)
 
 
@@ -289,7 +290,7 @@ def _verify(path: Path) -> None:
 
 
 def _packed(root: Path, part: str, classes: tuple[str, ...]) -> list[str]:
-    """The classes of `part` that have no folder yet and stand in the archive."""
+    """The classes of `part` that have no folder yet, where there is an archive to unpack."""
     folder, path = root / part, root / ARCHIVE_META[part][0]
     wanted = [wnid for wnid in classes if not os.path.isdir(folder / wnid)]
     if wanted and not is_there(path, MAKER):

@@ -52,7 +52,7 @@ def test_stages_read_the_images_that_prepare_listed(
     build(tmp_path / "mini", classes=2, train=3, val=2)
     mini = context("mini")
     listings = prepare.list_data(mini)
-    about = write_manifest(inputs.manifest(mini), listings)
+    about = write_manifest(mini.manifest, listings)
     assert about["files"] == 13
     for name in ARCHIVES:  # the manifest is enough: no tree is walked, no class is looked up
         (tmp_path / "mini" / name).unlink()

@@ -427,7 +427,7 @@ def test_an_unreachable_budget_says_the_smallest(smoke: Path) -> None:
     [
         (["seed=2"], "seed=2 is not in params.yaml: did you mean '"),
         ([], "experiments.train_base: say `with seed=...`"),
-        (["seeds=0"], "experiments.train_base: say `with seed=...`"),
+        (["seeds=0"], "with seeds=0: this stage does not read 'seeds'; did you mean 'seed'?"),
     ],
 )
 def test_a_stage_takes_one_seed_of_the_study(smoke: Path, words: list[str], says: str) -> None:

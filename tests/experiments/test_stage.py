@@ -49,10 +49,10 @@ def test_a_checkpoint_depends_on_the_stages_own_file(
     raw: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It runs as `__main__`, and every other module keeps its name."""
-    own = tmp_path / "train_base.py"
+    own = tmp_path / "of_this_test.py"  # no module that another test imports
     own.write_text("one")
     main = ModuleType("__main__")
-    main.__spec__ = ModuleSpec("experiments.train_base", None, origin=str(own))
+    main.__spec__ = ModuleSpec("experiments.of_this_test", None, origin=str(own))
     monkeypatch.setitem(sys.modules, "__main__", main)
     before = context(raw).fingerprint()
     assert context(raw).fingerprint() == before
@@ -60,14 +60,19 @@ def test_a_checkpoint_depends_on_the_stages_own_file(
     assert context(raw).fingerprint() != before
 
 
-def test_a_checkpoint_does_not_depend_on_where_and_by_how_many_images_are_read(
-    raw: dict[str, Any],
+def test_a_checkpoint_depends_on_the_images_not_on_where_and_by_how_many_they_are_read(
+    raw: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     before = context(raw).fingerprint()
     raw["data"] |= {"root": "elsewhere", "workers": 3}
     assert context(raw).fingerprint() == before
+    (tmp_path / "data/manifests").mkdir(parents=True)
+    (tmp_path / "data/manifests/smoke.tsv.gz").write_bytes(b"a list")
+    listed = context(raw).fingerprint()
+    assert listed != before
     raw["data"]["seed"] = 1
-    assert context(raw).fingerprint() != before
+    assert context(raw).fingerprint() != listed
 
 
 def test_items_name_a_stage_and_its_files(raw: dict[str, Any]) -> None:

@@ -340,22 +340,6 @@ def test_five_best_of_five_classes_judge_nobody(
         prepare.prepare(context)
 
 
-def test_of_several_processes_one_lists_the_images(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """And unpacks them: two at once would take each other's half-made folders away."""
-    monkeypatch.chdir(tmp_path)
-    context = prepare.STAGE._context(parse(smoke({})), {})
-    prepare.prepare(context)
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*") if path.is_file()}
-    monkeypatch.setattr(prepare, "is_writer", lambda: False)
-    monkeypatch.setattr(prepare, "list_data", None)
-    monkeypatch.setattr(prepare, "write_manifest", None)
-    assert len(prepare.write_splits(context)) == 600
-    after = {path: path.read_bytes() for path in tmp_path.rglob("*.*") if path.is_file()}
-    assert after == before
-
-
 def test_files_that_are_no_study(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is missing"):
         read(tmp_path / "params.yaml")

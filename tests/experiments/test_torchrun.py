@@ -114,3 +114,12 @@ def test_no_number_of_processes_is_refused(wanted: str, monkeypatch: pytest.Monk
     monkeypatch.setenv(PROCESSES, wanted)
     with pytest.raises(UserError, match=f"^{PROCESSES}={wanted}: say how many"):
         spread_out("experiments.train_base")
+
+
+def test_a_stage_of_one_process_is_the_first_ones_alone(smoke: Path) -> None:
+    """It may unpack ImageNet for hours, longer than processes wait for each other."""
+    before = files(smoke)
+    run_by_two(smoke, "experiments.prepare")
+    assert files(smoke) == before
+    about = json.loads((smoke / RESULTS / "splits/run.json").read_text())
+    assert about["hardware"]["processes"] == 1
