@@ -108,6 +108,11 @@ class Context:
         """Where this stage keeps what lets it resume; removed when it ends well."""
         return Path("checkpoints", self.study.study, self.kind, "-".join(self.items.values()))
 
+    def remove_checkpoints(self) -> None:
+        """Remove what let the stage resume."""
+        if is_writer():
+            shutil.rmtree(self.checkpoints, ignore_errors=True)
+
     def folder(self, name: str) -> Path:
         """results/STUDY/NAME/ITEM/...: where the stage's small files go."""
         return self.results.joinpath(name, *self.items.values())
@@ -235,8 +240,8 @@ class Stage:
             if done and observer.dir is not None:
                 record = done[0].results / "records" / done[0].name
                 keep_record(Path(observer.dir), record, "seed" in self.items)
-            if done and is_writer():  # nothing of the stage can fail any more
-                shutil.rmtree(done[0].checkpoints, ignore_errors=True)
+            if done:  # nothing of the stage can fail any more
+                done[0].remove_checkpoints()
         except (UserError, OSError) as refusal:
             sys.exit(refuse(refusal))
 
@@ -402,10 +407,12 @@ def _whole(text: str, path: Path) -> Any:
 def _code_hash() -> str:
     """SHA-256 of every module of ours that this stage has imported, its own file with them."""
     files = {}
-    for module in list(sys.modules.values()):
-        spec = getattr(module, "__spec__", None)  # that of `__main__` has the stage's name
-        if spec and spec.origin and spec.name.split(".")[0] in ("experiments", "graphpruning"):
-            files[spec.name] = spec.origin
+    for name, module in list(sys.modules.items()):
+        spec = getattr(module, "__spec__", None)
+        if name == "__main__" and spec:
+            name = spec.name  # the stage's own
+        if spec and spec.origin and name.split(".")[0] in ("experiments", "graphpruning"):
+            files[name] = spec.origin
     digest = hashlib.sha256()
     for _, file in sorted(files.items()):
         digest.update(Path(file).read_bytes())

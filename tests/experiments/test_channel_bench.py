@@ -30,6 +30,7 @@ from graphpruning.search.history import Journal
 from paper import channel_bench
 from paper.reader.channel_bench import read
 from tests.coloured_images import coloured_images
+from tests.experiments.stages import work
 from tests.made_up_tables import write_tables
 
 ROOT = Path(__file__).parents[2]
@@ -73,13 +74,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("CIFAR10_IMAGES", str(folder / "images"))
         patch.setenv("CHANNEL_BENCH", str(write_tables(folder / "tables", patch)))
         raw = study()
-        prepare.STAGE._work(context(prepare, raw))
+        work(prepare.STAGE, context(prepare, raw))
         for name in raw["pruningnet"]["conditionings"]:
             items = {"model": MODEL, "conditioning": name, "seed": "0"}
             for stage in (train_pruningnet, judge):
-                stage.STAGE._work(context(stage, raw, **items))
+                work(stage.STAGE, context(stage, raw, **items))
         for stage in (score, search):
-            stage.STAGE._work(context(stage, raw, model=MODEL, seed="0"))
+            work(stage.STAGE, context(stage, raw, model=MODEL, seed="0"))
         assert channel_bench.main([str(RESULTS)]) == 0
         yield folder
 

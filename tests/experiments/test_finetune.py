@@ -22,6 +22,7 @@ from experiments import (
 from experiments.common.study import Study, parse
 from graphpruning.search import racing
 from graphpruning.training import loop
+from tests.experiments.stages import work
 
 ROOT = Path(__file__).parents[2]
 REPLICATE = {"model": "resnet8", "seed": "0"}
@@ -50,12 +51,12 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("finetune")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        prepare.STAGE._work(prepare.STAGE._context(study(), {}))
-        train_base.STAGE._work(train_base.STAGE._context(study(), REPLICATE))
+        work(prepare.STAGE, prepare.STAGE._context(study(), {}))
+        work(train_base.STAGE, train_base.STAGE._context(study(), REPLICATE))
         items = {"model": "resnet8", "conditioning": "graph", "seed": "0"}
-        train_pruningnet.STAGE._work(train_pruningnet.STAGE._context(study(), items))
+        work(train_pruningnet.STAGE, train_pruningnet.STAGE._context(study(), items))
         for method in METHODS:
-            search.STAGE._work(search.STAGE._context(study(), items_of(method)))
+            work(search.STAGE, search.STAGE._context(study(), items_of(method)))
     return folder
 
 
@@ -65,7 +66,7 @@ def items_of(method: str) -> dict[str, str]:
 
 def trained(method: str, chosen: Study) -> dict[str, Any]:
     """What the stage leaves: by file, JSON and CSV as data, and the weights as bytes."""
-    finetune.STAGE._work(finetune.STAGE._context(chosen, items_of(method)))
+    work(finetune.STAGE, finetune.STAGE._context(chosen, items_of(method)))
     folder = Path(f"results/smoke/final/resnet8/{method}/0.5/0")
     weights = Path(f"models/smoke/final/resnet8/{method}/0.5/0.safetensors").read_bytes()
     return {
@@ -103,7 +104,7 @@ def test_further_trainings_are_those_that_a_larger_number_would_have_given(
         three, one = (trained(method, study(count)) for count in (3, 1))
         for number in (1, 2):
             items = {**items_of(method), "training": str(number)}
-            finetune_again.STAGE._work(finetune_again.STAGE._context(study(), items))
+            work(finetune_again.STAGE, finetune_again.STAGE._context(study(), items))
             folder = Path(f"results/smoke/final/again/resnet8/{method}/0.5/0/{number}")
             metrics = json.loads((folder / "metrics.json").read_text())
             row = three["trainings"][number]
@@ -213,7 +214,7 @@ def test_a_raced_search_says_how_many_accuracies_are_estimates(
     raced = replace(chosen, search=replace(chosen.search, racing=True))
     found = {}
     for name, each in (("whole", chosen), ("raced", raced)):
-        search.STAGE._work(search.STAGE._context(each, items_of("graphpruning")))
+        work(search.STAGE, search.STAGE._context(each, items_of("graphpruning")))
         folder = Path("results/smoke/search/resnet8/graphpruning/0.5/0")
         found[name] = json.loads((folder / "metrics.json").read_text())
     assert "estimated" not in found["whole"] and 0 < found["raced"]["estimated"] < 6

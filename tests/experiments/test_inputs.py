@@ -29,7 +29,8 @@ def context(root: str | Path, name: str = "imagenet", **data: Any) -> Any:
     study = SimpleNamespace(
         study="mini", data=SimpleNamespace(name=name, root=str(root), **values), networks=networks
     )
-    return SimpleNamespace(study=study, items={"model": "resnet8"})
+    listed = Path("data/manifests/mini.tsv.gz")
+    return SimpleNamespace(study=study, items={"model": "resnet8"}, manifest=listed)
 
 
 @pytest.mark.parametrize("root", ["$SOME_IMAGES/2012", "${SOME_IMAGES}/2012"])

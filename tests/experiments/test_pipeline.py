@@ -210,7 +210,8 @@ def test_replicates_differ_in_all_that_is_random(smoke: Path, kind: str) -> None
     assert ones
     for one in ones:
         two = one.parent.with_name("1") / one.name
-        assert one.read_bytes() != two.read_bytes(), one
+        if one.read_text().count("\n") > 1:  # this network has no border between blocks
+            assert one.read_bytes() != two.read_bytes(), one
 
 
 def test_replicates_have_weights_of_their_own(smoke: Path) -> None:

@@ -13,6 +13,7 @@ import yaml
 from experiments import finetune, prepare, search, train_base, train_pruningnet
 from experiments.common.study import parse
 from tests import processes
+from tests.experiments.stages import work
 from tests.experiments.test_pipeline import (
     ENVIRONMENT,
     _has_begun,
@@ -63,7 +64,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (search, model | found | seed),
             (finetune, model | found | seed),
         ):
-            module.STAGE._work(module.STAGE._context(study, items))
+            work(module.STAGE, module.STAGE._context(study, items))
     return folder
 
 

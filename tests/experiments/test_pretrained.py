@@ -19,6 +19,7 @@ from graphpruning.common.errors import UserError
 from graphpruning.correlation import Fit, Pair, Representation
 from graphpruning.network.zoo import build
 from paper import tables
+from tests.experiments.stages import work
 
 ROOT = Path(__file__).parents[2]
 PARAMS = ROOT / "pretrained/params.yaml"
@@ -53,7 +54,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for model, options in MODELS.items():
             torch.manual_seed(5)
             torch.save(build(model, 10, 1, **options).state_dict(), folder / f"{model}.pth")
-        pretrained.STAGE._work(context(study("$NETS/{}.pth")))
+        work(pretrained.STAGE, context(study("$NETS/{}.pth")))
     return folder
 
 
@@ -133,7 +134,7 @@ def test_it_may_hold_no_images_out(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     torch.save(build("resnet8", 10, 1, width=8).state_dict(), tmp_path / "resnet8.pth")
     raw = study(str(tmp_path / "{}.pth"), models=["resnet8"])
     raw["data"] |= {"search_images": 0}
-    pretrained.STAGE._work(context(raw))
+    work(pretrained.STAGE, context(raw))
     assert metrics(tmp_path, "base", "resnet8")["search_top1"] is None
 
 
@@ -158,7 +159,7 @@ def test_weights_that_cannot_be_used_are_refused(
     change(raw)
     before = metrics(made, "base", "resnet8")
     with pytest.raises(UserError, match=says):
-        pretrained.STAGE._work(context(raw))
+        work(pretrained.STAGE, context(raw))
     assert metrics(made, "base", "resnet8") == before
 
 
@@ -174,7 +175,7 @@ def test_weights_that_cannot_be_used_are_refused(
         ({"models": ["a b"]}, "models: 'a b' is no plain name"),
         ({"threads": 0}, "threads: 0 does not lie between 1 and"),
         ({"title": "a\nb"}, "title: 'a\\nb' is no line of text"),
-        ({"correlation": {"images": 0, "positions": 4}}, "correlation: images: 0 does not lie"),
+        ({"correlation": {"images": 0, "positions": 4}}, "correlation: images: 0 are too few"),
         ({"correlation": {"images": 10}}, "correlation: key 'positions' is missing"),
     ],
 )

@@ -9,6 +9,7 @@ import yaml
 from experiments import finetune, prepare, search, train_base, train_pruningnet
 from experiments.common.stage import Stage
 from experiments.common.study import parse
+from tests.experiments.stages import work
 
 ROOT = Path(__file__).parents[2]
 MODEL = {"model": "resnet8"}
@@ -37,10 +38,10 @@ def run(folder: Path, *seeds: int) -> dict[str, bytes]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         study = parse(smoke(*seeds))
-        prepare.STAGE._work(prepare.STAGE._context(study, {}))
+        work(prepare.STAGE, prepare.STAGE._context(study, {}))
         for seed in seeds:
             for stage, items in STAGES:
-                stage._work(stage._context(study, {**items, "seed": str(seed)}))
+                work(stage, stage._context(study, {**items, "seed": str(seed)}))
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for top in ("results/smoke", "models/smoke")

@@ -86,7 +86,7 @@ def test_what_is_old_about_a_network_is_said(results, found, tmp_path):
         "mobilenet_v2 (pretrained): at most one control a layer, drawn at random, a fixed" in says
     )
     evidence = claims(old_found)[0].evidence
-    assert "drawn at random, with a fixed ridge strength (0.001)" in evidence
+    assert "drawn at random, a fixed ridge strength (0.001)" in evidence
     assert "6 of the 9 layers have a control that is an earlier layer" in evidence
     assert evidence.count("After normalisation and activation") == 1
     table = correlation(old_found).csv
