@@ -174,8 +174,9 @@ def _check_network(context: Context, model: str, images: Images) -> None:
     for budget in (*context.study.budgets, *analysed_budgets(context.study)):
         most = space.macs(space.full)
         space.require(budget_in_macs(context.study.networks[model], budget, most))
+    fresh = full.fresh(0)
     for name in context.study.methods:
-        methods.require(methods.method(name), space, full.fresh(0))
+        methods.require(methods.method(name), space, fresh)
 
 
 STAGE = Stage(

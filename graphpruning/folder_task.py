@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from graphpruning.architecture_file import Entry, check_classes
-from graphpruning.common.errors import UserError, one_line, reason
+from graphpruning.common.errors import UserError, one_line
 from graphpruning.methods import Initial
 from graphpruning.training.folder import FolderSet, open_images
 from graphpruning.training.images import Images
-from graphpruning.training.listing import Listing, list_images
+from graphpruning.training.listing import Listing, list_images, times_of_change
 from graphpruning.training.preprocessing import Preprocessing
 from graphpruning.training.recipe import Recipe
 from graphpruning.training.splits import split
@@ -91,7 +91,9 @@ def open_parts(
 
     All images have been decoded once when this returns. Raises `UserError` for those that cannot.
     """
-    named = json.dumps([[one.files, one.sizes, _changed(one)] for one in listings])
+    named = json.dumps(
+        [[one.files, one.sizes, times_of_change(one.root, one.files)] for one in listings]
+    )
     digest = hashlib.sha256(named.encode()).hexdigest()
     every, test = (
         open_images(listing, train, preprocessing, workers, cache / digest[:32])
@@ -105,14 +107,6 @@ def open_parts(
         every.select(part) for part in (splits.train, splits.search, splits.calibration)
     )
     return Parts(train, search, calibration, test, digest)
-
-
-def _changed(listing: Listing) -> list[int]:
-    """When each file was changed last, in nanoseconds: another image may have as many bytes."""
-    try:
-        return [(listing.root / file).stat().st_mtime_ns for file in listing.files]
-    except OSError as error:
-        raise UserError(one_line(f"{listing.root} cannot be read ({reason(error)})")) from None
 
 
 def preprocessing_for(

@@ -79,8 +79,8 @@ def lead(results: Results) -> str:
     return (
         f"What {results.rows[PLUS].label} wins: where all methods train the found network from the "
         f"base's weights, as `prune` does with `--weights`, it has {_ahead(results)} "
-        f"({spread(results)}; [Table 3b](results.md)). In README's table it has more, because the "
-        "others begin from scratch there, and all are trained for twice as long."
+        f"({spread(results)}; [Table 3b](results.md)). In README's table, where the others begin "
+        "from scratch and all are trained for longer, it has more."
     )
 
 
@@ -126,7 +126,7 @@ def unconditioned(results: Results) -> str:
     return (
         "- C2: the accuracy of random networks with weights generated from the graph, minus that "
         "with one set of weights for all widths (`constant`; [Table "
-        "2b](../results/fashion/tables/table2_conditioning.md), *minus constant*), is "
+        f"2b](../results/{results.name}/tables/table2_conditioning.md), *minus constant*), is "
         f"{interval(mean(each), 2, sign=True)} points over {counted(len(each), 'replicate')}, and "
         f"below zero in {below} of them."
     )

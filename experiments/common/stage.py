@@ -297,7 +297,7 @@ def timed(work: Callable[[Context], None], context: Context, command: str, folde
     write_json(context.folder(folder) / "run.json", sidecar)
 
 
-def check_words(words: Sequence[str], items: Sequence[str], sections: Sequence[str] = ()) -> None:
+def check_words(words: Sequence[str], items: Sequence[str], sections: Sequence[str]) -> None:
     """Refuse what follows `with` on the command line and sets nothing: a word that Sacred takes for
     the name of a configuration, or a key that the stage does not read.
     """

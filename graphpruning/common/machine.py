@@ -37,6 +37,11 @@ def is_writer() -> bool:
     return not launched() or os.environ["RANK"] == "0"
 
 
+def on_several_machines() -> bool:
+    """Return whether torchrun started processes on other machines too."""
+    return launched() and os.environ["WORLD_SIZE"] != os.environ["LOCAL_WORLD_SIZE"]
+
+
 def end_on_signals() -> None:
     """From here on SIGTERM and SIGINT (Ctrl-C) end this process in order, and without a traceback.
 

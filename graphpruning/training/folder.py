@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import functional as transforms
 from tqdm import tqdm
 
-from graphpruning.common.errors import UserError, one_line, reason
+from graphpruning.common.errors import UserError
 from graphpruning.common.files import atomic
 from graphpruning.common.machine import is_writer
 from graphpruning.training import jpeg
@@ -44,7 +44,7 @@ from graphpruning.training.images import (
     check_indices,
     image_order,
 )
-from graphpruning.training.listing import UNDECODABLE, Listing, open_regular
+from graphpruning.training.listing import UNDECODABLE, Listing, open_regular, times_of_change
 from graphpruning.training.preprocessing import Preprocessing, normalise
 
 CPU = torch.device("cpu")
@@ -99,8 +99,7 @@ class FolderSet:
         """Return the central crops, decoded once: they are mapped from a file under `cache`.
 
         The file's name is a hash of the images' paths, sizes in bytes and times of change, and of
-        what is done to them. Of processes on several machines, whose copies of the images may
-        differ in time, all need the same name, so there the times do not count.
+        what is done to them.
         """
         how = (
             f"{self.root.absolute()} {preprocessing.resize} {preprocessing.size} {PIL.__version__}"
@@ -108,8 +107,8 @@ class FolderSet:
         if self.channels != 3:
             how = f"{how} {self.channels} channels"
         digest = hashlib.sha256(how.encode())
-        several_machines = os.environ.get("WORLD_SIZE") != os.environ.get("LOCAL_WORLD_SIZE")
-        for array in (self.files, self.sizes, *([] if several_machines else [self._changed()])):
+        times = times_of_change(self.root, map(os.fsdecode, self.files))
+        for array in (self.files, self.sizes, np.array(times, dtype=np.int64)):
             digest.update(np.ascontiguousarray(array).data)
         path = self.cache / f"{digest.hexdigest()[:32]}.bin"
         shape = (len(self), self.size, self.size, self.channels)
@@ -120,14 +119,6 @@ class FolderSet:
         pixels = torch.from_file(str(path), size=math.prod(shape), dtype=torch.uint8)
         images = pixels.view(shape).permute(0, 3, 1, 2)
         return ImageSet(images, self.labels, self.classes, self.device)
-
-    def _changed(self) -> np.ndarray:
-        """When each file was changed last, in nanoseconds: another image may have as many bytes."""
-        try:
-            changed = [os.stat(self.root / os.fsdecode(file)).st_mtime_ns for file in self.files]
-        except OSError as error:
-            raise UserError(one_line(f"{self.root} cannot be read ({reason(error)})")) from None
-        return np.array(changed, dtype=np.int64)
 
     def _decode_to(self, path: Path, preprocessing: Preprocessing) -> None:
         centre = _Centre(self.size, self.channels, preprocessing.resize)

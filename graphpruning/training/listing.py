@@ -6,7 +6,7 @@ import os
 import stat
 import struct
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from graphpruning.common.errors import UserError, one_line, reason
 from graphpruning.common.files import LARGEST_TEXT, atomic, require_file
+from graphpruning.common.machine import on_several_machines
 from graphpruning.training.pretrained import UNREADABLE, read_saved, said
 from graphpruning.training.walk import EXTENSIONS, images_in, kinds, subfolders
 
@@ -118,6 +119,19 @@ def _lacking(place: Path, listing: Listing) -> UserError:
         one_line(f"{place} has no image that is read ({kinds(others)}): convert its files to one ")
         + f"of {' '.join(EXTENSIONS)}, or move the folder away if it is no class"
     )
+
+
+def times_of_change(root: Path, files: Iterable[str]) -> list[int]:
+    """When each file was changed last, in nanoseconds: another image may have as many bytes.
+
+    Empty for processes on several machines, whose copies of the images may differ in time.
+    """
+    if on_several_machines():
+        return []
+    try:
+        return [(root / file).stat().st_mtime_ns for file in files]
+    except OSError as error:
+        raise UserError(one_line(f"{root} cannot be read ({reason(error)})")) from None
 
 
 def list_files(name: str, root: Path) -> Listing:

@@ -182,6 +182,23 @@ def test_an_image_that_was_overwritten_is_decoded_again(tree: Path, tmp_path: Pa
         assert (pixels.flatten(1) == value).all(dim=1).sum() == 1
 
 
+def test_copies_on_several_machines_are_decoded_into_one_file(
+    tree: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first process writes it and the others wait for it; copies may differ in time."""
+    copy = shutil.copytree(tree, tmp_path / "mine")
+    torchrun = {"TORCHELASTIC_RUN_ID": "1", "RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+    for machines in (2, 1):
+        for name, value in {**torchrun, "WORLD_SIZE": str(machines)}.items():
+            monkeypatch.setenv(name, value)
+        shutil.rmtree(cache, ignore_errors=True)
+        for when in (10**9, 2 * 10**9):
+            for file in copy.rglob("*.*"):
+                os.utime(file, ns=(when, when))
+            training(copy).decoded(TRAINING)
+        assert len(list(cache.glob("*.bin"))) == (1 if machines == 2 else 2)
+
+
 def test_random_crops_are_distributed_as_torchvisions() -> None:
     """Area, aspect ratio and place of 4,000 crops each, where some fall back to the centre too."""
     torch.manual_seed(0)
