@@ -6,6 +6,7 @@ Which effects a claim rests on is said here; `paper.rule` makes a verdict of the
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from paper import measures, representation
 from paper.reader.contents import Row
@@ -75,7 +76,8 @@ ARTEFACTS = {
 }
 
 
-def claims(results: Results) -> list[Claim]:
+@lru_cache(maxsize=4)  # captions, tables, figures and the report ask for the same
+def claims(results: Results) -> tuple[Claim, ...]:
     """Evidence and verdict for C1 to C5; only C1 in a study without methods."""
     judges: dict[str, Callable[[Results], Judged]] = {
         "C1": _representable,
@@ -92,7 +94,7 @@ def claims(results: Results) -> list[Claim]:
         if said == UNDECIDED:
             evidence += _to_decide(effects, len(results.seeds))
         found.append(Claim(name, STATEMENTS[name], evidence, said, where, tuple(effects)))
-    return found
+    return tuple(found)
 
 
 def _to_decide(effects: list[Effect], replicates: int) -> str:
@@ -132,6 +134,7 @@ def _representable(results: Results) -> Judged:
     return [*sentences, representable(results)], [one for _, found in compared for one in found]
 
 
+@lru_cache(maxsize=8)
 def _compared(network: Network) -> Judged:
     """What the channels of a network say of C1."""
     inside = representation.KINDS[0]

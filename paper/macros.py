@@ -9,7 +9,7 @@ A macro begins with the name of its study, or with `bench`, and is made of lette
 import math
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -67,7 +67,7 @@ def of_figures(words: dict[str, Caption]) -> Macros:
     return {f"CaptionFigure{WORDS[int(no)]}": text for no, text in numbers.items() if no}
 
 
-def verdicts(judged: list[Claim]) -> str:
+def verdicts(judged: Sequence[Claim]) -> str:
     """How many claims have which verdict: `two are undecided and three hold`."""
     words = {
         rule.HOLDS: ("holds", "hold"),
@@ -231,7 +231,7 @@ def _signed(estimate: Estimate) -> str:
 # All studies
 
 
-def verdict_table(judged: dict[str, list[Claim]]) -> str:
+def verdict_table(judged: Mapping[str, Sequence[Claim]]) -> str:
     """A line for each claim, a column for each study; an em dash where a study lacks a claim."""
     found = {study: {claim.id: claim.verdict for claim in every} for study, every in judged.items()}
     body = [_line(claim, [one.get(claim, "—") for one in found.values()]) for claim in STATEMENTS]

@@ -166,7 +166,7 @@ def says(results: Results) -> str:
     )
 
 
-def _decided(judged: list[Claim]) -> str:
+def _decided(judged: Sequence[Claim]) -> str:
     """The claims that are decided, in their own words."""
     within = f"the 90 % interval of each difference lies within ± {MATTERS} points"
     words = {

@@ -101,7 +101,7 @@ def render(results: Results) -> str:
     )
 
 
-def _summary(results: Results, judged: list[claims.Claim]) -> list[str]:
+def _summary(results: Results, judged: Sequence[claims.Claim]) -> list[str]:
     """What was run, on what, what came of it, and which aggregators died."""
     images = asdict(results.splits.images)
     verdicts = []

@@ -242,17 +242,27 @@ def means(groups: list[Values], draws: Draws) -> Values:
 def medians(groups: list[Values], draws: Draws) -> Values:
     """Median over all values of the groups drawn; NaN where they have none."""
     values = np.concatenate([*groups, np.empty(0)])
-    order = np.argsort(values)
-    values = values[order]
-    owner = np.repeat(np.arange(len(groups)), [group.size for group in groups])[order]
-    found = np.full(len(draws), math.nan)
-    for position, draw in enumerate(draws if values.size else ()):
-        # How many of the values drawn stand up to each place: no resample needs sorting.
-        below = np.cumsum(np.bincount(draw, minlength=len(groups))[owner])
-        if count := below[-1]:
-            middle = np.searchsorted(below, [(count + 1) // 2, count // 2 + 1])
-            found[position] = values[middle].mean()
-    return found
+    if not values.size:
+        return np.full(len(draws), math.nan)
+    # Values are sorted once; how many of each group stand up to a place tells how many of those
+    # drawn do, so that each resample's middle is found by bisection.
+    order, every = np.argsort(values), np.arange(len(groups))
+    sizes = np.array([group.size for group in groups])
+    up_to = (np.repeat(every, sizes)[order][:, None] == every).cumsum(axis=0)
+    times = (draws[:, :, None] == every).sum(axis=1)
+
+    def at(rank: Draws) -> Values:
+        low, high = np.zeros_like(rank), np.full_like(rank, values.size - 1)
+        while (low < high).any():
+            middle = (low + high) // 2
+            enough = (times * up_to[middle]).sum(axis=1) >= rank
+            high = np.where(enough, middle, high)
+            low = np.minimum(np.where(enough, low, middle + 1), high)
+        return values[order[low]]
+
+    count = times @ sizes
+    middles: Values = (at((count + 1) // 2) + at(count // 2 + 1)) / 2
+    return np.where(count > 0, middles, math.nan)
 
 
 class Clusters:

@@ -24,8 +24,8 @@ from graphpruning.common.errors import UserError, one_line
 from graphpruning.common.files import read_text
 from graphpruning.common.names import is_plain
 
-_WHOLE = r"-?[0-9]{1,18}"
-_DECIMAL = r"[+-]?([0-9]{1,18}\.?[0-9]{0,18}|\.[0-9]{1,18})([eE][+-]?[0-9]{1,3})?"
+_WHOLE = re.compile(r"-?[0-9]{1,18}")
+_DECIMAL = re.compile(r"[+-]?([0-9]{1,18}\.?[0-9]{0,18}|\.[0-9]{1,18})([eE][+-]?[0-9]{1,3})?")
 _BREAKING = {"Cc", "Cs", "Zl", "Zp"}
 """Unicode categories that end a line, steer a terminal, or are no text in UTF-8."""
 
@@ -172,7 +172,7 @@ def clipped_text(text: str) -> str:
 
 def is_written_number(text: str, whole: bool) -> bool:
     """Whether a cell is a number in plain digits; `²` and `1_000` are none."""
-    return re.fullmatch(_WHOLE if whole else _DECIMAL, text) is not None
+    return (_WHOLE if whole else _DECIMAL).fullmatch(text) is not None
 
 
 def table(text: str) -> tuple[list[str], list[tuple[int, list[str]]]]:

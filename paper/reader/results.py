@@ -7,6 +7,7 @@ and final trainings. Accuracies are in percent, costs in MACs for one image, tim
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
@@ -34,7 +35,7 @@ GIVEN = "given"
 """The kind and the source of a method whose results are somebody's own file (`paper.compare`)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Network:
     """A trained network whose layers were compared, in each replicate, by seed.
 
@@ -55,7 +56,7 @@ class Network:
         return all(correlation.pairs for correlation in self.correlation.values())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Results:
     """Everything under results/STUDY that the tables, figures and report are made from.
 
@@ -91,7 +92,7 @@ class Results:
     pretrained: "Results | None" = None
     up: str = ""
 
-    @property
+    @cached_property
     def networks(self) -> list[Network]:
         """The networks that claim 1 is tested with: this study's own, then the pretrained ones."""
         own = [
