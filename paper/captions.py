@@ -6,7 +6,7 @@ A caption also names the script that makes its artefact and the stages whose fil
 import math
 from dataclasses import dataclass
 
-from paper import measures, representation
+from paper import clock, measures, representation
 from paper.claims import claims, representable
 from paper.reader.contents import Row
 from paper.reader.reading import PRETRAINED
@@ -139,8 +139,8 @@ def _of_tables(results: Results) -> dict[str, Caption]:
             f"al., 2021). Before: accuracy before the final training, on the search "
             f"split; {ABSENT} for networks that are trained from scratch. Judged: candidates that "
             "the search judged (in brackets how many of them are different networks, in the mean "
-            f"over replicates, if some are not). Search (s): the search alone{median}, on "
-            f"{_hardware(results)}. "
+            f"over replicates, if some are not). Search (s): the search alone{median}, of those "
+            f"that ran without a break on {clock.machine(results)}. "
             "Images: how many the search passed through networks to rate candidates.",
             _TABLES,
             (f"train_base@{results.name}", "search", "finetune"),
@@ -155,7 +155,8 @@ def _of_tables(results: Results) -> dict[str, Caption]:
             "Lower part: accuracy (top-1, %) of the found candidate on the search split, area "
             "under the search curve (best so far, mean over evaluations), and accuracy of the "
             f"final network on the test set, {spread(results)}. There differences are {ours} minus "
-            f"the variant, within each replicate{_NO_NARROWER * (len(results.seeds) > 1)}. The "
+            f"the variant, within each replicate{_NO_NARROWER * (len(results.seeds) > 1)}; that of "
+            "the area leaves out the candidates that both draw alike, before any agent learns. The "
             "search split compares methods only where both "
             "rate candidates with the same weights.",
             _TABLES,
@@ -177,9 +178,10 @@ def _of_tables(results: Results) -> dict[str, Caption]:
             "they share: the base network and the PruningNets. Judged and trained: thousands of "
             "images that went through networks in the search and in training (a method's own are "
             "all first final trainings of one found network, of Table 3b too if there is one). "
-            f"Seconds are those of the whole stage on {_hardware(results)}. GMACs: of a search, "
-            "its images times the MACs of the candidates; of a training, three times the "
-            "network's MACs for each image (forward and two gradients), and once the teacher's "
+            "Seconds are those of the whole stage, of stages that ran without a break on "
+            f"{clock.machine(results)}, some with other work beside them. GMACs: of a search, its "
+            "images times the MACs of the candidates; of a training, three times the network's "
+            "MACs for each image (forward and two gradients), and once the teacher's "
             f"where there is one; generating weights is left out, and {ABSENT} stands where no "
             "file tells the widths that a PruningNet was trained with. All: base network, the "
             "PruningNet that the method's search uses, search and final training. Equal after: "
@@ -474,18 +476,6 @@ def _near(results: Results) -> str:
         "Next block: the last layer of a block and the first of the next one, which are as near as "
         f"two layers of one block{''.join(fewer)}. "
     )
-
-
-def _hardware(results: Results) -> str:
-    """The machines that the searches ran on."""
-    machines = {
-        f"{run.hardware.cpu} ({counted(run.hardware.cores, 'core')}, accelerator "
-        f"{run.hardware.accelerator})"
-        for by_seed in results.search.values()
-        for run in (search.run for search in by_seed.values())
-        if run
-    }
-    return joined(sorted(machines))
 
 
 def _medians(results: Results) -> str:

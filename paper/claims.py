@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
+
 from paper import measures, representation
 from paper.reader.contents import Row
 from paper.reader.results import Network, Results
@@ -28,8 +30,6 @@ from paper.rule import (
 from paper.statistics import Estimate, disattenuated
 from paper.wording import counted, interval, joined, number
 
-NEVER_LEARNS = "frozen"
-"""The searcher that acts at random in the agent's environment."""
 Judged = tuple[list[str], list[Effect]]
 """Sentences, and the effects that they tell of."""
 
@@ -104,7 +104,8 @@ def _to_decide(effects: list[Effect], replicates: int) -> str:
     if needed := replicates_to_decide(effects):
         would_be = verdict(of_replicates(effects, needed))
         return (
-            f" If further replicates are like these, {needed} in all would decide it: {would_be}."
+            f" If differences and spread stayed as they are, {needed} replicates in all would "
+            f"decide it: {would_be}. As they will move, that is about an even chance."
         )
     found = statuses(of_replicates(effects, MOST_REPLICATES))
     left = [effect.label for effect, status in zip(effects, found, strict=True) if status == OPEN]
@@ -234,10 +235,22 @@ def _informed(results: Results) -> Judged:
         sentences.append(
             f"In {model} accuracy with weights generated for a candidate's own widths minus that "
             f"with weights generated for another's, cropped alike: {_points(helps)} "
-            f"({over(len(results.seeds), 'candidates')})."
+            f"({over(len(results.seeds), 'candidates')}{_of_each(results, model, source)})."
         )
     found = _final_contrasts(results, measures.conditioning_ablations(results))
     return sentences + found[0], effects + found[1]
+
+
+def _of_each(results: Results, model: str, source: str) -> str:
+    """How far replicates differ in it; one alone may have made the mean."""
+    each = sorted(
+        measures.right_minus_shuffled_of(results, model, source, seed).value
+        for seed in results.seeds
+    )
+    if len(each) < 3:
+        return ""
+    least, median, most = (number(one, 2) for one in (each[0], np.median(each), each[-1]))
+    return f"; the least of them has {least}, the median {median}, the greatest {most}"
 
 
 # C3
@@ -265,6 +278,13 @@ def _reasonable(results: Results) -> Judged:
             "Within budgets Kendall's tau with the accuracy after training from scratch is "
             f"{interval(tau, 2)}{_corrected(results, model, tau)} ({_candidates(results, model)})."
         )
+        if source != measures.CONSTANT in results.analysed:
+            flat = min(measures.shares(results, model, measures.CONSTANT), key=lambda s: s.value)
+            same = measures.rank_correlation(results, model, measures.CONSTANT)
+            sentences.append(
+                "With features that are constant, one set of weights for all sizes, they are "
+                f"{interval(flat.scaled(100), 0)} % and {interval(same, 2)}."
+            )
     return sentences, effects
 
 
@@ -281,7 +301,7 @@ def _corrected(results: Results, model: str, tau: Estimate) -> str:
         return "; how reliable a training is, is not known"
     return (
         f"; it is not corrected for the noise of trainings, two of which agree with a tau of "
-        f"{interval(between, 2)}"
+        f"{interval(between, 2)}, so that no order of these networks is known to compare with"
     )
 
 
@@ -307,14 +327,43 @@ def _better_states(results: Results) -> Judged:
             found = measures.area_difference(results, model, row.name, results.budgets)
             label = _of(results, model, f"search curve over {row.label}")
             effects.append(Effect(found, MATTERS, label, RATED))
+            alike = measures.warm_up(results, model, row.name)
             sentences.append(
                 f"In {model}, area under the search curve of {results.ours.label} minus that of "
-                f"{_name(row)}: {_points(found)} ({_units(results, found)})."
+                f"{_name(row)}{_after(alike)}: {_points(found)} ({_units(results, found)})."
             )
         final, effect = _final_contrasts(results, [row])
         sentences += final
         effects += effect
+    frozen = measures.never_learns(results)
+    if effects and frozen:
+        said_of_it, controls = _learning(results, frozen)
+        return sentences + said_of_it, effects + controls
     return sentences, effects
+
+
+def _learning(results: Results, frozen: Row) -> Judged:
+    """Whether it shows that an agent learns at all: if not, no states can be better than others."""
+    sentences: list[str] = []
+    effects: list[Effect] = []
+    for model in results.models:
+        found = measures.area_difference(results, model, frozen.name, results.budgets)
+        label = _of(results, model, f"search curve over {frozen.label}")
+        effects.append(Effect(found, None, label, RATED))
+        final = measures.test_difference(results, model, frozen.name, results.budgets)
+        alike = measures.warm_up(results, model, frozen.name)
+        blind = statuses([Effect(final, MATTERS)]) == [SAME]
+        sentences.append(
+            f"All that learning adds in {model}, the same minus the {frozen.label}: "
+            f"{_points(found)} of area{_after(alike)}, and {_points(final)} of final test accuracy"
+            f"{', which so cannot tell good states from bad ones' * blind}."
+        )
+    return sentences, effects
+
+
+def _after(alike: int) -> str:
+    """What an area leaves out."""
+    return f" (without the first {alike} candidates, which both draw alike)" * (alike > 0)
 
 
 # C5
@@ -335,15 +384,32 @@ def _better_networks(results: Results) -> Judged:
             for status, names in by_status.items()
         ]
         sentences.append(f"{results.ours.label} is {joined(sentence)}.")
+        sentences += _without_learning(results, by_status.get(ABOVE, []))
     sentences += [
         f"In {model}, the difference to the {row.label}, which draws candidates and picks one in "
         "the same way, is all that learning adds: "
         f"{_points(measures.test_difference(results, model, row.name, results.budgets))}."
         for model in results.models
-        for row in results.rows.values()
-        if row.searcher == NEVER_LEARNS
+        for row in [measures.never_learns(results)]
+        if row
     ]
     return sentences, effects
+
+
+def _without_learning(results: Results, beaten: list[str]) -> list[str]:
+    """What the agent that never learns has over the baselines that ours is better than."""
+    frozen = measures.never_learns(results)
+    if frozen is None:
+        return []
+    return [
+        f"In {model}, the {frozen.label} has {_points(found)} over {row.label}."
+        for model in results.models
+        for row in results.of_kind("baseline")
+        if row.label in beaten
+        for found in [
+            measures.test_difference(results, model, row.name, results.budgets, of=frozen.name)
+        ]
+    ]
 
 
 def _final_contrasts(results: Results, rows: list[Row]) -> Judged:

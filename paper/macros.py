@@ -17,12 +17,12 @@ import numpy as np
 import pandas as pd
 
 from graphpruning.common.files import read_text, write_text
-from paper import channel_bench, command, measures, representation, rule
+from paper import channel_bench, clock, command, measures, representation, rule
 from paper.captions import Caption, budget_amount, captions, how_often, spread
 from paper.claims import STATEMENTS, Claim, claims
 from paper.reader.contents import Run
 from paper.reader.results import Results, read
-from paper.statistics import Estimate, mean, typical_seconds
+from paper.statistics import Estimate, mean
 from paper.table_formats import escaped
 from paper.verdicts import COMMITTED
 from paper.wording import WORDS, counted, counting, interval, joined, number
@@ -71,6 +71,7 @@ def verdicts(judged: Sequence[Claim]) -> str:
     """How many claims have which verdict: `two are undecided and three hold`."""
     words = {
         rule.HOLDS: ("holds", "hold"),
+        rule.IN_PART: ("holds in part", "hold in part"),
         rule.EQUIVALENT: ("is equivalent", "are equivalent"),
         rule.FAILS: ("does not hold", "do not hold"),
         rule.UNDECIDED: ("is undecided", "are undecided"),
@@ -196,25 +197,23 @@ def _costs(results: Results) -> Macros:
     of_ours = [key for key in results.search if key[1] == ours.name]
     searches = [s for key in of_ours for s in results.search[key].values()]
     finals = [f.run for key in of_ours for f in results.final[key].values() if f.run]
-    machines = {
-        f"{run.hardware.cpu} ({counted(run.hardware.cores, 'core')}, "
-        f"accelerator {run.hardware.accelerator})"
-        for run in _own_runs(results)
-    }
+    machines = {clock.hardware(run) for run in _own_runs(results)}
     return {
-        **_cost("Base", [base.run for base in results.base.values()]),
-        **_cost("PruningNet", nets),
-        **_cost("Final", finals),
-        "SearchSeconds": number(typical_seconds([s.seconds for s in searches]), 0),
+        **_cost(results, "Base", [base.run for base in results.base.values()]),
+        **_cost(results, "PruningNet", nets),
+        **_cost(results, "Final", finals),
+        "SearchSeconds": number(clock.typical(results, [(s.run, s.seconds) for s in searches]), 0),
         "SearchedImages": number(float(np.mean([s.images_seen for s in searches])), 0),
         "Runs": number(len(_own_runs(results)), 0),
         "Machines": joined(sorted(machines)),
+        "Machine": clock.machine(results),
     }
 
 
-def _cost(name: str, runs: list[Run]) -> Macros:
+def _cost(results: Results, name: str, runs: list[Run]) -> Macros:
+    seconds = clock.typical(results, [(run, run.seconds) for run in runs])
     return {
-        f"{name}Seconds": number(typical_seconds([run.seconds for run in runs]), 0),
+        f"{name}Seconds": number(seconds, 0),
         f"{name}Images": number(float(np.mean([run.images_seen for run in runs])), 0),
     }
 

@@ -4,8 +4,8 @@ Each is computed within every replicate; `paper.statistics` then makes one estim
 """
 
 import math
-from collections.abc import Callable, Iterable
-from itertools import combinations
+from collections.abc import Callable, Iterable, Sequence
+from itertools import combinations, takewhile
 
 import numpy as np
 import pandas as pd
@@ -48,6 +48,8 @@ MetaPruning's authors expect their PruningNet to reach about half.
 """
 QUARTERS = 4
 """Parts of the candidates by MACs, in Table 2 and Figure 4."""
+NEVER_LEARNS = "frozen"
+"""The searcher that acts at random in the agent's environment."""
 CONSTANT, NO_EDGES = "constant", "none"
 """The conditionings that C2 compares with: features that never change, and no aggregation."""
 
@@ -289,36 +291,39 @@ def test_top1(results: Results, model: str, method: str, budget: str) -> Estimat
     return mean(list(results.test_top1(model, method, budget).values()))
 
 
-def test_difference(results: Results, model: str, other: str, budgets: list[str]) -> Estimate:
-    """Our final test accuracy minus the other method's, paired by seed, mean over budgets.
+def test_difference(
+    results: Results, model: str, other: str, budgets: list[str], of: str = ""
+) -> Estimate:
+    """Final test accuracy of ours (or `of` a method) minus the other method's, paired by seed, mean
+    over budgets.
 
     Of the trainings that both have. Its interval is no narrower than the noise of single trainings
     alone makes it.
     """
-    top1 = _of_common(results, [other])
-    found = _difference(top1, results.ours.name, model, other, budgets)
-    return found.no_narrower(_of_trainings(results, model, [other], budgets))
+    both = (of or results.ours.name, other)
+    found = _difference(_of_common(results, both), *both, model, budgets)
+    return found.no_narrower(_of_trainings(results, model, both, budgets))
 
 
 def test_contrasts(results: Results, model: str, others: list[str]) -> dict[str, Estimate]:
     """The same for all `others` at once, over all budgets, with one pooled error (`contrasts`), of
     the trainings that all have.
     """
-    top1 = _of_common(results, others)
-    ours, *rest = (
-        over_budgets(top1, model, name, results.budgets) for name in (results.ours.name, *others)
-    )
+    methods = (results.ours.name, *others)
+    top1 = _of_common(results, methods)
+    ours, *rest = (over_budgets(top1, model, name, results.budgets) for name in methods)
     found = contrasts(ours, dict(zip(others, rest, strict=True)))
-    noise = _of_trainings(results, model, others, results.budgets)
+    noise = _of_trainings(results, model, methods, results.budgets)
     return {name: estimate.no_narrower(noise) for name, estimate in found.items()}
 
 
-def _of_common(results: Results, others: list[str]) -> Callable[[str, str, str], dict[int, float]]:
-    """`Results.test_top1`, but the mean of those trainings alone whose number ours and all `others`
-    have in a replicate: trainings of one number share the order of images and the augmentation,
-    and so are better or worse together. Of all trainings where single ones are not known.
+def _of_common(
+    results: Results, methods: Sequence[str]
+) -> Callable[[str, str, str], dict[int, float]]:
+    """`Results.test_top1`, but the mean of those trainings alone whose number all `methods` have in
+    a replicate: trainings of one number share the order of images and the augmentation, and so are
+    better or worse together. Of all trainings where single ones are not known.
     """
-    methods = (results.ours.name, *others)
 
     def top1(model: str, method: str, budget: str) -> dict[int, float]:
         found = {}
@@ -332,11 +337,12 @@ def _of_common(results: Results, others: list[str]) -> Callable[[str, str, str],
     return top1
 
 
-def _of_trainings(results: Results, model: str, others: list[str], budgets: list[str]) -> Estimate:
-    """What the noise of single trainings does to a difference of ours and one of the others, over
-    the trainings that all have.
+def _of_trainings(
+    results: Results, model: str, methods: Sequence[str], budgets: list[str]
+) -> Estimate:
+    """What the noise of single trainings does to a difference of two of the methods, over the
+    trainings that all have.
     """
-    methods = (results.ours.name, *others)
     replicates = []
     for seed in results.seeds:
         finals = [[results.final[model, name, b].get(seed) for b in budgets] for name in methods]
@@ -354,7 +360,7 @@ def test_improvement(results: Results, model: str, other: str, budgets: list[str
     """Probability that a network of ours is better than one of the other's (`improvement`), of the
     trainings that both have.
     """
-    top1 = _of_common(results, [other])
+    top1 = _of_common(results, (results.ours.name, other))
     return improvement(
         [
             (
@@ -371,17 +377,48 @@ def search_difference(results: Results, model: str, other: str, budgets: list[st
 
     It compares methods only where both rate candidates with the same weights.
     """
-    return _difference(results.search_top1, results.ours.name, model, other, budgets)
+    return _difference(results.search_top1, results.ours.name, other, model, budgets)
 
 
 def area_difference(results: Results, model: str, other: str, budgets: list[str]) -> Estimate:
-    """The same for the area under the search curve."""
+    """The same for the area under the search curve, from where the two searches part.
+
+    Agents of one seed draw the same candidates in their warm-up, before they have learned anything;
+    there no curve can be above the other.
+    """
+    both = (results.ours.name, other)
 
     def areas(model: str, method: str, budget: str) -> dict[int, float]:
-        searches = results.search[model, method, budget].items()
-        return {seed: area(search.history) for seed, search in searches}
+        one, two = (results.search[model, name, budget] for name in both)
+        return {
+            seed: area(search.history[shared(one[seed].history, two[seed].history) :])
+            for seed, search in results.search[model, method, budget].items()
+            if seed in one and seed in two
+        }
 
-    return _difference(areas, results.ours.name, model, other, budgets)
+    return _difference(areas, *both, model, budgets)
+
+
+def shared(one: pd.DataFrame, two: pd.DataFrame) -> int:
+    """How many candidates two searches have in common from the first on, but never their last."""
+    pairs = zip(one["widths"][:-1], two["widths"][:-1], strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+
+def warm_up(results: Results, model: str, other: str) -> int:
+    """The most candidates that our searches have in common with another method's from the first
+    on, over budgets and seeds.
+    """
+    ours = results.ours.name
+    return max(
+        (
+            shared(search.history, results.search[model, other, budget][seed].history)
+            for budget in results.budgets
+            for seed, search in results.search[model, ours, budget].items()
+            if seed in results.search[model, other, budget]
+        ),
+        default=0,
+    )
 
 
 def area(history: pd.DataFrame) -> float:
@@ -391,12 +428,12 @@ def area(history: pd.DataFrame) -> float:
 
 def _difference(
     top1: Callable[[str, str, str], dict[int, float]],
-    ours: str,
-    model: str,
+    one: str,
     other: str,
+    model: str,
     budgets: list[str],
 ) -> Estimate:
-    return paired(*(over_budgets(top1, model, method, budgets) for method in (ours, other)))
+    return paired(*(over_budgets(top1, model, method, budgets) for method in (one, other)))
 
 
 def over_budgets(
@@ -414,6 +451,12 @@ def over_budgets(
 def same_weights(results: Results, row: Row) -> bool:
     """Whether a method rates candidates with the weights that ours does."""
     return row.source == results.ours.source
+
+
+def never_learns(results: Results) -> Row | None:
+    """The row that acts at random in our agent's environment, and differs in nothing else."""
+    rows = [row for row in results.rows.values() if row.searcher == NEVER_LEARNS]
+    return next((row for row in rows if same_weights(results, row)), None)
 
 
 def state_ablations(results: Results) -> list[Row]:

@@ -19,7 +19,7 @@ from paper.claims import SHORT, Claim, claims
 from paper.figure_effects import across
 from paper.figure_style import STYLE, save
 from paper.reader.results import Results, read
-from paper.rule import EQUIVALENT, MATTERS, UNDECIDED
+from paper.rule import EQUIVALENT, IN_PART, MATTERS, UNDECIDED
 from paper.statistics import mean, paired
 from paper.verdicts import COMMITTED
 from paper.wording import counted, interval, joined, number
@@ -162,15 +162,29 @@ def says(results: Results) -> str:
         f"trained alike: {number(min(others), 1)} to {number(max(others), 1)} %; the whole "
         f"network, after {counted(longest, 'epoch')}: {whole} %). Of the paper's "
         f"{len(judged)} claims the verdicts after {counted(len(results.seeds), 'replicate')} are: "
-        f"{joined(counts)}.{_decided(judged)}"
+        f"{joined(counts)}.{_decided(judged)}{_of_learning(results)}"
+    )
+
+
+def _of_learning(results: Results) -> str:
+    """What becomes of the accuracy if the agent never learns."""
+    frozen = measures.never_learns(results)
+    if frozen is None:
+        return ""
+    model = results.models[0]
+    adds = measures.test_difference(results, model, frozen.name, results.budgets)
+    return (
+        f" All that the agent's learning adds to the accuracy is "
+        f"{interval(adds, 2, sign=True)} points (against an {frozen.label})."
     )
 
 
 def _decided(judged: Sequence[Claim]) -> str:
     """The claims that are decided, in their own words."""
-    within = f"the 90 % interval of each difference lies within ± {MATTERS} points"
+    within = f"the 90 % interval of each difference in accuracy lies within ± {MATTERS} points"
     words = {
-        EQUIVALENT: f"{EQUIVALENT}, neither better nor worse ({within}; the picture has 95 % ones)"
+        EQUIVALENT: f"{EQUIVALENT}, neither better nor worse ({within}; the picture has 95 % ones)",
+        IN_PART: f"{IN_PART}, better than some and equivalent to the others",
     }
     said = [
         f"*{claim.statement.rstrip('.')}*: {words.get(claim.verdict, claim.verdict)}"

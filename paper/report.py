@@ -107,6 +107,7 @@ def _summary(results: Results, judged: Sequence[claims.Claim]) -> list[str]:
     verdicts = []
     for verdict, one, several in (
         (rule.HOLDS, "holds", "hold"),
+        (rule.IN_PART, "holds in part", "hold in part"),
         (rule.EQUIVALENT, "is equivalent", "are equivalent"),
         (rule.FAILS, "does not hold", "do not hold"),
         (rule.UNDECIDED, "is undecided", "are undecided"),

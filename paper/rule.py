@@ -1,7 +1,7 @@
-"""The rule by which a claim's effects become one verdict; written down before the evidence.
+"""The rule by which a claim's effects become one verdict; written down before the evidence, but for
+what paper/claims.md lists.
 
-How wide the effects' intervals are is said in `paper.measures`; that those of final networks are
-no narrower than the noise of single trainings came after a look at it (paper/claims.md).
+How wide the effects' intervals are is said in `paper.measures`.
 
 An effect is a number that the claim says is above zero, with its 95 % interval. Each one is
 
@@ -13,10 +13,12 @@ An effect is a number that the claim says is above zero, with its 95 % interval.
 - else *open*; so is every effect without an interval.
 
 A claim with one or more effects **does not hold** if one of them is below; else it is
-**undecided** if one is open; else it is **equivalent** if one is equivalent; else all are above,
-and it **holds**. Holding and equivalence need every effect, so they need no correction; one effect
-below is enough for the contrary, so that needs Holm's. A sentence or mark for one effect of several
-is no verdict, and is corrected both ways (`said`).
+**undecided** if one is open. Else it **holds** if all are above, is **equivalent** if every
+difference in accuracy is equivalent, and **holds in part** if some of these are above and others
+equivalent. Holding and equivalence need every effect, so they need no correction. One effect below
+is enough for the contrary, and holding in part says of single effects what they are: so these need
+Holm's, with which all may be above after all, or one open. A sentence or mark for one effect of
+several is no verdict, and is corrected, too (`said`).
 """
 
 import math
@@ -25,7 +27,8 @@ from dataclasses import dataclass, replace
 
 from paper.statistics import Estimate
 
-HOLDS, EQUIVALENT, FAILS, UNDECIDED = "holds", "equivalent", "does not hold", "undecided"
+HOLDS, IN_PART, EQUIVALENT = "holds", "holds in part", "equivalent"
+FAILS, UNDECIDED = "does not hold", "undecided"
 ABOVE, SAME, BELOW, OPEN = "above", "equivalent", "below", "open"
 MATTERS = 0.2
 """The smallest difference in accuracy that matters, in percentage points."""
@@ -33,8 +36,8 @@ MOST_REPLICATES = 1000
 """Further than this nobody looks."""
 ONE_SIDED = 0.025
 """Level of the tests that an effect is above or below zero: that of a 95 % interval."""
-TOST_LEVEL = 0.9
-"""Of the interval that two one-sided tests at 5 % amount to."""
+TOST = 0.05
+"""Level of each of the two one-sided tests of equivalence: that of a 90 % interval."""
 
 
 @dataclass(frozen=True)
@@ -51,17 +54,25 @@ class Effect:
 
 
 def verdict(effects: Sequence[Effect]) -> str:
-    """Holds, equivalent, does not hold or undecided; undecided without any effect."""
+    """One of the five words above; undecided without any effect."""
     found = statuses(effects)
-    for status, said in ((BELOW, FAILS), (OPEN, UNDECIDED), (SAME, EQUIVALENT)):
-        if status in found:
-            return said
-    return HOLDS if found else UNDECIDED
+    if BELOW in found:
+        return FAILS
+    if OPEN in found or not found:
+        return UNDECIDED
+    if SAME not in found:
+        return HOLDS
+    if all(status == SAME for effect, status in zip(effects, found, strict=True) if effect.margin):
+        return EQUIVALENT
+    found = said(effects)
+    return UNDECIDED if OPEN in found else IN_PART if SAME in found else HOLDS
 
 
 def replicates_to_decide(effects: Sequence[Effect]) -> int | None:
-    """How many replicates, if further ones are like those that there are, would decide a claim
-    that is undecided; None where `MOST_REPLICATES` would not.
+    """How many replicates would decide an undecided claim if its effects kept their values; None
+    where `MOST_REPLICATES` would not.
+
+    They will not keep them: with so many, the chance of a decision is about one half.
     """
     there = max((e.estimate.n for e in effects if math.isfinite(e.estimate.df)), default=0)
     for n in range(there, MOST_REPLICATES + 1) if there > 1 else ():
@@ -77,23 +88,34 @@ def of_replicates(effects: Sequence[Effect], n: int) -> list[Effect]:
 
 def said(effects: Sequence[Effect]) -> list[str]:
     """What each effect is where it is stated alone ("better than this baseline"): some of several
-    lie above zero by chance, too, so that above needs Holm's correction as below does.
+    lie above zero or within the margin by chance, too, so these need Holm's correction as below
+    does.
     """
     found = statuses(effects)
     if len(effects) == 1:
         return found
-    corrected = holm([effect.estimate.p_above for effect in effects])
+    above = holm([effect.estimate.p_above for effect in effects])
+    margins = [effect for effect in effects if effect.margin is not None]
+    same = iter(holm([_p_same(effect) for effect in margins]))
     return [
-        OPEN if status == ABOVE and p >= ONE_SIDED else status
-        for status, p in zip(found, corrected, strict=True)
+        _corrected(status, p_above, math.nan if effect.margin is None else next(same))
+        for effect, status, p_above in zip(effects, found, above, strict=True)
     ]
 
 
+def _corrected(status: str, p_above: float, p_same: float) -> str:
+    if status == SAME and p_same < TOST:
+        return SAME
+    if status in (ABOVE, SAME):
+        return ABOVE if p_above < ONE_SIDED else OPEN
+    return status
+
+
 def marks(effects: Sequence[Effect]) -> list[str]:
-    """What each effect of a claim is marked as: `said`, but where the claim holds, which needs
-    every effect and so no correction, above.
+    """What each effect of a claim is marked as: `said`, but where the verdict needs every effect,
+    and so no correction, what it is by itself.
     """
-    return statuses(effects) if verdict(effects) == HOLDS else said(effects)
+    return statuses(effects) if verdict(effects) in (HOLDS, EQUIVALENT) else said(effects)
 
 
 def statuses(effects: Sequence[Effect]) -> list[str]:
@@ -107,12 +129,19 @@ def _status(effect: Effect, p_below: float) -> str:
     if math.isnan(found.low):
         return OPEN
     if effect.margin is not None:
-        low, high = found.at(TOST_LEVEL)
+        low, high = found.at(1 - 2 * TOST)
         if -effect.margin < low and high < effect.margin:
             return SAME
     if found.low > 0:
         return ABOVE
     return BELOW if p_below < ONE_SIDED else OPEN
+
+
+def _p_same(effect: Effect) -> float:
+    """P-value of the two one-sided tests that an effect is smaller than its margin either way."""
+    assert effect.margin is not None
+    found = effect.estimate
+    return max(found.above(-effect.margin).p_above, found.above(effect.margin).p_below)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -389,14 +389,6 @@ def disattenuated(tau: Estimate, reliability: float) -> Estimate:
     )
 
 
-def typical_seconds(seconds: Sequence[float]) -> float:
-    """Median of what replicates took; NaN if there are none.
-
-    A stage that was paused for hours, or had others beside it, would move a mean.
-    """
-    return float(np.median(seconds)) if seconds else math.nan
-
-
 def interquartile_mean(values: ArrayLike) -> Estimate:
     """Mean of the middle half of `values` [n], with a bootstrap interval.
 

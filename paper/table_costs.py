@@ -7,10 +7,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from paper import clock
 from paper.captions import budget_amount
 from paper.reader.contents import Row, Run, Search
 from paper.reader.results import GIVEN, Results
-from paper.statistics import typical_seconds
 from paper.table_formats import Cells, Table, made
 from paper.wording import ABSENT, fixed, number
 
@@ -21,7 +21,10 @@ TRAINING = 3
 
 
 class Cost(NamedTuple):
-    """Images that went through networks, seconds of the whole stage, MACs; NaN if not known."""
+    """Images that went through networks, seconds of the whole stage, MACs; NaN if not known.
+
+    Seconds are those that `paper.clock` counts.
+    """
 
     images: float
     seconds: float
@@ -36,7 +39,8 @@ def costs(results: Results) -> Table:
         rows.append(_shared(model, "base", "base network", base))
         nets = {}
         for name, styled in results.conditionings.items():
-            nets[name] = _trained([results.pruningnet[model, name, s].run for s in results.seeds])
+            runs = [results.pruningnet[model, name, seed].run for seed in results.seeds]
+            nets[name] = _trained(results, runs)
             label = f"PruningNet, {styled.label}"
             rows.append(_shared(model, f"pruningnet-{name}", label, nets[name]))
         for budget in results.budgets:
@@ -55,37 +59,39 @@ def _not_counted(results: Results) -> list[str]:
 
 
 def _base(results: Results, model: str) -> Cost:
-    cost = _trained([results.base[model, seed].run for seed in results.seeds])
+    cost = _trained(results, [results.base[model, seed].run for seed in results.seeds])
     return cost._replace(macs=TRAINING * results.network(model).macs * cost.images)
 
 
-def _trained(runs: Sequence[Run]) -> Cost:
+def _trained(results: Results, runs: Sequence[Run]) -> Cost:
     """Over replicates; what MACs a PruningNet's random widths had, no file tells."""
-    return _typical([Cost(run.images_seen, run.seconds) for run in runs])
-
-
-def _typical(costs: Sequence[Cost]) -> Cost:
-    """Means over replicates, but of the seconds the median."""
-    return Cost(
-        _mean([cost.images for cost in costs]),
-        typical_seconds([cost.seconds for cost in costs]),
-        _mean([cost.macs for cost in costs]),
-    )
+    seconds = clock.typical(results, [(run, run.seconds) for run in runs])
+    return Cost(_mean([run.images_seen for run in runs]), seconds)
 
 
 def _mean(values: Sequence[float]) -> float:
     return float(np.mean(values)) if values else math.nan
 
 
-def searched(search: Search) -> Cost:
+def _searched(results: Results, searches: Sequence[Search]) -> Cost:
+    """Over replicates; user-supplied results do not tell the whole stage's seconds."""
+    taken = [(one.run, one.run.seconds if one.run else math.nan) for one in searches]
+    return Cost(
+        _mean([one.images_seen for one in searches]),
+        clock.typical(results, taken),
+        _mean([judged_macs(one) for one in searches]),
+    )
+
+
+def judged_macs(search: Search) -> float:
     """What judging candidates took: each different one once, at its own MACs.
 
-    User-supplied results do not tell what candidates there were, nor the whole stage's seconds.
+    NaN for user-supplied results, which do not tell what candidates there were.
     """
     if search.run is None:
-        return Cost(search.images_seen, math.nan)
+        return math.nan
     each = search.history.drop_duplicates("widths")["macs"]
-    return Cost(search.images_seen, search.run.seconds, search.images_seen * float(each.mean()))
+    return search.images_seen * float(each.mean())
 
 
 def _finals(results: Results, model: str, row: Row, budget: str) -> Cost:
@@ -94,14 +100,13 @@ def _finals(results: Results, model: str, row: Row, budget: str) -> Cost:
     runs = [one.run for one in found if one.run]
     teacher = results.network(model).macs if row.distilled else 0
     macs = [(TRAINING * f.macs + teacher) * f.run.images_seen for f in found if f.run]
-    return _trained(runs)._replace(macs=_mean(macs))
+    return _trained(results, runs)._replace(macs=_mean(macs))
 
 
 def _method(
     results: Results, model: str, row: Row, budget: str, needs: list[Cost]
 ) -> tuple[Cells, Cells]:
-    each = [searched(one) for one in results.search[model, row.name, budget].values()]
-    search = _typical(each)
+    search = _searched(results, list(results.search[model, row.name, budget].values()))
     final = _finals(results, model, row, budget)
     parts = [*needs, search, final]
     total = Cost(sum(part.images for part in parts), sum(part.seconds for part in parts))

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from paper import measures
+from paper import clock, measures
 from paper.captions import ONE_REPLICATE, budget_amount, budget_name
 from paper.reader.contents import Run
 from paper.reader.results import GIVEN, Results
 from paper.rule import ABOVE, BELOW, MATTERS, OPEN, SAME, Effect, holm, said
-from paper.statistics import Estimate, interquartile_mean, typical_seconds
+from paper.statistics import Estimate, interquartile_mean
 from paper.table_formats import NOWHERE, Cells, Table, made, spread
 from paper.wording import ABSENT, fixed, interval, joined, number
 
@@ -100,7 +100,7 @@ def _method(results: Results, model: str, method: str, budget: str) -> tuple[Cel
         searched=(
             _mean([one.evaluations for one in searches]),
             _mean([one.distinct for one in searches]),
-            typical_seconds([one.seconds for one in searches]),
+            clock.typical(results, [(one.run, one.seconds) for one in searches]),
             _mean([one.images_seen for one in searches]),
         ),
         robust=(
@@ -192,7 +192,7 @@ def _not_counted(results: Results) -> str:
         trained.setdefault(f"the base {model}, which AMC cuts", []).append(base.run)
     costs = [
         f"{name}: {number(_mean([run.images_seen for run in runs]), 0)} images and "
-        f"{number(typical_seconds([run.seconds for run in runs]), 0)} s"
+        f"{number(clock.typical(results, [(run, run.seconds) for run in runs]), 0)} s"
         for name, runs in trained.items()
     ]
     of_several = ", each in the mean of its runs, of seconds the median"

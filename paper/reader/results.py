@@ -239,6 +239,8 @@ def _read(path: Path, expected: str = "") -> Results:
         for m, s in replicates
         if said.analysed
     }
+    for (m, s), one in generated.items():
+        files("analyse_pruningnet", m, seed=s).same_analysis(m, one, generated[m, said.seeds[0]])
     search, final = _methods(path, said, base)
     return Results(
         path=path,

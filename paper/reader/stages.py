@@ -4,6 +4,7 @@ Numbers that several files repeat must agree: a file that another run made is re
 """
 
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 
 import pandas as pd
@@ -234,6 +235,13 @@ class StageFiles(Files):
             diagnostics=diagnostics,
             run=self.run(folder),
         )
+
+    def same_analysis(self, model: str, found: Generated, first: Generated) -> None:
+        """Check that a replicate judged and trained as many candidates as the first one did."""
+        for each in fields(contents.GeneratedFile):
+            if getattr(found, each.name) != getattr(first, each.name):
+                name = f"{self.folder('generated', model)}/metrics.json"
+                raise self.damaged(name, f"another {each.name!r} than with the other seeds")
 
     def _check_rated(
         self,

@@ -25,8 +25,10 @@ METHODS = {
     "hand-crafted": ("hand-crafted states", "graph", "hand-crafted", "agent", "ablation", 0.9),
     "generated": ("from generated weights", "graph", "aggregated", "agent", "ablation", 1.2),
     "plus": ("GraphPruning plus", "graph", "aggregated", "agent", "beyond", 1.4),
+    "frozen": ("agent that never learns", "graph", "aggregated", "frozen", "ablation", 0.0),
 }
 """Label, source, state, searcher, kind, and the accuracy (points) that the fixture gives it."""
+USUAL = tuple(name for name in METHODS if name != "frozen")
 
 CONDITIONINGS = {
     "graph": ("graph", "#0072B2", "o", "-"),
@@ -54,7 +56,7 @@ class Study:
         self,
         path: Path,
         models: Sequence[str] = ("resnet20",),
-        methods: Sequence[str] = tuple(METHODS),
+        methods: Sequence[str] = USUAL,
         budgets: Sequence[float | str] = (0.5, 0.25),
         seeds: Sequence[int] = (0, 1, 2),
         blocks: int = 3,

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from paper import measures
 from paper.claims import STATEMENTS, claims
 from paper.reader.results import read
 from paper.rule import (
@@ -19,6 +20,7 @@ from paper.rule import (
     verdict,
 )
 from paper.verdicts import render
+from paper.wording import interval, number
 from tests.paper.conftest import Study
 
 
@@ -60,8 +62,8 @@ def test_an_undecided_claim_says_how_many_replicates_would_decide_it(tmp_path):
     needed = replicates_to_decide(judged["C5"].effects)
     assert needed and needed > 2
     would_be = verdict(of_replicates(judged["C5"].effects, needed))
-    said = f"If further replicates are like these, {needed} in all would decide it: {would_be}."
-    assert would_be != UNDECIDED and judged["C5"].evidence.endswith(said)
+    said = f"{needed} replicates in all would decide it: {would_be}. As they will move, that is"
+    assert would_be != UNDECIDED and said in judged["C5"].evidence
     decided = [claim.evidence for claim in judged.values() if claim.verdict != UNDECIDED]
     assert decided and "would decide it" not in " ".join(decided)
 
@@ -128,6 +130,98 @@ def test_c4_rests_on_the_area_under_the_search_curve(tmp_path):
         frame["best"] = [0.0] * (len(frame) - 1) + [frame["best"].iloc[-1]]
         frame.to_csv(path, index=False)
     assert verdicts(folder)["C4"] == FAILS
+
+
+@pytest.fixture
+def learners(tmp_path):
+    """A study of two kinds of states and of an agent that never learns, alike in all accuracies.
+
+    Of the 60 candidates, the first 20 are the same for all three in a replicate.
+    """
+    methods = ("graphpruning", "hand-crafted", "frozen")
+    folder = Study(tmp_path / "made", methods=methods, budgets=(0.5,), seeds=range(4)).write()
+    for seed in range(4):
+        ours = pd.read_csv(folder / f"search/resnet20/graphpruning/0.5/{seed}/history.csv")
+        for method in methods:
+            path = folder / f"search/resnet20/{method}/0.5/{seed}/history.csv"
+            frame = ours.copy()
+            frame.loc[20:, "widths"] = pd.read_csv(path)["widths"][20:]
+            frame.loc[20:, "best"] += 0.01 * seed * methods.index(method)
+            frame.to_csv(path, index=False)
+            changes = {"distinct": frame["widths"].nunique(), "top1_search": frame["best"].iloc[-1]}
+            replace(path.with_name("metrics.json"), changes)
+            same = {"test_top1": 90 + 0.01 * seed * methods.index(method)}
+            final = folder / f"final/resnet20/{method}/0.5/{seed}"
+            replace(final / "metrics.json", same)
+            trainings = pd.read_csv(final / "trainings.csv").assign(**same)
+            trainings.to_csv(final / "trainings.csv", index=False, lineterminator="\n")
+    return folder
+
+
+def replace(path, changes):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def lower(folder, method, points):
+    """Lower a method's search curve, from where it parts from the others'."""
+    for path in folder.glob(f"search/resnet20/{method}/*/*/history.csv"):
+        frame = pd.read_csv(path)
+        frame.loc[20:, "best"] -= points
+        frame.to_csv(path, index=False)
+        replace(path.with_name("metrics.json"), {"top1_search": frame["best"].iloc[-1]})
+
+
+def test_the_area_begins_where_two_searches_part(learners):
+    """What agents draw alike before they learn would only make every difference smaller."""
+    lower(learners, "hand-crafted", 1.0)
+    found = read(learners)
+    judged = {claim.id: claim for claim in claims(found)}["C4"]
+    assert measures.warm_up(found, "resnet20", "hand-crafted") == 20
+    difference = measures.area_difference(found, "resnet20", "hand-crafted", ["0.5"]).value
+    assert difference == pytest.approx(1 - 0.01 * (0 + 1 + 2 + 3) / 4)
+    assert "(without the first 20 candidates, which both draw alike)" in judged.evidence
+
+
+def test_searches_that_never_part_are_compared_at_their_last_candidate(learners):
+    found = read(learners)
+    whole = found.search["resnet20", "graphpruning", "0.5"][0].history
+    assert measures.shared(whole, whole) == len(whole) - 1
+
+
+@pytest.mark.parametrize(("worse", "expected"), [(1.0, EQUIVALENT), (0.0, UNDECIDED)])
+def test_c4_is_undecided_if_an_agent_that_never_learns_searches_as_well(learners, worse, expected):
+    """Then the curves could not tell good states from bad ones."""
+    lower(learners, "frozen", worse)
+    judged = {claim.id: claim for claim in claims(read(learners))}["C4"]
+    assert judged.verdict == expected
+    assert "final test accuracy, which so cannot tell good states from bad ones." in judged.evidence
+
+
+def test_c5_says_what_an_agent_that_never_learns_has_over_the_baselines_that_ours_beats(tmp_path):
+    study = Study(tmp_path / "made", methods=("graphpruning", "amc", "random", "frozen"))
+    study.levels |= {"graphpruning": 5.0, "amc": 4.9, "random": 0.0, "frozen": 5.0}
+    found = read(study.write())
+    evidence = {claim.id: claim.evidence for claim in claims(found)}["C5"]
+    other = measures.test_difference(found, "resnet20", "random", found.budgets, of="frozen")
+    assert other.value == pytest.approx(5, abs=0.3)
+    says = f"the agent that never learns has {interval(other, 2, sign=True)} points over Random"
+    assert says in evidence and "points over AMC" not in evidence
+
+
+def test_c2_says_how_far_replicates_differ_and_c3_what_constant_features_score(found):
+    evidence = {claim.id: claim.evidence for claim in claims(found)}
+    each = [
+        measures.right_minus_shuffled_of(found, "resnet20", "graph", seed).value
+        for seed in range(3)
+    ]
+    least, median, most = (number(one, 2) for one in sorted(each))
+    said = f"the least of them has {least}, the median {median}, the greatest {most}"
+    assert said in evidence["C2"]
+    shares = measures.shares(found, "resnet20", "constant")
+    lowest = min(shares, key=lambda share: share.value).scaled(100)
+    tau = measures.rank_correlation(found, "resnet20", "constant")
+    flat = f"all sizes, they are {interval(lowest, 0)} % and {interval(tau, 2)}."
+    assert flat in evidence["C3"]
 
 
 def test_c3_compares_candidates_of_one_budget_alone(tmp_path):

@@ -6,9 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from paper import clock
 from paper.reader.results import read
 from paper.table_costs import costs, equal_accuracy
 from paper.table_main import main_results
+from paper.wording import ABSENT, number
 from tests.paper.conftest import Study, copied_study
 
 
@@ -48,6 +50,32 @@ def test_macs_are_those_of_the_candidates_and_three_passes_of_a_training(table, 
         table.loc["pruningnet-graph", ""]["total_images"]
         and not table.loc["pruningnet-graph", ""]["training_gmacs"]
     )
+
+
+def test_seconds_are_those_of_stages_that_one_machine_ran_without_a_break(results, tmp_path):
+    folder = copied_study(results, tmp_path)
+    seconds = {"0": 40.0, "1": 50.0, "2": 60.0}
+    for seed, taken in seconds.items():
+        path = folder / f"base/resnet20/{seed}/run.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"seconds": taken}))
+
+    def base(**changes):
+        for seed, change in changes.items():
+            path = folder / f"base/resnet20/{seed[1:]}/run.json"
+            path.write_text(json.dumps(json.loads(path.read_text()) | change))
+        found = read(folder)
+        note = next(note for note in main_results(found).notes if "Not counted" in note)
+        shown = costs(found).csv.set_index("method").loc["base", "training_seconds"]
+        assert f"{number(float(shown), 0) if shown else ABSENT} s" in note
+        return shown
+
+    hardware = json.loads((folder / "base/resnet20/0/run.json").read_text())["hardware"]
+    elsewhere = {"hardware": hardware | {"accelerator": "a GPU"}}
+    assert base() == "50.0"
+    assert base(s2={"resumed": True}) == "45.0"
+    assert base(s0=elsewhere) == "50.0"
+    assert clock.machine(read(folder)).endswith(f"accelerator {hardware['accelerator']})")
+    assert base(s1=elsewhere) == ""
 
 
 def test_equal_accuracy_is_where_the_best_so_far_reaches_random_searchs_end(results, tmp_path):

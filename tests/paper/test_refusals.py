@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from graphpruning import drawing
@@ -291,6 +292,19 @@ def test_a_wrong_entry_is_refused(
     changed(copied / name, keys, value)
     line = refusal(tables.main, [str(copied)], copied.parent, capsys)
     assert Path(name).name in line
+
+
+def test_replicates_that_trained_their_candidates_differently_are_refused(
+    copied: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The mean over replicates would be of different quantities."""
+    folder = copied / "generated/resnet20/1"
+    changed(folder / "metrics.json", ("trainings",), 1)
+    frame = pd.read_csv(folder / "trained.csv")
+    frame[frame["training"] == 0].to_csv(folder / "trained.csv", index=False, lineterminator="\n")
+    line = refusal(tables.main, [str(copied)], copied.parent, capsys)
+    assert "another 'trainings' than with the other seeds" in line
+    assert "dvc repro analyse_pruningnet@made-resnet20-1" in line
 
 
 @pytest.mark.parametrize(
