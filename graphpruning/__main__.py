@@ -136,6 +136,13 @@ def _prune_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
         "images the average of its three)",
     )
     add("--std", type=float, nargs="+", help="the same")
+    add(
+        "--no-flip",
+        dest="flip",
+        action="store_false",
+        help="train without mirrored images: for letters, signs, or whatever left and right tell "
+        "apart",
+    )
     add("--divisor", type=int, default=8, help="widths are its multiples (default: 8)")
     add(
         "--smallest",

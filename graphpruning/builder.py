@@ -42,7 +42,9 @@ class Builder:
         return trainable(self.as_given())
 
     def as_given(self) -> nn.Module:
-        """Return the network as it is built; `UserError` when a function returns something else."""
+        """Return the network as it is built, in the CPU's memory: of what a user's function returns
+        a copy. `UserError` when that is no network.
+        """
         key = "name" if "name" in self.description else "function"
         arguments = {name: value for name, value in self.description.items() if name != key}
         if key == "name":
@@ -53,7 +55,7 @@ class Builder:
                 f"{self.description['function']} returned a {type(model).__name__}, "
                 "not a torch.nn.Module"
             )
-        return unwrapped(model)
+        return _own_copy(unwrapped(model))
 
     def _built(self, arguments: dict[str, Any]) -> Any:
         """What the user's function returns; whatever it raises is said in a line."""
@@ -88,7 +90,7 @@ def builder(
     module or function that is not there.
     """
     if isinstance(model, nn.Module):
-        return Builder(lambda: copied(model), {"function": _named(type(model))})
+        return Builder(lambda: model, {"function": _named(type(model))})
     if isinstance(model, str) and ":" not in model:
         named = {"name": model, "num_classes": num_classes, "in_channels": in_channels}
         return Builder(zoo.build, named)
@@ -123,6 +125,13 @@ def imported(place: str) -> Build:
         raise UserError(f"{place}: {module_name} has no function {function_name!r}")
     result: Build = function
     return result
+
+
+def _own_copy(model: nn.Module) -> nn.Module:
+    """A user's function may return a network that it keeps, and that lies on a GPU."""
+    own = copied(model)
+    on_meta = any(tensor.is_meta for tensor in (*own.parameters(), *own.buffers()))
+    return own if on_meta else own.cpu()
 
 
 def _named(function: Build) -> str:

@@ -52,6 +52,18 @@ def require_scores(name: str, model: nn.Module, size: tuple[int, ...], classes: 
         )
 
 
+def require_batches(name: str, model: nn.Module, size: tuple[int, ...], images: int) -> None:
+    """Raise `UserError` if the network trains on two images, but not on a batch of one."""
+    if images > 1 or _run(copied(model).train(), 2, size) is None:
+        return
+    trained = _run(copied(model).train(), 1, size)
+    if trained is None or trained.ndim != 2:
+        raise UserError(
+            f"{name} does not train on one image at a time, as where a layer normalises over the "
+            "batch: give a batch size of 2 or more"
+        )
+
+
 def described(model: nn.Module, graph: ChannelGraph) -> str:
     """SHA-256 of what the network does: its operations, its modules' settings, and its buffers."""
     text = f"{graph.describe()}\n{graph.module.graph}\n{model!r}"

@@ -110,9 +110,15 @@ def open_parts(
 
 
 def preprocessing_for(
-    size: tuple[int, ...], mean: tuple[float, ...] | None, std: tuple[float, ...] | None
+    size: tuple[int, ...],
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
+    flip: bool = True,
 ) -> Preprocessing:
-    """How images become inputs of this size; mean and std are ImageNet's where they are None."""
+    """How images become inputs of this size; mean and std are ImageNet's where they are None.
+
+    With `flip`, half of the images are mirrored in training.
+    """
     channels, height, width = size
     if height != width:
         raise UserError(f"input size {height} x {width}: images of a folder are cut square")
@@ -131,9 +137,9 @@ def preprocessing_for(
                 f"{channels} {height} {width} needs {wanted}, one a channel: give {wanted}"
             )
     if width <= SMALL:
-        return Preprocessing(mean, std, pad=width // 8, flip=True, size=width, resize=width)
+        return Preprocessing(mean, std, pad=width // 8, flip=flip, size=width, resize=width)
     resize = round(width / 0.875)
-    return Preprocessing(mean, std, 0, True, size=width, resize=resize, smallest_area=0.2)
+    return Preprocessing(mean, std, 0, flip, size=width, resize=resize, smallest_area=0.2)
 
 
 def check_batches(images: Parts, recipes: Mapping[str, Recipe], data: Path) -> None:

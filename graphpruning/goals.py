@@ -1,8 +1,9 @@
 """What `prune` is asked for: networks within budgets of MACs or time, one folder each."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import nn
 
 from graphpruning.common.budget import Budget, budget_in_macs, read_budget
 from graphpruning.common.distributed import barrier, is_writer
-from graphpruning.common.errors import UserError
+from graphpruning.common.errors import UserError, brief
 from graphpruning.common.files import read_json, write_json
 from graphpruning.latency_table import LatencyTable
 from graphpruning.network.graph import Widths
@@ -77,13 +78,20 @@ class Goal:
 
 def read_budgets(budget: float | str | Sequence[float | str]) -> list[Budget]:
     """Read one budget or several; `UserError` for one that stands twice, and for none."""
-    budgets = [budget] if isinstance(budget, int | float | str) else list(budget)
-    if not budgets:
+    single = isinstance(budget, Real | str) or not isinstance(budget, Iterable)
+    given: list[Any] = [budget] if single else list(budget)  # type: ignore[arg-type]
+    if not given:
         raise UserError("budget: at least one is needed")
-    found = [read_budget(each) for each in budgets]
-    for number, each in enumerate(found):
-        if (each.kind, each.amount) in [(other.kind, other.amount) for other in found[:number]]:
-            raise UserError(f"budget: {budgets[number]!r} stands twice")
+    found: list[Budget] = []
+    for each in given:
+        if not isinstance(each, Real | str):
+            raise UserError(f"budget is {brief(each)}: give a share, MACs or a time")
+        if isinstance(each, Real):  # Python's own number for one of NumPy's
+            each = int(each) if isinstance(each, Integral) else float(each)
+        one = read_budget(each)
+        if (one.kind, one.amount) in [(other.kind, other.amount) for other in found]:
+            raise UserError(f"budget: {each!r} stands twice")
+        found.append(one)
     return found
 
 

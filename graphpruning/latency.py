@@ -55,12 +55,16 @@ def alternately(
 
 
 def device_of(name: str | torch.device) -> torch.device:
-    """Return the device called `name`; `UserError` when this machine has none."""
+    """Return the device called `name`; `UserError` when this machine has none, or it is of another
+    kind than cpu and cuda.
+    """
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"device {str(name)!r} is not there ({reason(error)}); try cpu") from None
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"device {str(name)!r}: networks run and are timed on cpu or cuda")
     return device
 
 

@@ -6,10 +6,12 @@ no val) is read for the accuracies of the report alone.
 """
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
+from numbers import Integral, Real
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -18,11 +20,12 @@ from torch import nn
 
 from graphpruning import methods
 from graphpruning.architecture import save_architecture
+from graphpruning.architecture_file import Entry, check_image
 from graphpruning.builder import Build, Builder, builder
-from graphpruning.classifier import any_layout, described, require_scores
+from graphpruning.classifier import any_layout, described, require_batches, require_scores
 from graphpruning.common.code import code_digest
 from graphpruning.common.distributed import barrier, is_writer
-from graphpruning.common.errors import UserError
+from graphpruning.common.errors import UserError, brief
 from graphpruning.common.files import alone, write_json, write_text
 from graphpruning.export import export_onnx
 from graphpruning.folder_task import (
@@ -76,6 +79,8 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 
+@torch.inference_mode(False)  # whatever the notebook that calls it is in
+@torch.enable_grad()
 def prune(
     model: str | Build | nn.Module,
     data: str | Path,
@@ -93,6 +98,7 @@ def prune(
     initial: Initial | None = None,
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
+    flip: bool = True,
     divisor: int = 8,
     smallest: float = 0.1,
     keep: Sequence[str] = (),
@@ -116,6 +122,8 @@ def prune(
     (`out/latency_table.json`). Of several budgets each gets a folder of its own in `out`, which has
     a table and a picture of all; one PruningNet judges for all.
 
+    `flip=False` trains without mirrored images, for classes that are told apart by left and right.
+
     `keep` are patterns of layers that stay as wide as they are ("layer4.*"), `limit` has the least
     and largest share of the channels of layers by pattern.
 
@@ -123,15 +131,16 @@ def prune(
     `report.md` and `report.json`. While it runs, `out/.graphpruning` holds what a new start with
     the same arguments, images and code goes on from. Raises `UserError` for whatever does not fit.
     """
-    out, size = Path(out), tuple(input_size)
+    out, data = Path(out).expanduser(), Path(data).expanduser()
+    size = _image(input_size)
     if isinstance(model, nn.Module):
         model = unwrapped(model)
     timed_on = None if device is None else device_of(device)
-    _check_arguments(batch, evaluations, seed, workers, initial)
+    _check_arguments(batch, evaluations, seed, workers, initial, weights)
     row, budgets = methods.method(method), read_budgets(budget)
     _refuse_used(out, [each.name for each in budgets] if len(budgets) > 1 else [])
-    preprocessing = preprocessing_for(size, mean and tuple(mean), std and tuple(std))
-    listings = list_parts(Path(data))
+    preprocessing = preprocessing_for(size, _each("mean", mean), _each("std", std), flip)
+    listings = list_parts(data)
     classes = len(listings[0].classes)
 
     make = builder(model, classes, size[0])
@@ -160,7 +169,7 @@ def prune(
             f"initial scratch: the fresh value of the parameter {next(iter(graph.scales))!r} is "
             "not known: give a function that builds the network"
         )
-    limits = dict(limit or {})
+    limits = _limits(limit or {})
     space = SearchSpace(graph, divisor=divisor, smallest=smallest, keep=keep, ratios=limits)
     require_macs(budgets, space)
     methods.require(row, space, base)
@@ -172,10 +181,11 @@ def prune(
             print(line, flush=True)
         images = open_parts(listings, preprocessing, workers, seed, out / WORK / "decoded")
         recipes = recipes_for(len(images.train), batch_size, lr, pruningnet_epochs, epochs, initial)
-        check_batches(images, recipes, Path(data))
+        check_batches(images, recipes, data)
+        require_batches(make.name, base, size, recipes["final"].batch_size)
         fabric = make_fabric(precision, cache=out / WORK / "precision.json")
         judged = methods.evaluations_of(row, evaluations)
-        table = Path(latency_table or out / "latency_table.json")
+        table = Path(latency_table or out / "latency_table.json").expanduser()
         timing = Timing(timed_on or fabric.device, batch, table)
         goals = goals_of(budgets, space, base, out, timing)
         settings: dict[str, Any] = {
@@ -198,7 +208,7 @@ def prune(
             "images": images.counts(),
         }
         held = {
-            **settings,
+            **{name: value for name, value in settings.items() if name != "data"},
             "weights": digest(base) if source else None,
             "graph": described(base, graph),
             "files": images.digest,
@@ -236,9 +246,54 @@ def prune(
         return result if is_writer() else {}
 
 
+def _image(size: object) -> tuple[int, ...]:
+    given = list(size) if isinstance(size, Sequence) else size
+    mend = "give channels, height and width, such as 3 224 224"
+    return check_image(Entry("prune", given, "input size", mend))
+
+
+def _each(name: str, values: object) -> tuple[float, ...] | None:
+    """Values by channel; one number alone is that of one channel."""
+    if values is None or isinstance(values, Real):
+        return None if values is None else (float(values),)
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise UserError(f"{name} is {brief(values)}: give a number for each channel")
+    found = list(values)
+    if not all(isinstance(value, Real) for value in found):
+        raise UserError(f"{name} is {brief(found)}: give a number for each channel")
+    return tuple(map(float, found))
+
+
+def _limits(limit: Mapping[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+    found = {}
+    for pattern, shares in limit.items():
+        pair = list(shares) if isinstance(shares, Sequence) else []
+        if len(pair) != 2 or not all(isinstance(share, Real) for share in pair):
+            raise UserError(
+                f"limit of {pattern!r} is {brief(shares)}: give the least and the largest share, "
+                "such as (0.5, 1)"
+            )
+        found[pattern] = (float(pair[0]), float(pair[1]))
+    return found
+
+
 def _check_arguments(
-    batch: int, evaluations: int, seed: int, workers: int, initial: str | None
+    batch: int,
+    evaluations: int,
+    seed: int,
+    workers: int,
+    initial: str | None,
+    weights: object,
 ) -> None:
+    counts = {"batch": batch, "evaluations": evaluations, "seed": seed, "workers": workers}
+    for name, value in counts.items():
+        if not isinstance(value, Integral):
+            raise UserError(f"{name} is {brief(value)}; it is a whole number")
+    if not isinstance(weights, str | PathLike | None):
+        raise UserError(
+            f"weights is a {type(weights).__name__}; give a file, or load them into the network "
+            "and give that"
+        )
     if batch < 1:
         raise UserError(f"batch is {batch}; at least one image is timed")
     if evaluations < 2:
@@ -277,6 +332,8 @@ def _refuse_finished(out: Path) -> None:
 WRITTEN = ("architecture.json", "weights.safetensors", "network.onnx", "report.md", "report.json")
 
 
+_LATER = ("evaluations", "initial")
+"""Settings that nothing before the search depends on."""
 SEARCHED_AGAIN = 2
 """Searches at most that follow one whose find misses its budget of time."""
 
@@ -331,6 +388,7 @@ class _Job:
         with seeded(self.seed):
             net = PruningNet(self.graph, self.row.source)
         conditioning, recipe = CONDITIONINGS[self.row.source], self.recipes["pruningnet"]
+        self.fabric.print(f"PruningNet: {memory(net)}")
         if conditioning.inherit:
             net.start_from(self.base)
         fit(
@@ -348,7 +406,7 @@ class _Job:
                 distil=conditioning.distil,
             ),
             optimizer=partial(CroppedSGD, net),
-            checkpoint=Checkpoint(self.folder / "pruningnet.pt", self.held),
+            checkpoint=Checkpoint(self.folder / "pruningnet.pt", self.held_for_pruningnet()),
         )
         return Judge.by_pruningnet(net.eval(), self.evidence)
 
@@ -374,7 +432,8 @@ class _Job:
             return {}
         pair = [copied(self.base), copied(final)]
         times = latency(pair, size, timing.device, timing.batch)
-        final = final.cpu().eval()
+        # As other programs write it: exported, `view` fails on maps that lie otherwise.
+        final = final.cpu().to(memory_format=torch.contiguous_format).eval()
         save_architecture(
             goal.out / "architecture.json",
             goal.out / "weights.safetensors",
@@ -403,6 +462,11 @@ class _Job:
         write_text(goal.out / "report.md", markdown(result))
         write_json(goal.out / "report.json", result)
         return result
+
+    def held_for_pruningnet(self) -> dict[str, Any]:
+        """What its checkpoint must agree with: not with what the search and the end alone do."""
+        held = {name: value for name, value in self.held.items() if name not in _LATER}
+        return {**held, "recipes": {"pruningnet": self.held["recipes"]["pruningnet"]}}
 
     def held_for(self, goal: Goal) -> dict[str, Any]:
         """What the checkpoints of a goal must agree with."""
@@ -475,6 +539,13 @@ class _Job:
             checkpoint=Checkpoint(goal.folder / "final.pt", held),
         )
         return model
+
+
+def memory(net: PruningNet) -> str:
+    """What training it takes, beside images: its numbers, and the momentum of each."""
+    numbers = sum(parameter.numel() for parameter in net.parameters())
+    gigabytes = numbers * 2 * 4 / 1e9
+    return f"{numbers:,} numbers, {gigabytes:.1f} GB of memory and of disk with their momentum"
 
 
 def _onnx(

@@ -7,13 +7,16 @@ from typing import Any
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 
 import graphpruning.pruning as pruning
 from graphpruning import latency_table as tables
 from graphpruning.__main__ import main
 from graphpruning.methods import METHODS
+from graphpruning.network.trace import trace
 from graphpruning.network.zoo import build
+from graphpruning.pruningnet.pruningnet import PruningNet
 from tests.coloured_images import coloured_images
 from tests.test_goals import QUICK
 
@@ -37,6 +40,35 @@ def test_the_methods_have_the_names_that_tables_give_them() -> None:
     named = dict(re.findall(r"^\| `([a-z][a-z-]+)` \| (.*?) \|", PAGE, re.MULTILINE))
     assert {"graphpruning", "graphpruning-plus", "amc", "constant", "predictor"} <= set(named)
     assert named == {name: METHODS[name].label for name in named}
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "numbers"),
+    [
+        ("resnet18", "graph", 33),
+        ("mobilenet_v2", "graph", 33),
+        ("resnet18", "block", 33),
+        ("resnet18", "constant", 1),
+    ],
+)
+def test_a_pruningnet_has_as_many_numbers_as_it_says(name: str, source: str, numbers: int) -> None:
+    """The gigabytes are those of weights times 33 times two, in four bytes each."""
+    model = build(name, 10)
+    with torch.no_grad():
+        net = PruningNet(trace(model, (3, 32, 32)), source)
+    weights = sum(p.numel() for p in model.parameters() if p.ndim > 1)
+    found = sum(p.numel() for p in net.parameters())
+    assert found == pytest.approx(numbers * weights, rel=0.1)
+    assert pruning.memory(net).startswith(f"{found:,} numbers, {found * 8 / 1e9:.1f} GB")
+
+
+def test_the_gigabytes_of_the_page_are_those_of_the_networks_weights() -> None:
+    text = " ".join(PAGE.split())
+    for name, called in (("resnet18", "ResNet-18"), ("resnet50", "ResNet-50"), ("vgg16", "VGG-16")):
+        with torch.device("meta"):
+            weights = sum(p.numel() for p in torchvision.models.get_model(name).parameters())
+        (said,) = re.findall(rf"(\d+) GB (?:of memory )?for a {called}", text)
+        assert int(said) == round(weights * 33 * 8 / 1e9), name
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[-1])

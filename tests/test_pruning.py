@@ -253,6 +253,64 @@ def test_images_replaced_by_others_of_as_many_bytes_are_other_images(
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
+@pytest.mark.usefixtures("no_onnx")
+def test_another_spelling_of_the_folder_or_more_candidates_keep_the_pruningnet(
+    images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Its training takes longest, and depends on neither."""
+    arguments = {**ARGUMENTS, "epochs": 1, "evaluations": 4}
+    with monkeypatch.context() as patch:
+        patch.setattr(pruning, "found_network", lambda *_: pytest.exit("killed"))
+        with pytest.raises(pytest.exit.Exception):
+            prune("resnet8", images, out=tmp_path, **arguments)
+    monkeypatch.chdir(images.parent)
+    capsys.readouterr()
+    prune("resnet8", f"{images.name}/", out=tmp_path, **{**arguments, "evaluations": 5})
+    printed = capsys.readouterr().out
+    assert "PruningNet: epoch" not in printed and "search" in printed
+
+
+def left_or_right(folder: Path) -> Path:
+    """Images whose left (or right) half is bright."""
+    draw = np.random.default_rng(0)
+    for part, count in (("train", 24), ("val", 12)):
+        for name in ("left", "right"):
+            (folder / part / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = draw.integers(0, 100, (32, 32, 3))
+                pixels[:, slice(16) if name == "left" else slice(16, None)] += 100
+                image = Image.fromarray(pixels.astype(np.uint8))
+                image.save(folder / part / name / f"{number}.png")
+    return folder
+
+
+def where_it_is() -> nn.Module:
+    """A network that knows on which side something is."""
+    first = [nn.Conv2d(3, 16, 8, 8), nn.BatchNorm2d(16), nn.ReLU()]
+    return nn.Sequential(*first, nn.Flatten(), nn.Linear(16 * 4 * 4, 2))
+
+
+@pytest.mark.usefixtures("no_onnx")
+def test_classes_of_left_and_right_are_learned_without_mirrored_images(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With them half of the images look as the other class does, and nothing can be learned."""
+    data = left_or_right(tmp_path / "data")
+    arguments = {**ARGUMENTS, "epochs": 8, "method": "uniform"}
+    learned = {}
+    for flip in (True, False):
+        report = prune(where_it_is, data, out=tmp_path / str(flip), flip=flip, **arguments)
+        assert report["settings"]["preprocessing"]["flip"] is flip
+        *_, last = re.findall(
+            r"final training: epoch.*train_top1 ([\d.]+)", capsys.readouterr().out
+        )
+        learned[flip] = float(last)
+    assert report["after"]["top1"] >= 95 and learned[False] >= 95 and learned[True] <= 75
+
+
 class OldCode(nn.Module):
     """It flattens by `view`, and a size that stands in it keeps the second layer's channels."""
 
@@ -266,6 +324,14 @@ class OldCode(nn.Module):
         x = nn.functional.max_pool2d(self.conv2(x).relu(), 2).view(-1, 16 * 5 * 5)
         scores: torch.Tensor = self.fc2(self.fc(x).relu())
         return scores
+
+
+def test_old_code_is_exported(images: Path, tmp_path: Path) -> None:
+    """`view` does not do with images in channels_last, as networks are trained on."""
+    with seeded(0):
+        model = OldCode().eval()
+    report = prune(model, images, out=tmp_path, **{**ARGUMENTS, "method": "uniform"})
+    assert report["onnx"]["difference"] <= 1e-4 and (tmp_path / "network.onnx").exists()
 
 
 @pytest.mark.usefixtures("no_onnx")
@@ -449,6 +515,100 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
     assert "does not fit" in refusal(images, out, model="resnet14", weights=weights)
     assert "missing" in refusal(images / "train", out)
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"budget": None}, "budget is None: give a share, MACs or a time"),
+        ({"budget": [0.5, None]}, "budget is None: give"),
+        ({"input_size": 32}, "input size is 32, expected a list of 3 entries: give channels"),
+        ({"input_size": (32, 32)}, "expected a list of 3 entries"),
+        ({"input_size": (3, 32.0, 32.0)}, "expected a whole number from 1"),
+        ({"input_size": (3, 2400, 2400)}, "is an image of more than 16,777,216 numbers"),
+        ({"mean": 0.5}, "mean is 0.5, but"),
+        ({"mean": "0.5"}, "mean is '0.5': give a number for each channel"),
+        ({"std": (0.5, None, 0.5)}, "give a number for each channel"),
+        ({"limit": {"conv1": 0.5}}, "limit of 'conv1' is 0.5: give the least and the largest"),
+        ({"evaluations": 3.0}, "evaluations is 3.0; it is a whole number"),
+        ({"workers": "2"}, "workers is '2'; it is a whole number"),
+        ({"weights": {"conv1.weight": torch.zeros(1)}}, "weights is a dict; give a file, or load"),
+    ],
+    ids=repr,
+)
+def test_arguments_of_another_type_are_refused_in_a_line(
+    changes: dict[str, Any], says: str, images: Path, tmp_path: Path
+) -> None:
+    said = refusal(images, tmp_path / "out", **changes)
+    assert says in said and len(said) < 250
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("no_onnx")
+def test_numbers_of_numpy_a_tilde_and_a_block_without_gradients_do(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in notebooks."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    budget, half = np.int64(60_000), np.float32(0.5)
+    arguments = {**ARGUMENTS, "method": "uniform", "epochs": 1, "mean": (half,) * 3}
+    with torch.inference_mode():
+        model = own_network()
+        report = prune(model, images, out="~/out", **{**arguments, "budget": budget})
+    assert report["after"]["macs"] <= budget and (tmp_path / "out/report.md").exists()
+
+
+@pytest.mark.usefixtures("no_onnx")
+def test_a_network_that_a_function_keeps_stays_as_it_was(
+    images: Path, weights: Path, tmp_path: Path
+) -> None:
+    with seeded(7):
+        mine = build("resnet8", 3).train()
+    before = {name: value.clone() for name, value in mine.state_dict().items()}
+    arguments = {**ARGUMENTS, "method": "uniform", "epochs": 1}
+    prune(lambda: mine, images, out=tmp_path, weights=weights, **arguments)
+    assert mine.training
+    for name, value in mine.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+class Elsewhere(nn.Module):
+    """A network on another device, as far as a machine without one can tell."""
+
+    def __init__(self, outputs: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
+        self.fc, self.here = nn.Linear(16, outputs), False
+
+    def _apply(self, *arguments: Any, **options: Any) -> "Elsewhere":
+        self.here = True
+        return super()._apply(*arguments, **options)  # type: ignore[no-any-return]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.here:
+            raise RuntimeError("expected all tensors to be on one device")
+        scores: torch.Tensor = self.fc(self.body(x).flatten(1))
+        return scores
+
+
+def test_a_network_on_a_gpu_is_checked_as_any_other(images: Path, tmp_path: Path) -> None:
+    for outputs in (10, 2):
+        with pytest.raises(UserError, match=f"has {outputs} outputs, but the data 3 classes"):
+            prune(Elsewhere(outputs), images, out=tmp_path / "out", **ARGUMENTS)
+
+
+def test_a_batch_of_one_image_is_refused_where_a_layer_needs_two(
+    images: Path, tmp_path: Path
+) -> None:
+    model = nn.Sequential(
+        nn.Conv2d(3, 16, 3),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.BatchNorm1d(16),
+        nn.Linear(16, 3),
+    )
+    with pytest.raises(UserError, match=r"does not train on one image at a time.* of 2 or more"):
+        prune(model, images, out=tmp_path, **{**ARGUMENTS, "batch_size": 1})
 
 
 def test_a_finished_run_is_not_overwritten(pruned: Path, images: Path) -> None:

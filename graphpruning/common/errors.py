@@ -26,3 +26,8 @@ def reason(error: BaseException) -> str:
     """Return what an error says, short and in one line."""
     said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return one_line(textwrap.shorten(said or type(error).__name__, 200))
+
+
+def brief(value: object) -> str:
+    """Return a value as Python writes it, short and in one line."""
+    return one_line(textwrap.shorten(repr(value), 60, placeholder=" ..."))

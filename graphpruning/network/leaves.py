@@ -196,7 +196,10 @@ def _as_filter(node: fx.Node) -> None:
     """A convolution of each channel by itself says no more how many there are."""
     given = {**_DEFAULTS, **_arguments(node)}
     shapes = [given[key].meta.get("shape") for key in ("input", "weight")]
-    if given["bias"] is None and shapes[1][1] == 1 and given["groups"] == shapes[0][1]:
+    groups = given["groups"]
+    if isinstance(groups, fx.Node):  # such as `x.shape[1]`
+        groups = groups.meta.get("number")
+    if given["bias"] is None and shapes[1][1] == 1 and groups == shapes[0][1]:
         node.target = each_channel
         node.args = tuple(
             given[key] for key in ("input", "weight", "stride", "padding", "dilation")

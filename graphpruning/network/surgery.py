@@ -45,7 +45,8 @@ def narrow(
     Raises:
         UserError: when the widths do not fit the graph.
         UnsupportedNetwork: when the narrowed network would not compute what was traced.
-        ValueError: when `keep` has other numbers of units than `widths`.
+        ValueError: when `keep` has other groups or numbers of units than `widths`, a unit twice, or
+            one that the group has not.
     """
     return narrowed(copied(unwrapped(model)), graph, widths, keep)
 
@@ -61,9 +62,7 @@ def narrowed(
     graph.check(widths)
     mask = graph.first_units(widths)
     if keep is not None:
-        for name, width in widths.items():
-            if len(keep[name]) * graph.prunable[name].unit != width:
-                raise ValueError(f"keep[{name!r}] has another length than widths says")
+        _check_kept(graph, widths, keep)
         mask = graph.these_units(keep)
     with torch.no_grad():
         for layer in graph.layers:
@@ -74,6 +73,18 @@ def narrowed(
             _narrow_direct(model, name, kept(channels, mask))
     require_same_operations(model, graph, is_twin)
     return model
+
+
+def _check_kept(graph: ChannelGraph, widths: Widths, keep: Mapping[str, Tensor]) -> None:
+    if keep.keys() != widths.keys():
+        raise ValueError("keep and widths have different groups")
+    for name, width in widths.items():
+        group, units = graph.prunable[name], keep[name]
+        count, last = width // group.unit, group.width // group.unit - 1
+        if len(units) != count:
+            raise ValueError(f"keep[{name!r}] has another length than widths says: {count} units")
+        if len(units.unique()) != count or units.min() < 0 or units.max() > last:
+            raise ValueError(f"keep[{name!r}] must have different units, from 0 to {last}")
 
 
 def _narrow_layer(module: nn.Module, layer: Layer, mask: UnitMask) -> None:

@@ -69,6 +69,8 @@ def operations(
     for node, value in tracer.values.items():
         if isinstance(value, Tensor):
             node.meta["shape"] = tuple(value.shape)
+        elif type(value) is int:
+            node.meta["number"] = value
     _drop_unused_sizes(graph)
     return graph, as_called(model, graph)
 

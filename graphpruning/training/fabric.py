@@ -29,8 +29,9 @@ def make_fabric(
 ) -> Fabric:
     """Return a launched Fabric: all of torchrun's processes, or else one device.
 
-    Every process has a GPU of its own, or shares the CPU where there is none. They train together
-    by DDP (`DistributedDataParallel`) over NCCL, on CPUs over gloo.
+    Every process has a GPU of CUDA of its own, or shares the CPU where there is none (Apple's GPUs
+    have no 64-bit numbers). They train together by DDP (`DistributedDataParallel`) over NCCL, on
+    CPUs over gloo.
 
     Precision "auto" is bf16-mixed on GPUs that all have it. On a CPU a short timing decides, once:
     its answer is kept in `cache` for this processor, thread count and torch version, so that a
@@ -46,6 +47,8 @@ def make_fabric(
         )
     # Jobs start their processes by torchrun; Lightning would advise Slurm's own way.
     warnings.filterwarnings("ignore", "The `srun` command is available")
+    if accelerator == "auto":
+        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
     where: dict[str, Any] = {"accelerator": accelerator, **_processes()}
     try:
         plain = Fabric(**where)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from copy import deepcopy
+from typing import Any
 
 import pytest
 import torch
@@ -80,7 +81,26 @@ class Blur(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.pad(x, (1, 1, 1, 1), mode="reflect")
-        return F.conv2d(x, self.filter, stride=2, groups=self.channels)
+        return F.conv2d(x, self.filter, stride=2, groups=self.groups(x))
+
+    def groups(self, x: Tensor) -> Any:
+        """How many channels there are, as its code says it."""
+        return self.channels
+
+
+class BlurOfShape(Blur):
+    def groups(self, x: Tensor) -> Any:
+        return x.shape[1]
+
+
+class BlurOfSize(Blur):
+    def groups(self, x: Tensor) -> Any:
+        return x.size(1)
+
+
+class BlurOfFilter(Blur):
+    def groups(self, x: Tensor) -> Any:
+        return self.filter.shape[0]
 
 
 class SamePadding(nn.Conv2d):
@@ -240,6 +260,9 @@ FOLLOWED: list[tuple[str, Callable[[Tensor], Tensor], int]] = [
     ("selective kernels", Selective(), 8),
     ("numbers in buffers", Scaled(), 8),
     ("a blur", Blur(), 8),
+    ("a blur of x.shape[1] groups", BlurOfShape(), 8),
+    ("a blur of x.size(1) groups", BlurOfSize(), 8),
+    ("a blur of as many groups as filters", BlurOfFilter(), 8),
     ("padding computed from the image", SamePadding(8, 5, 3, 2), 5),
     ("a depthwise one", SamePadding(8, 8, 3, 2, groups=8), 8),
     ("a global response normalisation", Grn(), 8),

@@ -57,6 +57,26 @@ def test_removed_channels_are_those_whose_weights_are_zero(name: str) -> None:
     check_removal(model, size, random_units(trace(model, size), 2))
 
 
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ([0, 0, 1], "different units, from 0 to 7"),
+        ([0, 1, 8], "different units, from 0 to 7"),
+        ([-1, 0, 1], "different units, from 0 to 7"),
+        ([0, 1], "has another length than widths says: 3 units"),
+        (None, "different groups"),
+    ],
+)
+def test_units_that_are_not_there_are_refused(wrong: list[int] | None, says: str) -> None:
+    """They would be others', or fewer than asked for."""
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 6, 3), nn.Conv2d(6, 2, 3))
+    graph = trace(model, (3, 9, 9))
+    first, second = graph.prunable
+    keep = {second: torch.arange(4)} | ({} if wrong is None else {first: torch.tensor(wrong)})
+    with pytest.raises(ValueError, match=says):
+        narrow(model, graph, {first: 3, second: 4}, keep=keep)
+
+
 @given(seed=st.integers(0, 10**6))
 @settings(max_examples=30, deadline=None)
 def test_any_small_network_loses_the_right_channels_and_costs_what_it_should(seed: int) -> None:

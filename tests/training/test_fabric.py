@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from graphpruning.common.errors import UserError
+from graphpruning.latency import device_of
 from graphpruning.training import fabric as fabrics
 from graphpruning.training.fabric import make_fabric
 
@@ -43,6 +44,16 @@ def test_torchrun_must_start_as_many_processes_everywhere(monkeypatch: pytest.Mo
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match="2 of 5 processes here"):
         make_fabric("32-true", accelerator="cpu")
+
+
+def test_apples_gpus_which_have_no_64_bit_numbers_are_left_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert make_fabric("32-true").device.type == "cpu"
+    with pytest.raises(UserError, match="device 'meta': networks run and are timed on cpu or cuda"):
+        device_of("meta")
 
 
 def test_unknown_settings_are_refused() -> None:
