@@ -6,26 +6,23 @@ no val) is read for the accuracies of the report alone.
 """
 
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
-from numbers import Integral, Real
-from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from torch import nn
 
-from graphpruning import methods
+from graphpruning import arguments, methods
 from graphpruning.architecture import save_architecture
-from graphpruning.architecture_file import Entry, check_image
 from graphpruning.builder import Build, Builder, builder
 from graphpruning.classifier import any_layout, described, require_batches, require_scores
 from graphpruning.common.code import code_digest
 from graphpruning.common.distributed import barrier, is_writer
-from graphpruning.common.errors import UserError, brief
+from graphpruning.common.errors import UserError
 from graphpruning.common.files import alone, write_json, write_text
 from graphpruning.export import export_onnx
 from graphpruning.folder_task import (
@@ -132,14 +129,22 @@ def prune(
     the same arguments, images and code goes on from. Raises `UserError` for whatever does not fit.
     """
     out, data = Path(out).expanduser(), Path(data).expanduser()
-    size = _image(input_size)
+    size = arguments.image(input_size)
     if isinstance(model, nn.Module):
         model = unwrapped(model)
     timed_on = None if device is None else device_of(device)
-    _check_arguments(batch, evaluations, seed, workers, initial, weights)
+    batch = arguments.whole("batch", batch, 1, "at least one image is timed")
+    evaluations = arguments.whole("evaluations", evaluations, 2, "a search needs at least 2")
+    seed = arguments.whole("seed", seed, 0, f"it is from 0 to {LARGEST_SEED}")
+    if seed > LARGEST_SEED:
+        raise UserError(f"seed is {seed}; it is from 0 to {LARGEST_SEED}")
+    workers = arguments.whole("workers", workers, 0, "0 decodes images without other processes")
+    arguments.require_file(weights)
+    _check_initial(initial)
     row, budgets = methods.method(method), read_budgets(budget)
     _refuse_used(out, [each.name for each in budgets] if len(budgets) > 1 else [])
-    preprocessing = preprocessing_for(size, _each("mean", mean), _each("std", std), flip)
+    channels = (arguments.of_channels("mean", mean), arguments.of_channels("std", std))
+    preprocessing = preprocessing_for(size, *channels, flip)
     listings = list_parts(data)
     classes = len(listings[0].classes)
 
@@ -169,7 +174,7 @@ def prune(
             f"initial scratch: the fresh value of the parameter {next(iter(graph.scales))!r} is "
             "not known: give a function that builds the network"
         )
-    limits = _limits(limit or {})
+    limits = arguments.limits(limit or {})
     space = SearchSpace(graph, divisor=divisor, smallest=smallest, keep=keep, ratios=limits)
     require_macs(budgets, space)
     methods.require(row, space, base)
@@ -246,62 +251,7 @@ def prune(
         return result if is_writer() else {}
 
 
-def _image(size: object) -> tuple[int, ...]:
-    given = list(size) if isinstance(size, Sequence) else size
-    mend = "give channels, height and width, such as 3 224 224"
-    return check_image(Entry("prune", given, "input size", mend))
-
-
-def _each(name: str, values: object) -> tuple[float, ...] | None:
-    """Values by channel; one number alone is that of one channel."""
-    if values is None or isinstance(values, Real):
-        return None if values is None else (float(values),)
-    if isinstance(values, str) or not isinstance(values, Iterable):
-        raise UserError(f"{name} is {brief(values)}: give a number for each channel")
-    found = list(values)
-    if not all(isinstance(value, Real) for value in found):
-        raise UserError(f"{name} is {brief(found)}: give a number for each channel")
-    return tuple(map(float, found))
-
-
-def _limits(limit: Mapping[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
-    found = {}
-    for pattern, shares in limit.items():
-        pair = list(shares) if isinstance(shares, Sequence) else []
-        if len(pair) != 2 or not all(isinstance(share, Real) for share in pair):
-            raise UserError(
-                f"limit of {pattern!r} is {brief(shares)}: give the least and the largest share, "
-                "such as (0.5, 1)"
-            )
-        found[pattern] = (float(pair[0]), float(pair[1]))
-    return found
-
-
-def _check_arguments(
-    batch: int,
-    evaluations: int,
-    seed: int,
-    workers: int,
-    initial: str | None,
-    weights: object,
-) -> None:
-    counts = {"batch": batch, "evaluations": evaluations, "seed": seed, "workers": workers}
-    for name, value in counts.items():
-        if not isinstance(value, Integral):
-            raise UserError(f"{name} is {brief(value)}; it is a whole number")
-    if not isinstance(weights, str | PathLike | None):
-        raise UserError(
-            f"weights is a {type(weights).__name__}; give a file, or load them into the network "
-            "and give that"
-        )
-    if batch < 1:
-        raise UserError(f"batch is {batch}; at least one image is timed")
-    if evaluations < 2:
-        raise UserError(f"evaluations is {evaluations}; a search needs at least 2")
-    if not 0 <= seed <= LARGEST_SEED:
-        raise UserError(f"seed is {seed}; it is from 0 to {LARGEST_SEED}")
-    if workers < 0:
-        raise UserError(f"workers is {workers}; 0 decodes images without other processes")
+def _check_initial(initial: str | None) -> None:
     known = get_args(Initial)
     if initial is not None and initial not in known:
         raise UserError(f"initial is {initial!r}; it is {', '.join(known[:-1])} or {known[-1]}")

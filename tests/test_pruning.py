@@ -203,6 +203,18 @@ def test_a_killed_run_continues_to_the_same_result(
     assert found["after"]["top1"] == expected["after"]["top1"]
 
 
+def killed_after_the_search(
+    images: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, Any]:
+    """Leave what such a run leaves in `out`; return its arguments."""
+    arguments = {**ARGUMENTS, "epochs": 1, "evaluations": 4}
+    with monkeypatch.context() as patch:
+        patch.setattr(pruning, "found_network", lambda *_: pytest.exit("killed"))
+        with pytest.raises(pytest.exit.Exception):
+            prune("resnet8", images, out=out, **arguments)
+    return arguments
+
+
 @pytest.mark.usefixtures("no_onnx")
 @pytest.mark.parametrize("changed", [False, True])
 def test_what_other_code_left_is_not_gone_on_from(
@@ -212,11 +224,7 @@ def test_what_other_code_left_is_not_gone_on_from(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    arguments = {**ARGUMENTS, "epochs": 1, "evaluations": 4}
-    with monkeypatch.context() as patch:
-        patch.setattr(pruning, "found_network", lambda *_: pytest.exit("killed"))
-        with pytest.raises(pytest.exit.Exception):
-            prune("resnet8", images, out=tmp_path, **arguments)
+    arguments = killed_after_the_search(images, tmp_path, monkeypatch)
     if changed:
         monkeypatch.setattr(pruning, "code_digest", lambda: "of other code")
     capsys.readouterr()
@@ -261,11 +269,7 @@ def test_another_spelling_of_the_folder_or_more_candidates_keep_the_pruningnet(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Its training takes longest, and depends on neither."""
-    arguments = {**ARGUMENTS, "epochs": 1, "evaluations": 4}
-    with monkeypatch.context() as patch:
-        patch.setattr(pruning, "found_network", lambda *_: pytest.exit("killed"))
-        with pytest.raises(pytest.exit.Exception):
-            prune("resnet8", images, out=tmp_path, **arguments)
+    arguments = killed_after_the_search(images, tmp_path, monkeypatch)
     monkeypatch.chdir(images.parent)
     capsys.readouterr()
     prune("resnet8", f"{images.name}/", out=tmp_path, **{**arguments, "evaluations": 5})
@@ -551,7 +555,8 @@ def test_numbers_of_numpy_a_tilde_and_a_block_without_gradients_do(
     """As in notebooks."""
     monkeypatch.setenv("HOME", str(tmp_path))
     budget, half = np.int64(60_000), np.float32(0.5)
-    arguments = {**ARGUMENTS, "method": "uniform", "epochs": 1, "mean": (half,) * 3}
+    counts = {"seed": np.int64(3), "evaluations": np.int32(4), "workers": np.int64(0)}
+    arguments = {**ARGUMENTS, **counts, "epochs": 1, "mean": (half,) * 3}
     with torch.inference_mode():
         model = own_network()
         report = prune(model, images, out="~/out", **{**arguments, "budget": budget})
