@@ -4,7 +4,8 @@ Which effects a claim rests on is said here; `paper.rule` makes a verdict of the
 """
 
 import math
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -15,11 +16,16 @@ from paper.reader.contents import Row
 from paper.reader.results import Network, Results
 from paper.rule import (
     ABOVE,
+    EQUIVALENT,
+    FAILS,
+    HOLDS,
+    IN_PART,
     MATTERS,
     MOST_REPLICATES,
     OPEN,
     SAME,
     UNDECIDED,
+    UNTESTED,
     Effect,
     of_replicates,
     replicates_to_decide,
@@ -95,6 +101,21 @@ def claims(results: Results) -> tuple[Claim, ...]:
             evidence += _to_decide(effects, len(results.seeds))
         found.append(Claim(name, STATEMENTS[name], evidence, said, where, tuple(effects)))
     return tuple(found)
+
+
+def counted_verdicts(judged: Sequence[Claim], counting: Callable[[int], str]) -> str:
+    """How many claims have which verdict: `2 are undecided and 3 hold`."""
+    forms = {
+        HOLDS: ("holds", "hold"),
+        IN_PART: ("holds in part", "hold in part"),
+        EQUIVALENT: ("is equivalent", "are equivalent"),
+        FAILS: ("does not hold", "do not hold"),
+        UNDECIDED: ("is undecided", "are undecided"),
+        UNTESTED: ("is not tested", "are not tested"),
+    }
+    counts = Counter(claim.verdict for claim in judged)
+    there = [verdict for verdict in forms if counts[verdict]]
+    return joined([f"{counting(counts[one])} {forms[one][counts[one] > 1]}" for one in there])
 
 
 def _to_decide(effects: list[Effect], replicates: int) -> str:

@@ -19,7 +19,7 @@ import pandas as pd
 from graphpruning.common.files import read_text, write_text
 from paper import channel_bench, clock, command, measures, representation, rule
 from paper.captions import Caption, budget_amount, captions, how_often, spread
-from paper.claims import STATEMENTS, Claim, claims
+from paper.claims import STATEMENTS, Claim, claims, counted_verdicts
 from paper.reader.contents import Run
 from paper.reader.results import Results, read
 from paper.statistics import Estimate, mean
@@ -50,7 +50,7 @@ def of_study(results: Results) -> Macros:
         "Models": joined(results.models),
         "Replicates": f"{counting(len(results.seeds))} replicate{'s' * (len(results.seeds) > 1)}",
         "Hours": number(sum(run.seconds for run in _own_runs(results)) / 3600, 1),
-        "Verdicts": verdicts(judged),
+        "Verdicts": counted_verdicts(judged, counting),
     }
     for claim in judged:
         name = f"C{WORDS[int(claim.id[1:])]}"
@@ -65,25 +65,6 @@ def of_figures(words: dict[str, Caption]) -> Macros:
     """The captions of figures; those of tables stand in their own files."""
     numbers = {caption.label.partition("Figure ")[2]: caption.text for caption in words.values()}
     return {f"CaptionFigure{WORDS[int(no)]}": text for no, text in numbers.items() if no}
-
-
-def verdicts(judged: Sequence[Claim]) -> str:
-    """How many claims have which verdict: `two are undecided and three hold`."""
-    words = {
-        rule.HOLDS: ("holds", "hold"),
-        rule.IN_PART: ("holds in part", "hold in part"),
-        rule.EQUIVALENT: ("is equivalent", "are equivalent"),
-        rule.FAILS: ("does not hold", "do not hold"),
-        rule.UNDECIDED: ("is undecided", "are undecided"),
-    }
-    counts = Counter(claim.verdict for claim in judged)
-    return joined(
-        [
-            f"{counting(counts[verdict])} {forms[counts[verdict] > 1]}"
-            for verdict, forms in words.items()
-            if counts[verdict]
-        ]
-    )
 
 
 def _networks(results: Results) -> Macros:
@@ -231,9 +212,12 @@ def _signed(estimate: Estimate) -> str:
 
 
 def verdict_table(judged: Mapping[str, Sequence[Claim]]) -> str:
-    """A line for each claim, a column for each study; an em dash where a study lacks a claim."""
+    """A line for each claim, a column for each study."""
     found = {study: {claim.id: claim.verdict for claim in every} for study, every in judged.items()}
-    body = [_line(claim, [one.get(claim, "—") for one in found.values()]) for claim in STATEMENTS]
+    body = [
+        _line(claim, [one.get(claim, rule.UNTESTED) for one in found.values()])
+        for claim in STATEMENTS
+    ]
     return _tabular("l" * (1 + len(found)), _line("Claim", list(found)), body)
 
 

@@ -19,10 +19,11 @@ from paper.claims import SHORT, Claim, claims
 from paper.figure_effects import across
 from paper.figure_style import STYLE, save
 from paper.reader.results import Results, read
-from paper.rule import EQUIVALENT, IN_PART, MATTERS, UNDECIDED
+from paper.rule import EQUIVALENT, IN_PART, MATTERS, UNDECIDED, UNTESTED
 from paper.statistics import mean, paired
+from paper.table_generated import collapses
 from paper.verdicts import COMMITTED
-from paper.wording import counted, interval, joined, number
+from paper.wording import ABSENT, counted, interval, joined, number
 
 ROOT = Path(__file__).parents[1]
 PICTURE = ROOT / "docs/effects.png"
@@ -132,6 +133,43 @@ def unconditioned(results: Results) -> str:
     )
 
 
+def aggregators(results: Results) -> str:
+    """What each aggregator's features tell of far widths, and what was found with it."""
+    model, ours = results.models[0], results.ours
+    amounts = [budget_amount(results, budget, model) for budget in results.budgets]
+    head = ["Aggregator", "R² of far widths", "before training", "Features vary (%)"]
+    head += ["Weights vary (%)", "Right − shuffled", *(f"Top-1 (%), {one}" for one in amounts)]
+    head += [f"Minus {ours.label}"]
+    lines = [head, [":--"] * len(head)]
+    for row in results.rows.values():
+        net, far = row.source, measures.FAR
+        told = [measures.probe(results, model, net, one, far) for one in ("trained", "untrained")]
+        vary = [
+            mean([measures.variation(results, model, net, seed, kind) for seed in results.seeds])
+            for kind in ("feature_variation", "weight_variation")
+        ]
+        tops = [measures.test_top1(results, model, row.name, one) for one in results.budgets]
+        minus = ABSENT
+        if row is not ours:
+            differs = measures.test_difference(
+                results, model, ours.name, results.budgets, of=row.name
+            )
+            minus = interval(differs, 2, sign=True)
+        lines.append(
+            [
+                row.label,
+                *(interval(one, 2) if one else ABSENT for one in told),
+                *(number(100 * one.value, 1) for one in vary),
+                interval(measures.right_minus_shuffled(results, model, net), 2, sign=True),
+                *(interval(top, 2) for top in tops),
+                minus,
+            ]
+        )
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    died = " ".join(collapses(results)) or "No aggregator collapsed in training."
+    return f"{died} In percent and points: {spread(results)}.\n\n{table}"
+
+
 def table3(results: Results) -> str:
     """The main table, as the study's results have it."""
     return read_text(results.path / "tables/table3_main.md", "the stage tables").strip()
@@ -189,7 +227,7 @@ def _decided(judged: Sequence[Claim]) -> str:
     said = [
         f"*{claim.statement.rstrip('.')}*: {words.get(claim.verdict, claim.verdict)}"
         for claim in judged
-        if claim.verdict != UNDECIDED
+        if claim.verdict not in (UNDECIDED, UNTESTED)
     ]
     return f" Decided: {'; '.join(said)}." if said else ""
 

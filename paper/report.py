@@ -74,6 +74,17 @@ class _Surroundings:
     commit: str
 
 
+_SIGNS = {
+    rule.HOLDS: "✓",
+    rule.IN_PART: "✓=",
+    rule.EQUIVALENT: "=",
+    rule.FAILS: "✗",
+    rule.UNDECIDED: "?",
+    rule.UNTESTED: "–",
+}
+"""What stands before a verdict."""
+
+
 def render(results: Results) -> str:
     """The page as HTML."""
     figures = {name: _figure(results, name) for name in drawn(results)}
@@ -84,6 +95,7 @@ def render(results: Results) -> str:
         title=results.title,
         summary=_summary(results, judged),
         claims=judged,
+        signs=_SIGNS,
         labels={name: caption.label for name, caption in words.items()},
         captions=words,
         tables={table.name: _on_page(table) for table in tables(results)},
@@ -104,16 +116,6 @@ def render(results: Results) -> str:
 def _summary(results: Results, judged: Sequence[claims.Claim]) -> list[str]:
     """What was run, on what, what came of it, and which aggregators died."""
     images = asdict(results.splits.images)
-    verdicts = []
-    for verdict, one, several in (
-        (rule.HOLDS, "holds", "hold"),
-        (rule.IN_PART, "holds in part", "hold in part"),
-        (rule.EQUIVALENT, "is equivalent", "are equivalent"),
-        (rule.FAILS, "does not hold", "do not hold"),
-        (rule.UNDECIDED, "is undecided", "are undecided"),
-    ):
-        if count := sum(claim.verdict == verdict for claim in judged):
-            verdicts.append(f"{count} {one if count == 1 else several}")
     splits = [f"{number(count, 0)} {split}" for split, count in images.items() if count]
     networks = "; ".join(
         f"{network.label}: {origin(network)}"
@@ -132,9 +134,10 @@ def _summary(results: Results, judged: Sequence[claims.Claim]) -> list[str]:
         ]
     budgets = joined([budget_name(results, budget) for budget in results.budgets])
     methods = f"{counted(len(results.rows), 'method')} at {budgets}"
+    verdicts = claims.counted_verdicts(judged, str)
     return [
         f"A replication {of}: {methods}, {counted(len(results.seeds), 'replicate')}; {data}.",
-        f"Of the paper's {len(judged)} claims, in these runs {joined(verdicts)}."
+        f"Of the paper's {len(judged)} claims, in these runs {verdicts}."
         + f" {_ONE_REPLICATE}" * (len(results.seeds) == 1),
         *collapses(results),
     ]

@@ -12,13 +12,13 @@ An effect is a number that the claim says is above zero, with its 95 % interval.
   of the claim, of all models;
 - else *open*; so is every effect without an interval.
 
-A claim with one or more effects **does not hold** if one of them is below; else it is
-**undecided** if one is open. Else it **holds** if all are above, is **equivalent** if every
-difference in accuracy is equivalent, and **holds in part** if some of these are above and others
-equivalent. Holding and equivalence need every effect, so they need no correction. One effect below
-is enough for the contrary, and holding in part says of single effects what they are: so these need
-Holm's, with which all may be above after all, or one open. A sentence or mark for one effect of
-several is no verdict, and is corrected, too (`said`).
+A claim without any effect is **not tested**. With effects it **does not hold** if one of them is
+below; else it is **undecided** if one is open. Else it **holds** if all are above, is
+**equivalent** if every difference in accuracy is equivalent, and **holds in part** if some of these
+are above and others equivalent. Holding and equivalence need every effect, so they need no
+correction. One effect below is enough for the contrary, and holding in part says of single effects
+what they are: so these need Holm's, with which all may be above after all, or one open. A sentence
+or mark for one effect of several is no verdict, and is corrected, too (`said`).
 """
 
 import math
@@ -28,7 +28,7 @@ from dataclasses import dataclass, replace
 from paper.statistics import Estimate
 
 HOLDS, IN_PART, EQUIVALENT = "holds", "holds in part", "equivalent"
-FAILS, UNDECIDED = "does not hold", "undecided"
+FAILS, UNDECIDED, UNTESTED = "does not hold", "undecided", "not tested"
 ABOVE, SAME, BELOW, OPEN = "above", "equivalent", "below", "open"
 MATTERS = 0.2
 """The smallest difference in accuracy that matters, in percentage points."""
@@ -54,11 +54,13 @@ class Effect:
 
 
 def verdict(effects: Sequence[Effect]) -> str:
-    """One of the five words above; undecided without any effect."""
+    """One of the six words above."""
+    if not effects:
+        return UNTESTED
     found = statuses(effects)
     if BELOW in found:
         return FAILS
-    if OPEN in found or not found:
+    if OPEN in found:
         return UNDECIDED
     if SAME not in found:
         return HOLDS

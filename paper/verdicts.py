@@ -12,6 +12,7 @@ from paper import channel_bench, command
 from paper.claims import STATEMENTS, Claim, claims
 from paper.pages import template
 from paper.reader.results import read
+from paper.rule import UNTESTED
 
 RESULTS = Path("results")
 COMMITTED = ("fashion", "desk", "pretrained")
@@ -28,7 +29,7 @@ def render(results: Path, names: Sequence[str] = COMMITTED) -> str:
         scored = channel_bench.read(bench)
         truth = [channel_bench.agrees(scored), channel_bench.finds(scored)]
     page = template("claims.md.jinja", autoescape=False)
-    return page.render(statements=STATEMENTS, studies=studies, truth=truth)
+    return page.render(statements=STATEMENTS, studies=studies, truth=truth, untested=UNTESTED)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

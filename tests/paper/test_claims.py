@@ -15,6 +15,7 @@ from paper.rule import (
     FAILS,
     HOLDS,
     UNDECIDED,
+    UNTESTED,
     of_replicates,
     replicates_to_decide,
     verdict,
@@ -255,7 +256,7 @@ def test_c5_is_equivalent_where_nothing_differs(tmp_path):
 def test_a_missing_comparison_is_said(tmp_path):
     study = Study(tmp_path / "few", methods=("graphpruning", "amc"))
     found = {claim.id: claim for claim in claims(read(study.write()))}
-    assert found["C4"].verdict == UNDECIDED
+    assert found["C4"].verdict == UNTESTED
     assert "does not test it" in found["C4"].evidence
 
 

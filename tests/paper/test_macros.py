@@ -12,9 +12,10 @@ import pytest
 
 from paper import macros
 from paper.captions import captions
-from paper.claims import Claim, claims
+from paper.claims import Claim, claims, counted_verdicts
 from paper.reader.results import read
 from paper.statistics import Estimate
+from paper.wording import counting
 from tests.paper.conftest import Study
 
 ROOT = Path(__file__).parents[2]
@@ -107,7 +108,9 @@ def test_names_are_letters(name, expected):
 def test_verdicts_are_counted_in_words():
     said = ("holds", "undecided", "undecided", "does not hold", "undecided")
     judged = [Claim(f"C{i}", "", "", verdict, ()) for i, verdict in enumerate(said, 1)]
-    assert macros.verdicts(judged) == "one holds, one does not hold and three are undecided"
+    assert (
+        counted_verdicts(judged, counting) == "one holds, one does not hold and three are undecided"
+    )
 
 
 def searchers(**intervals: tuple[float, float]) -> pd.DataFrame:

@@ -3,13 +3,16 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from urllib.parse import unquote
 
 import pandas as pd
+import pytest
 
-from paper import figures, report, tables
+from paper import figures, report, rule, tables
 from paper.claims import claims
+from paper.reader.results import read
 from paper.report import main
 from tests.paper.conftest import Study, copied_study
 
@@ -65,6 +68,24 @@ def test_claims_come_first_with_their_verdicts(made, found):
         assert claim.verdict in text
     order = [text.index(f'<section id="{part}"') for part in ("claims", "main", "provenance")]
     assert order == sorted(order)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "sign"),
+    [
+        (rule.HOLDS, "✓"),
+        (rule.IN_PART, "✓="),
+        (rule.EQUIVALENT, "="),
+        (rule.FAILS, "✗"),
+        (rule.UNDECIDED, "?"),
+        (rule.UNTESTED, "–"),
+    ],
+)
+def test_every_verdict_has_its_sign(made, found, monkeypatch, verdict, sign):
+    judged = tuple(replace(claim, verdict=verdict) for claim in claims(found))
+    monkeypatch.setattr(report.claims, "claims", lambda results: judged)
+    text = report.render(read(made))
+    assert text.count(f'<span class="verdict">{sign} {verdict}</span>') == len(judged)
 
 
 def test_every_run_is_there_with_its_parameters(made, found):

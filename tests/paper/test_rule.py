@@ -17,6 +17,7 @@ from paper.rule import (
     OPEN,
     SAME,
     UNDECIDED,
+    UNTESTED,
     Effect,
     holm,
     marks,
@@ -56,7 +57,7 @@ NO_MARGIN = Effect(Estimate(0.05, -0.05, 0.15, 3))
         ([TOUCHING], UNDECIDED),
         ([ONE_SEED], UNDECIDED),
         ([UP, ONE_SEED], UNDECIDED),
-        ([], UNDECIDED),
+        ([], UNTESTED),
         ([SMALL], EQUIVALENT),
         ([SMALL_AND_ABOVE], EQUIVALENT),  # better, but by less than matters
         ([SMALL_AND_BELOW], EQUIVALENT),
