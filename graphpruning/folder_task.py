@@ -72,10 +72,13 @@ def list_parts(data: Path) -> list[Listing]:
 def passed_over(listings: list[Listing]) -> list[str]:
     """Say which files are not read, a line for each part that has some."""
     return [
-        f"{listing.root / listing.others[0].split('/')[0]}: left out, because they are no images "
-        f"that can be read: {kinds(listing.others)}"
+        f"{listing.root / files[0].split('/')[0]}: left out, because they {why}: {kinds(files)}"
         for listing in listings
-        if listing.others
+        for files, why in (
+            (listing.others, "are no images that can be read"),
+            (listing.outside, "lie in no class's folder"),
+        )
+        if files
     ]
 
 

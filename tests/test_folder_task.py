@@ -116,6 +116,12 @@ def test_files_that_are_left_out_are_counted(tmp_path: Path) -> None:
     assert passed_over(list_parts(data)) == [
         f"{data}/val: left out, because they are no images that can be read: .heic 2"
     ]
+    for place in ("train/stray.png", "train/._stray.png", "train/labels.csv", "val/stray.JPG"):
+        (data / place).write_bytes((data / "train/a/0.jpg").read_bytes())
+    (train, before, after) = passed_over(list_parts(data))
+    assert train == f"{data}/train: left out, because they lie in no class's folder: .png 1"
+    assert before.endswith("that can be read: .heic 2")
+    assert after == f"{data}/val: left out, because they lie in no class's folder: .jpg 1"
 
 
 def test_grey_images_are_normalised_by_the_average_of_imagenets() -> None:

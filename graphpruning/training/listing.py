@@ -20,7 +20,13 @@ from graphpruning.common.errors import UserError, one_line, reason
 from graphpruning.common.files import LARGEST_TEXT, atomic, require_file
 from graphpruning.common.machine import on_several_machines
 from graphpruning.training.pretrained import UNREADABLE, read_saved, said
-from graphpruning.training.walk import EXTENSIONS, images_in, kinds, subfolders
+from graphpruning.training.walk import (
+    EXTENSIONS,
+    images_directly_in,
+    images_in,
+    kinds,
+    subfolders,
+)
 
 META_MAKER = "the devkit archive (or torchvision)"
 WNIDS = Path(__file__).with_name("imagenet_wnids.txt")  # of the 1,000 classes, in index order
@@ -58,7 +64,8 @@ UNDECODABLE = (  # what Pillow raises for content that is no whole image
 class Listing:
     """Files under `root`: paths relative to it, bytes and labels, and the classes' names.
 
-    `others` are paths of files that are there too, but are no images that can be read.
+    `others` are paths of files that are there too, but are no images that can be read; `outside`
+    are images beside the folders of the classes.
     """
 
     root: Path
@@ -67,6 +74,7 @@ class Listing:
     labels: tuple[int, ...]
     classes: tuple[str, ...]
     others: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    outside: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
 
 def list_images(name: str, root: Path, train: bool) -> Listing:
@@ -230,7 +238,9 @@ def list_folder(root: Path, part: str, classes: tuple[str, ...]) -> Listing:
             sizes.append(found.st_size)
             labels.append(label)
     refuse(faults, root, "mend or remove these files")
-    return Listing(root, tuple(files), tuple(sizes), tuple(labels), classes, tuple(others))
+    outside = tuple((Path(part) / name).as_posix() for name in images_directly_in(root / part))
+    found = (tuple(files), tuple(sizes), tuple(labels))
+    return Listing(root, *found, classes, tuple(others), outside)
 
 
 def write_manifest(path: Path, parts: Mapping[str, Listing]) -> dict[str, Any]:

@@ -106,6 +106,16 @@ def images_in(folder: Path) -> tuple[list[str], list[str]]:
     return images, others
 
 
+def images_directly_in(folder: Path) -> list[str]:
+    """Return the sorted names of images that lie in `folder` itself, not in a folder inside."""
+    try:
+        with os.scandir(folder) as entries:
+            files = [entry.name for entry in entries if is_data(entry.name) and entry.is_file()]
+    except OSError as error:
+        raise _unreadable(error, folder) from None
+    return sorted(name for name in files if name.lower().endswith(EXTENSIONS))
+
+
 def kinds(files: Iterable[str]) -> str:
     """Count files by what their names end in: ".heic 12, .txt 1"."""
     endings = Counter(os.path.splitext(file)[1].lower() or "no ending" for file in files)
