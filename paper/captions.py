@@ -379,8 +379,9 @@ def _replicate(results: Results) -> str:
     if len(results.seeds) == 1:
         return "Everything was run once, with one seed."
     return (
-        "Everything but the splits is repeated with each seed: the base network, the PruningNets, "
-        "the searches and the final trainings."
+        "With each seed everything is repeated but the splits, the crops of images that "
+        "recalibrate and the positions at which AMC fits weights: the base network, the "
+        "PruningNets, the searches and the final trainings."
     )
 
 

@@ -124,7 +124,8 @@ def variation(results: Results, model: str, conditioning: str, seed: int, column
 
 
 def collapsed(results: Results, model: str, conditioning: str, seed: int) -> bool:
-    """Whether an aggregator died in training, so that its features say nothing of the widths.
+    """Whether an aggregator died in training: its features say nothing of the widths, or the
+    weights that are generated from them do not follow.
 
     As `graphpruning.common.collapse` says, for widths `FAR` or more edges away. Features that are
     constant on purpose have nothing to lose.
@@ -134,7 +135,8 @@ def collapsed(results: Results, model: str, conditioning: str, seed: int) -> boo
     varied = variation(results, model, conditioning, seed, "feature_variation")
     before = far_probe(results, model, conditioning, "untrained", seed)
     after = far_probe(results, model, conditioning, "trained", seed)
-    return collapse.collapsed(varied, after, before)
+    weights = variation(results, model, conditioning, seed, "weight_variation")
+    return collapse.collapsed(varied, after, before, weights)
 
 
 def all_collapsed(results: Results) -> list[tuple[str, str, int]]:

@@ -137,12 +137,15 @@ def collapses(results: Results) -> list[str]:
     found = [
         f"{results.conditionings[name].label} of {model}, seed {seed} (features vary by "
         f"{number(100 * measures.variation(results, model, name, seed, 'feature_variation'), 1)} "
-        f"%; probe R² {number(measures.far_probe(results, model, name, 'trained', seed), 2)}, "
+        f"%, weights by "
+        f"{number(100 * measures.variation(results, model, name, seed, 'weight_variation'), 1)} %; "
+        f"probe R² {number(measures.far_probe(results, model, name, 'trained', seed), 2)}, "
         f"untrained {number(measures.far_probe(results, model, name, 'untrained', seed), 2)})"
         for model, name, seed in measures.all_collapsed(results)
     ]
     if not found:
         return []
     return [
-        f"Collapsed in training, so that features hardly tell the widths any more: {joined(found)}."
+        f"Collapsed in training, so that features or weights hardly follow the widths any more: "
+        f"{joined(found)}."
     ]

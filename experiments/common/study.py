@@ -17,7 +17,7 @@ from graphpruning.common.errors import UserError
 from graphpruning.common.names import nearest
 from graphpruning.common.validated import STRICT, validated
 from graphpruning.judging import Reconstruction
-from graphpruning.methods import Initial, SearchSettings
+from graphpruning.methods import METHODS, Initial, SearchSettings
 from graphpruning.network.widths import SpaceSettings
 from graphpruning.network.zoo import LARGEST_SEED
 from graphpruning.pruningnet.conditionings import CONDITIONINGS
@@ -221,6 +221,7 @@ def parse(raw: Any, where: str = str(PARAMS)) -> Study:
     _check_names(study, where)
     _check_methods(study, where)
     _check_ranges(study, where)
+    _check_beginnings(study, where)
     _check_networks(study, where)
     return study
 
@@ -301,6 +302,21 @@ def _check_methods(study: Study, where: str) -> None:
             raise UserError(
                 f"{where}: again: methods: {name!r} is not among the study's methods; "
                 f"did you mean {nearest(name, study.methods)!r}?"
+            )
+
+
+def _check_beginnings(study: Study, where: str) -> None:
+    """Searches that begin at random do not end there: else they are random search by name."""
+    searchers = {METHODS[name].searcher for name in study.methods if name in METHODS}
+    search = study.search
+    for searcher, key, begins in (
+        ("evolution", "evolution: population", search.evolution.population),
+        ("predictor", "predictor: warmup", search.predictor.warmup),
+    ):
+        if searcher in searchers and begins >= search.evaluations:
+            raise UserError(
+                f"{where}: search: {key}: {begins} random candidates are all that a search of "
+                f"{search.evaluations} evaluations judges: give {search.evaluations - 1} or less"
             )
 
 

@@ -114,20 +114,20 @@ def far_r2(found: Sequence[Probe]) -> float:
 def health(
     name: str, variation: tuple[float, float], probe: tuple[float, float], weights: float
 ) -> str:
-    """One line: how far features and weights follow the widths, and whether features collapsed.
+    """One line: how far features and weights follow the widths, and whether either collapsed.
 
     `variation` is `feature_variation`, `probe` is `far_r2`, each trained and untrained; `weights`
     is `weight_variation`.
     """
     if not variation[1]:
-        return f"{name}: no features, the weights are the same at all widths"
+        return f"{name}: features do not tell widths, the weights are the same at all of them"
     line = (
         f"{name}: over random widths features vary by {variation[0]:.1%} ({variation[1]:.1%} "
         f"before training), generated weights by {weights:.2%}; R² for far widths {probe[0]:.2f} "
         f"({probe[1]:.2f})"
     )
-    if collapsed(variation[0], *probe):
-        line += "; the features have COLLAPSED: what is called conditioning here does nothing"
+    if collapsed(variation[0], *probe, weights):
+        line += "; COLLAPSED: what is called conditioning here does nothing"
     return line
 
 

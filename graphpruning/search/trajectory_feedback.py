@@ -150,7 +150,7 @@ def search(
     """Play `env` until it has judged `evaluations` candidates; what answers keeps the history.
 
     Returns the number, from 0, of the candidate that is estimated to be the best; None if nothing
-    was learnt because the warm-up was as long.
+    was learnt because the warm-up was longer.
 
     Args:
         env: observations are float32 vectors [size] within [0, 1]. An episode whose candidate was

@@ -239,8 +239,7 @@ def list_folder(root: Path, part: str, classes: tuple[str, ...]) -> Listing:
             labels.append(label)
     refuse(faults, root, "mend or remove these files")
     outside = tuple((Path(part) / name).as_posix() for name in images_directly_in(root / part))
-    found = (tuple(files), tuple(sizes), tuple(labels))
-    return Listing(root, *found, classes, tuple(others), outside)
+    return Listing(root, tuple(files), tuple(sizes), tuple(labels), classes, tuple(others), outside)
 
 
 def write_manifest(path: Path, parts: Mapping[str, Listing]) -> dict[str, Any]:

@@ -175,6 +175,11 @@ def test_the_default_study_is_desk() -> None:
         ("search.predictor.scale", -1, "predictor: scale: -1.0 does not lie between 0 and"),
         ("search.predictor.trust", 2, "predictor: trust: 2.0 does not lie between 0 and 1"),
         ("search.predictor.kind", "rige", "'rige' is unknown; did you mean 'ridge'?"),
+        (
+            "search.evolution.population",
+            40,
+            "population: 40 random candidates are all that a search",
+        ),
         ("search.agent.grid", 1, "agent: grid: 1 does not lie between 2 and"),
         ("search.agent.noise_decay", 0.9, "search: agent: unknown key 'noise_decay'"),
         ("space.smallest", 0, "params.yaml: space: smallest is 0.0, must be above 0"),

@@ -132,7 +132,7 @@ def page_of(folder):
 
 
 def test_a_collapsed_aggregator_is_one_plain_line(made, tmp_path):
-    line = "Collapsed in training, so that features hardly tell the widths any more: graph of "
+    line = "Collapsed in training, so that features or weights hardly follow the widths any more: "
     text = (made / "tables/table2_conditioning.md").read_text()
     assert "Collapsed" not in text and "Collapsed" not in (made / "report.html").read_text()
     study = Study(tmp_path / "dead", methods=("graphpruning", "amc"), seeds=(0,))
@@ -142,7 +142,10 @@ def test_a_collapsed_aggregator_is_one_plain_line(made, tmp_path):
     for program in (tables, report):
         assert program.main([str(folder)]) == 0
     text = (folder / "tables/table2_conditioning.md").read_text()
-    assert text.count(line) == 1 and "seed 0 (features vary by 0.8 %; probe R² " in text
+    assert (
+        text.count(line) == 1
+        and "seed 0 (features vary by 0.8 %, weights by 0.2 %; probe R² " in text
+    )
     assert "constant of" not in text  # it is constant on purpose
     assert (folder / "report.html").read_text().count(line) == 2  # in the head, below the table
 

@@ -253,6 +253,17 @@ def test_an_aggregator_that_forgets_what_it_knew_untrained_has_collapsed(tabled,
     assert all_collapsed(read(copied)) == [("resnet20", "graph", 1)]
 
 
+def test_a_pruningnet_whose_weights_do_not_follow_its_features_has_collapsed(tabled, tmp_path):
+    copied = copied_study(tabled, tmp_path)
+    path = copied / "generated/resnet20/1/diagnostics.csv"
+    varied = pd.read_csv(path)
+    of_net = (varied["conditioning"] == "graph") & (varied["network"] == "trained")
+    for share, dead in ((0.011, []), (0.009, [("resnet20", "graph", 1)])):
+        varied.loc[of_net, "weight_variation"] = share
+        varied.to_csv(path, index=False)
+        assert all_collapsed(read(copied)) == dead
+
+
 def test_robust_columns_of_the_main_table_by_hand(tabled):
     from scipy import stats
 

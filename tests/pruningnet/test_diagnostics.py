@@ -120,7 +120,9 @@ def test_one_line_names_a_collapse() -> None:
         ((0.3, 0.3), (float("nan"), float("nan")), False),  # there are no far widths
     ):
         assert ("COLLAPSED" in diagnostics.health("graph", variation, probe, 0.03)) == dead
-    assert "no features" in diagnostics.health("constant", (0.0, 0.0), (0.0, 0.0), 0.0)
+    healthy, told = (0.45, 0.44), (0.7, 0.7)
+    assert "COLLAPSED" in diagnostics.health("graph", healthy, told, 0.0006)  # unheard
+    assert "do not tell widths" in diagnostics.health("constant", (0.0, 0.0), (0.0, 0.0), 0.0)
 
 
 def test_far_widths_count_alike_wherever_they_are() -> None:

@@ -6,9 +6,11 @@ from typing import get_args
 
 import pytest
 import torch
+from torch import nn
 
 from graphpruning import methods
 from graphpruning.common.errors import UserError
+from graphpruning.network.trace import trace
 from graphpruning.network.widths import SearchSpace
 from graphpruning.network.zoo import build
 from graphpruning.pruningnet.conditionings import BASE_LINE, CONDITIONINGS
@@ -158,3 +160,13 @@ def test_unfilled_searches_only_stay_within_the_budget(tmp_path, space, half, na
     found = searched(name, free, half, tmp_path / "free.jsonl", evaluations=40)
     assert all(candidate.macs <= half for candidate in found)
     assert any(candidate.macs < 0.9 * half for candidate in found)
+
+
+@pytest.mark.parametrize("name", ["graphpruning", "amc", "uniform", "random", "predictor"])
+def test_a_network_without_widths_to_decide_is_refused(name):
+    narrow = nn.Sequential(
+        nn.Conv2d(1, 1, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1, 3)
+    )
+    space = SearchSpace(trace(narrow, (1, 8, 8)))
+    with pytest.raises(UserError, match="no layer's width can be pruned"):
+        methods.require(methods.method(name), space, narrow)
