@@ -206,6 +206,8 @@ class Flow(Places):
         if name == "expand_as":
             return args[0].expand(args[1].shape)
         if name in known.MOVED and (len(given) == 1 or name == "stack"):
+            if name == "stack":  # what is stacked has one shape, so equally many channels
+                self._met(given, "stacked")
             result = native()
             return tuple(map(lean, result)) if isinstance(result, tuple) else lean(result)
         if name in known.IN_ORDER and not self._along_channels(name, args, kwargs):

@@ -6,6 +6,7 @@ Part of `Flow`, which has the words for numbers, nodes and what subclasses decid
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+import torch
 from torch import Tensor, fx, nn
 
 from graphpruning.common.errors import UnsupportedNetwork
@@ -87,10 +88,11 @@ class Places(fx.Interpreter):
         along, left = varying(x), varying(result)
         if left and len(left) < len(along):  # one part of those along another axis
             return lean(result)
-        if left == along and _follows_widths(self.node.args[1:]):
+        if along and left == along and _follows_widths(self.node.args[1:]):
             (axis,) = along
             parts = x.split(result.shape[axis], axis)
-            if parts[-1].shape == parts[0].shape:
+            is_part = any(torch.equal(result, part) for part in parts)
+            if is_part and parts[-1].shape == parts[0].shape:
                 self._tie_parts(list(parts), "parts of one tensor")
                 return lean(result)
         if result.unique().numel() < x.unique().numel():

@@ -2,6 +2,8 @@
 
 import math
 import operator
+from collections.abc import Iterator
+from itertools import cycle
 
 import torch
 from torch import Tensor, fx, nn
@@ -10,6 +12,10 @@ from graphpruning.network.flow import Flow
 from graphpruning.network.graph import UnitMask, direct_axis, kept
 from graphpruning.network.leaves import Convolution, Norm, standardised_layers
 from graphpruning.network.units import Ledger, Units
+
+
+SHARES = (5 / 8, 3 / 8, 7 / 8, 1 / 2, 3 / 4)
+"""Of its first units that a group keeps when graphs are checked, one group after the other."""
 
 
 class Recorder(Flow):
@@ -143,11 +149,16 @@ class Replay(Flow):
     unexpected = "an operation that breaks when channels go"
 
     def __init__(
-        self, model: nn.Module, module: fx.GraphModule, recorder: Recorder, units: Units
+        self,
+        model: nn.Module,
+        module: fx.GraphModule,
+        recorder: Recorder,
+        units: Units,
+        mask: UnitMask,
     ) -> None:
         super().__init__(model, module)
         self.ledger, self.units, self.recorder = recorder.ledger, units, recorder
-        self.mask = _random_mask(units)
+        self.mask = mask
 
     def _narrowed(self, numbers: Tensor) -> Tensor:
         labels = self.units.labels(numbers)
@@ -187,17 +198,24 @@ class Replay(Flow):
             self.refuse("an operation that mixes channels up when some go")
 
 
-def _random_mask(units: Units) -> UnitMask:
-    """Half of each group's units at random, at least one."""
+def masks(units: Units) -> Iterator[UnitMask]:
+    """What is tried: half of each group's units at random, at least one; then the first ones, of
+    every group another share. Equal shares and scattered units hide code that relates the width of
+    one group to that of another, or counts units from some place on.
+    """
     generator = torch.Generator().manual_seed(0)
-    mask = torch.zeros(units.count + 1, dtype=torch.bool)
-    mask[-1] = True
-    for group in units.groups:
-        if group.prunable:
-            number = group.width // group.unit
-            chosen = torch.randperm(number, generator=generator)[: max(1, number // 2)]
-            mask[group.first + chosen] = True
-    return mask
+    for scattered in (True, False):
+        mask = torch.zeros(units.count + 1, dtype=torch.bool)
+        mask[-1] = True
+        for group, share in zip(units.groups, cycle(SHARES), strict=False):
+            if group.prunable:
+                number = group.width // group.unit
+                if scattered:
+                    chosen = torch.randperm(number, generator=generator)[: max(1, number // 2)]
+                else:  # one channel alone does not show where channels lie
+                    chosen = torch.arange(min(number, max(2, int(share * number))))
+                mask[group.first + chosen] = True
+        yield mask
 
 
 def in_shape(numbers: Tensor, value: Tensor) -> Tensor:

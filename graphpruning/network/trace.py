@@ -3,8 +3,8 @@
 The traced network runs on channel numbers instead of activations: each layer writes new numbers,
 whatever only moves data (concatenation, shuffle, flatten) moves them, and where two tensors meet
 (addition, product) the numbers that meet are tied. Tied numbers are units. Afterwards it runs a
-second time, narrowed at random: if then any layer would read other channels than the graph says,
-the network is refused, so that a wrong graph never comes out.
+second and a third time, narrowed: if then any layer would read other channels than the graph says,
+the network is refused.
 """
 
 import gc
@@ -19,7 +19,7 @@ from graphpruning.network.edges import edges_and_depths
 from graphpruning.network.graph import FIXED, ChannelGraph, Channels, Layer, direct_tensor
 from graphpruning.network.leaves import Convolution, base_of
 from graphpruning.network.refusals import refuse_other_dimensions, unwrapped
-from graphpruning.network.runs import Recorder, Replay
+from graphpruning.network.runs import Recorder, Replay, masks
 from graphpruning.network.surgery import narrowed
 from graphpruning.network.symbolic import symbolic_trace, twin
 from graphpruning.network.units import Units
@@ -71,9 +71,11 @@ def graph_of(model: nn.Module, module: fx.GraphModule, size: tuple[int, ...]) ->
     units = Units(recorder.ledger)
     labels = units.labels(image)
     try:
-        Replay(model, module, recorder, units).run(labels.expand(2, *size))
+        for mask in masks(units):
+            Replay(model, module, recorder, units, mask).run(labels.expand(2, *size))
     except UnsupportedNetwork:
-        Replay(model, module, recorder, units).run(labels.expand(1, *size))
+        for mask in masks(units):
+            Replay(model, module, recorder, units, mask).run(labels.expand(1, *size))
         raise UnsupportedNetwork(
             f"{type(model).__name__} runs on one image and not on two: its code takes their number "
             "for a constant, as len(x) is one; write x.size(0)"
@@ -152,7 +154,7 @@ def _graph(
         scales={n: x for n, x in direct.items() if n not in recorder.constants},
         constants={n: x for n, x in direct.items() if n in recorder.constants},
         filters={n: (of(x), macs) for n, (x, macs) in recorder.filters.items()},
-        mixing=tuple(recorder.mixing),
+        mixing=tuple(dict.fromkeys(recorder.mixing)),
         rest={n: p.numel() for n, p in model.named_parameters() if id(p) not in known},
         input_size=size,
         module=module,

@@ -12,6 +12,7 @@ from torchvision.ops.misc import FrozenBatchNorm2d
 
 from benchmarks.coverage import check
 from graphpruning import macs, trace
+from graphpruning.common.errors import UnsupportedNetwork
 
 SIZE = (3, 8, 8)
 
@@ -68,6 +69,18 @@ class Selective(nn.Module):
         pooled = y.sum(1).mean((2, 3), keepdim=True)
         weights = self.weigh(pooled).view(y.size(0), 2, -1, 1, 1).softmax(1)
         return (y * weights).sum(1)
+
+
+class Interleaved(nn.Module):
+    """Two branches whose channels take turns, or follow each other, by `stack` and `flatten`."""
+
+    def __init__(self, axis: int) -> None:
+        super().__init__()
+        self.left, self.right = nn.Conv2d(8, 4, 1), nn.Conv2d(8, 4, 3, padding=1)
+        self.axis = axis
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack((self.left(x), self.right(x)), self.axis).flatten(1, 2)
 
 
 class Blur(nn.Module):
@@ -246,6 +259,11 @@ FOLLOWED: list[tuple[str, Callable[[Tensor], Tensor], int]] = [
     ("chunks", lambda x: sum(part * n for n, part in enumerate(x.chunk(2, 1), 1)), 4),
     ("splits of unequal sizes", lambda x: torch.cat(x.split([2, 6], 1)[::-1], 1), 8),
     ("halves by their size", lambda x: x[:, : x.size(1) // 2] + x[:, x.size(1) // 2 :], 4),
+    ("the last half", lambda x: x[:, x.size(1) // 2 :], 4),
+    ("a half in the middle", lambda x: x[:, x.size(1) // 4 : -(x.size(1) // 4)], 4),
+    ("a half from a quarter on", lambda x: x[:, x.size(1) // 4 :][:, : x.size(1) // 2], 4),
+    ("channels that take turns", Interleaved(2), 8),
+    ("channels that are stacked", Interleaved(1), 8),
     ("the larger of two", lambda x: torch.maximum(x, x.flip(2)), 8),
     ("a concatenation over positions", lambda x: torch.cat((x, x.relu()), 2), 8),
     ("a concatenation from behind", lambda x: torch.concat([x, x.relu()], dim=-3), 16),
@@ -297,7 +315,10 @@ def test_what_is_followed_is_narrowed_rightly(
     assert found.ours == "exact", found.reason
 
 
-FREE = ("zeros as new channels", "splits of unequal sizes")
+FREE = (
+    *("zeros as new channels", "splits of unequal sizes"),
+    *("a half in the middle", "a half from a quarter on"),
+)
 
 
 @pytest.mark.parametrize(
@@ -336,3 +357,21 @@ def test_what_filters_channels_without_being_a_layer_costs_too(
 def test_positions_of_a_layer_that_is_called_twice_are_those_of_both_calls() -> None:
     layer = trace(Between(ShareLayer()), SIZE).layer("operation.conv")
     assert layer.output_size == (8 * 8 + 4 * 4, 1)
+
+
+class CutAsOther(nn.Module):
+    """Takes as many channels of one layer as another one has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide, self.narrow = nn.Conv2d(8, 12, 1), nn.Conv2d(8, 6, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.narrow(x)
+        return self.wide(x)[:, : y.size(1)] * y.mean(1, keepdim=True)
+
+
+def test_a_width_that_follows_another_layers_is_refused() -> None:
+    """At equal shares of both layers nothing would show."""
+    with pytest.raises(UnsupportedNetwork, match=r"breaks when channels go|mixes channels up"):
+        trace(Between(CutAsOther(), 6), SIZE)
