@@ -31,6 +31,7 @@ from graphpruning.common.files import atomic, require_file, sha256, write_json
 from graphpruning.network import zoo
 from graphpruning.network.cost import macs, params
 from graphpruning.network.graph import ChannelGraph, Widths
+from graphpruning.network.refusals import unwrapped
 from graphpruning.network.surgery import narrow
 from graphpruning.network.symbolic import symbolic_trace
 from graphpruning.network.trace import graph_of, trace
@@ -75,13 +76,17 @@ def save_architecture(
     of that full network; without it, one is built and traced.
     Raises `UserError`, before anything is written, for what `load_architecture` would refuse.
     """
+    if Path(path).resolve() == Path(weights_path).resolve():
+        raise UserError(f"{path}: the description and its weights need a file each")
     named = {"file": os.path.relpath(weights_path, Path(path).parent), "sha256": "0" * 64}
-    made = _made(network)
-    graph = graph or trace(full_network(made), input_size)
+    made, model = _made(network), unwrapped(model)
+    full = full_network(made)
+    graph = graph or trace(full, input_size)
     description = _described(path, made, graph, input_size, widths, preprocessing, named, classes)
     # A buffer with a value for each channel has been cut: how, nobody could tell from the widths.
     cut = {name: value for name, value in _unsaved(model).items() if name in graph.constants}
     state = stored({**model.state_dict(), **cut})
+    _require_own(path, state, narrow(full, graph, widths))
     with atomic(weights_path) as beside:
         save_tensors(beside, state)
         named["sha256"] = sha256(beside)
@@ -103,7 +108,14 @@ def save_weightless(
 
 
 def _made(network: dict[str, Any] | Builder) -> Builder:
-    return network if isinstance(network, Builder) else Builder(zoo.build, network)
+    if isinstance(network, Builder):
+        return network
+    if not isinstance(network, dict) or "name" not in network:
+        raise UserError(
+            "network: give what builds the full network, such as {'name': 'resnet20', "
+            "'num_classes': 10, 'in_channels': 3}, or a Builder"
+        )
+    return Builder(zoo.build, network)
 
 
 def _described(
@@ -122,19 +134,44 @@ def _described(
             f"{path}: the graph is that of images {list(graph.input_size)}, but input_size is "
             f"{list(input_size)}: trace the network on such an image"
         )
+    graph.check(widths)
     description = {
         "format": FORMAT,
         "network": made.description,
         "input_size": list(input_size),
-        "widths": dict(widths),
+        "widths": {group: int(width) for group, width in widths.items()},
         "macs": macs(graph, widths),
         "params": params(graph, widths),
         "preprocessing": preprocessing,
         "weights": weights,
         **({} if classes is None else {"classes": list(classes)}),
     }
-    check_description(Entry(path, json.loads(json.dumps(description))))
+    try:
+        text = json.dumps(description)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{path}: what describes the network is no JSON ({error})") from None
+    check_description(Entry(path, json.loads(text)))
     return description
+
+
+def _require_own(path: str | Path, state: Mapping[str, torch.Tensor], model: nn.Module) -> None:
+    """Refuse weights that `model`, which the description at `path` gives, could not take."""
+    wanted, also = model.state_dict(), _unsaved(model)
+    for name in {**wanted, **state}:
+        if name not in state:
+            what = f"has no tensor {name!r}"
+        elif name not in wanted and name not in also:
+            what = f"has a tensor {name!r} of its own"
+        elif state[name].shape != (shape := (wanted | also)[name].shape):
+            what = f"has {name} as {list(state[name].shape)}, not {list(shape)}"
+        else:
+            continue
+        raise UserError(
+            f"{path}: the model {what}: it is not the named network at these widths, which "
+            "`narrow(model, graph, widths)` makes"
+        )
+    if fault := first_fault(state, wanted):
+        raise UserError(f"{path}: {fault}: such weights are of no use; train the network again")
 
 
 def _unsaved(model: nn.Module) -> dict[str, torch.Tensor]:

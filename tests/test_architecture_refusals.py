@@ -546,6 +546,61 @@ def test_what_would_not_be_read_is_not_written(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def nan_in_fc(model: nn.Module) -> nn.Module:
+    with torch.no_grad():
+        model.fc.weight[0, 0] = float("nan")  # type: ignore[union-attr, index]
+    return model
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"model": lambda _: network("resnet8")}, "the model has conv1.weight as [16, 3, 3, 3]"),
+        ({"model": lambda _: nn.Linear(2, 2)}, "the model has no tensor 'conv1.weight'"),
+        ({"model": nan_in_fc}, "fc.weight holds NaN"),
+        ({"network": {"num_classes": 10}}, "network: give what builds the full network"),
+        ({"network": "resnet8"}, "network: give what builds the full network"),
+        ({"preprocessing": {"mean": torch.zeros(3)}}, "is no JSON"),
+        ({"weights_path": "network.json"}, "need a file each"),
+        ({"kind": float}, "no whole number"),
+    ],
+)
+def test_what_could_not_be_loaded_is_not_saved_over_what_can(
+    tmp_path: Path, change: dict[str, Any], says: str
+) -> None:
+    narrowed = save(tmp_path, "resnet8", network("resnet8"), SIZE)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    described = json.loads((tmp_path / "network.json").read_text())
+    kind = change.get("kind", int)
+    with refused(says):
+        save_architecture(
+            tmp_path / "network.json",
+            tmp_path / change.get("weights_path", "network.safetensors"),
+            change.get("model", lambda model: model)(narrowed),
+            network=change.get("network", described["network"]),
+            input_size=SIZE,
+            widths={group: kind(width) for group, width in described["widths"].items()},
+            preprocessing=change.get("preprocessing", {}),
+        )
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_network_in_data_parallel_is_saved_without_it(tmp_path: Path) -> None:
+    model = nn.DataParallel(network("resnet8"))
+    graph = trace(model, SIZE)
+    save_architecture(
+        tmp_path / "network.json",
+        tmp_path / "network.safetensors",
+        model,
+        network={"name": "resnet8", "num_classes": 10, "in_channels": 3},
+        input_size=SIZE,
+        widths=graph.full_widths,
+        preprocessing={},
+    )
+    loaded = load_architecture(tmp_path / "network.json")
+    assert loaded.state_dict().keys() == model.module.state_dict().keys()
+
+
 def test_a_full_disk_is_a_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(tensors: Any, path: Path) -> None:
         path.write_bytes(b"half")

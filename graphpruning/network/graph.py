@@ -9,6 +9,7 @@ A *group* is all units that are alike, so a width vector has one entry per pruna
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -173,6 +174,8 @@ class ChannelGraph:
             raise UserError(f"widths: group {wrong[0]!r} is {what}; its groups are {names}")
         for name, width in widths.items():
             group = self.prunable[name]
+            if not isinstance(width, Integral):
+                raise UserError(f"widths: {name!r} keeps {width!r} channels: no whole number")
             if not 1 <= width <= group.width:
                 raise UserError(f"widths: {name!r} keeps {width} of {group.width} channels")
             if width % group.unit:

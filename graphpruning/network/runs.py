@@ -13,7 +13,6 @@ from graphpruning.network.graph import UnitMask, direct_axis, kept
 from graphpruning.network.leaves import Convolution, Norm, standardised_layers
 from graphpruning.network.units import Ledger, Units
 
-
 SHARES = (5 / 8, 3 / 8, 7 / 8, 1 / 2, 3 / 4)
 """Of its first units that a group keeps when graphs are checked, one group after the other."""
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from graphpruning.common.errors import UserError
 from graphpruning.network.copies import copied
 from graphpruning.network.graph import (
     ChannelGraph,
@@ -89,6 +90,11 @@ def _check_kept(graph: ChannelGraph, widths: Widths, keep: Mapping[str, Tensor])
 
 def _narrow_layer(module: nn.Module, layer: Layer, mask: UnitMask) -> None:
     assert isinstance(module, Convolution | nn.Linear)
+    if filters(module).shape[:2] != (layer.out_channels, layer.in_channels // layer.groups):
+        raise UserError(
+            f"{layer.name} has not the {layer.in_channels} and {layer.out_channels} channels that "
+            "the graph has: narrow the network that was traced, at full width"
+        )
     outputs, columns = kept(layer.outputs, mask), kept(layer.columns, mask)
     inputs = len(kept(layer.inputs, mask))
     module.weight = _cut_weight(module, outputs, columns, inputs)
