@@ -142,9 +142,12 @@ def as_called(model: nn.Module, graph: fx.Graph) -> dict[str, Standardised]:
             continue
         name, module = owner
         given = _arguments(node)
-        checked = set(given) - {"input", "weight"} if name in done else set(given) - {"input"}
-        for key, value in given.items():
-            if key in checked and not _is_own(module, name, key, value):
+        left_out = {
+            key: _DEFAULTS[key] for key in ARGUMENTS.get(node.target, ()) if key in _DEFAULTS
+        }
+        known = {"input", "weight"} if name in done else {"input"}
+        for key, value in (left_out | given).items():
+            if key not in known and not _is_own(module, name, key, value):
                 raise UnsupportedNetwork(
                     f"{type(model).__name__}: {name} calls {node.target.__name__} with another "
                     f"{key} than its own; only a layer's own is followed"

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from graphpruning.common.errors import UnsupportedNetwork
 from graphpruning.network.leaves import ARGUMENTS, Convolution, base_of
 from graphpruning.network.operations import (
     ADDED,
@@ -84,6 +85,11 @@ def shape_of_module(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         padding = module.padding
     named = {"stride": module.stride, "padding": padding, "dilation": module.dilation}
     if isinstance(module, nn.ConvTranspose2d):
+        if len(args) > 1 or kwargs.get("output_size") is not None:
+            raise UnsupportedNetwork(
+                "a transposed convolution is called with an output_size, which is not followed: "
+                "build it with the output_padding that gives this size"
+            )
         named["output_padding"] = module.output_padding
         return _convolution(F.conv_transpose2d, x, weight, module.groups, named)
     return _convolution(F.conv2d, x, weight, module.groups, named)

@@ -18,6 +18,7 @@ from graphpruning.common import distributed
 from graphpruning.common.convolution import conv2d
 from graphpruning.network.folding import folded, norms_to_fold
 from graphpruning.network.graph import ChannelGraph
+from graphpruning.network.in_place import writes_into_images
 from graphpruning.network.leaves import BatchNorm, Convolution, as_stored, standardised_layers
 from graphpruning.network.program import Function, Program
 
@@ -63,6 +64,11 @@ class Subnet:
     def folds(self) -> dict[fx.Node, fx.Node]:
         """Convolutions, and the batch normalisations that can become part of them."""
         return norms_to_fold(self.graph.module)
+
+    @cached_property
+    def writes(self) -> bool:
+        """Whether the network changes its images in place; it is given a copy of them then."""
+        return writes_into_images(self.graph.module)
 
     def _folding(self, device: torch.device) -> dict[fx.Node, fx.Node]:
         """What is folded in this precision: nothing in bf16, where weights are rounded to 8 bits
@@ -112,10 +118,11 @@ class Subnet:
             eps: Any = self.graph.module.get_submodule(norm_name).eps
             own[name] = folded(weights[name], statistics[norm_name], terms, eps)
         run = _Run(self, own, statistics, collect=None)
+        given = torch.clone if self.writes else _same
         functions = run.functions() | dict.fromkeys(folding.values(), _same)
 
         def scores(images: Tensor) -> Tensor:
-            parts = [self.program.run(part, functions) for part in self.parts(images)]
+            parts = [self.program.run(given(part), functions) for part in self.parts(images)]
             return torch.cat(parts)
 
         return scores
@@ -211,6 +218,10 @@ class _Run(fx.Interpreter):
             for node in self.subnet.program.places
             if node.op in ("call_module", "get_attr")
         }
+
+    def placeholder(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        images = super().placeholder(target, args, kwargs)
+        return images.clone() if self.subnet.writes else images
 
     def get_attr(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if target in self.weights:

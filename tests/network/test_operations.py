@@ -12,7 +12,7 @@ from torchvision.ops.misc import FrozenBatchNorm2d
 
 from benchmarks.coverage import check
 from graphpruning import macs, trace
-from graphpruning.common.errors import UnsupportedNetwork
+from graphpruning.common.errors import UnsupportedNetwork, UserError
 
 SIZE = (3, 8, 8)
 
@@ -369,6 +369,44 @@ class CutAsOther(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.narrow(x)
         return self.wide(x)[:, : y.size(1)] * y.mean(1, keepdim=True)
+
+
+class OwnPadding(nn.Conv2d):
+    """Pads by itself, and leaves the module's own padding out of the call."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.pad(x, [self.padding[0]] * 4, mode="reflect")
+        return F.conv2d(x, self.weight, self.bias, self.stride)
+
+
+class WithoutBias(nn.Conv2d):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight, padding=self.padding)
+
+
+@pytest.mark.parametrize(
+    ("layer", "key"),
+    [(OwnPadding(8, 6, 3, padding=1), "padding"), (WithoutBias(8, 6, 3, padding=1), "bias")],
+)
+def test_what_a_call_leaves_out_is_not_taken_from_the_module(layer: nn.Module, key: str) -> None:
+    with pytest.raises(UnsupportedNetwork, match=f"with another {key} than its own"):
+        trace(Between(layer, 6), SIZE)
+
+
+class Upwards(nn.Module):
+    """A U-Net's call: as large as what the decoder's other input is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down, self.up = nn.Conv2d(8, 8, 3, 2, 1), nn.ConvTranspose2d(8, 6, 3, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.up(self.down(x), output_size=x.shape[-2:])
+
+
+def test_a_transposed_convolution_that_is_told_its_size_is_refused_by_name() -> None:
+    with pytest.raises(UserError, match="output_size, which is not followed"):
+        trace(Between(Upwards(), 6), SIZE)
 
 
 def test_a_width_that_follows_another_layers_is_refused() -> None:

@@ -1,5 +1,7 @@
 """The quick ways to judge and to recalibrate, against the plain ones."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -115,3 +117,48 @@ def test_in_bf16_nothing_is_folded_so_that_accuracies_do_not_move() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         expected = subnet.logits(images, weights, statistics)
         assert torch.equal(subnet.judging(weights, statistics)(images), expected)
+
+
+def scaled(x: Tensor) -> Tensor:
+    x *= 2
+    return x
+
+
+@pytest.mark.parametrize(
+    ("first", "writes"),
+    [
+        (scaled, False),  # recorded as a product
+        (lambda x: x.sub_(0.5), True),
+        (lambda x: x.view(-1, *SIZE).mul_(3), True),
+        (nn.ReLU(inplace=True), True),
+        (lambda x: F.relu(x, inplace=True), True),
+        (nn.ReLU(), False),
+        (lambda x: x * 2, False),
+    ],
+)
+def test_a_network_that_writes_into_its_images_does_not_change_those_that_judge(
+    first: Callable[[Tensor], Tensor], writes: bool
+) -> None:
+    class Writing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = first
+            self.conv, self.norm = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)
+            self.act, self.fc = nn.ReLU(inplace=True), nn.Linear(8, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc(self.act(self.norm(self.conv(self.first(x)))).mean((2, 3)))
+
+    model = Writing().eval()
+    graph = trace(model, SIZE)
+    net = Subnet(graph)
+    assert net.writes == writes
+    weights, statistics = weights_of(model, graph)
+    images = torch.randn(4, *SIZE, generator=torch.Generator().manual_seed(0))
+    kept, expected = images.clone(), model(images.clone())
+    with torch.no_grad():
+        judge = net.judging(weights, statistics)
+        for _ in range(2):
+            for scores in (judge(images), net.logits(images, weights, statistics)):
+                torch.testing.assert_close(scores, expected, atol=1e-4, rtol=1e-4)
+    assert torch.equal(images, kept)
