@@ -253,6 +253,7 @@ PARTS: dict[str, dict[str, tuple[str, Callable[[Results], str]]]] = {
         "unconditioned": ("fashion", unconditioned),
         "fashion": ("fashion", table3),
         "second": ("fashion", table3b),
+        "aggregators": ("aggregators", aggregators),
         "desk": ("desk", table3),
     },
 }
@@ -291,10 +292,11 @@ def render(root: Path = ROOT) -> dict[Path, str]:
 
 
 def picture(path: Path, root: Path = ROOT) -> None:
-    """Draw what README opens with: the committed studies that compare methods, those of several
-    replicates if there are any.
+    """Draw what README opens with: the committed studies that compare us with baselines, those of
+    several replicates if there are any.
     """
-    studies = [one for name in COMMITTED if (one := read(root / "results" / name)).rows]
+    committed = [read(root / "results" / name) for name in COMMITTED]
+    studies = [one for one in committed if one.of_kind("baseline")]
     repeated = [one for one in studies if len(one.seeds) > 1]
     with rc_context(STYLE):
         save(across(repeated or studies), path, (path.suffix,))

@@ -12,7 +12,7 @@ from paper import figures, report, tables
 from paper.captions import budget_amount, budget_name, captions
 from paper.claims import claims, representable
 from paper.reader.results import read
-from paper.rule import HOLDS, UNDECIDED
+from paper.rule import HOLDS, UNDECIDED, UNTESTED
 from paper.table_formats import to_markdown
 from paper.table_main import main_results
 from paper.table_networks import correlation
@@ -163,7 +163,7 @@ def test_a_network_without_shortcuts_is_said_and_not_drawn(tmp_path):
 
 def test_without_any_shortcut_c1_is_not_tested(tmp_path):
     plain = Study(tmp_path / "pretrained", models=("vgg",), methods=(), shortcuts=False).write()
-    assert claims(read(plain))[0].verdict == UNDECIDED
+    assert claims(read(plain))[0].verdict == UNTESTED
     assert make(plain)[0] == {"figure3_graph"}
 
 
