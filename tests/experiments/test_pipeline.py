@@ -373,9 +373,10 @@ def test_a_killed_stage_goes_on_to_the_same_metrics(smoke: Path, stage: str) -> 
 
 def _has_begun(checkpoints: Path) -> bool:
     """A first epoch, or a first answer of the search, has been saved."""
-    if [path for path in checkpoints.rglob("*.pt") if not path.name.startswith(".")]:
+    files = [path for path in checkpoints.rglob("*") if not path.name.startswith(".")]
+    if any(path.suffix == ".pt" for path in files):
         return True  # a name with a dot is still being written
-    journals = list(checkpoints.rglob("*.jsonl"))
+    journals = [path for path in files if path.suffix == ".jsonl"]
     return any(journal.read_text().count("\n") > 1 for journal in journals)
 
 
