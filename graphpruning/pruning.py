@@ -59,7 +59,7 @@ from graphpruning.pruningnet.cropped_sgd import CroppedSGD
 from graphpruning.pruningnet.pruningnet import PruningNet, RandomWidthStep
 from graphpruning.report import fixed, markdown, report, time_budget
 from graphpruning.search.history import Candidate
-from graphpruning.search.uniform import largest_uniform
+from graphpruning.search.uniform import filled_uniform
 from graphpruning.several import summarise
 from graphpruning.training.checkpoint import Checkpoint, digest
 from graphpruning.training.distillation import Distillation, DistilledLoss
@@ -436,7 +436,7 @@ class _Job:
         if not goal.timed:
             found = self.search(goal)
             return goal, found, goal.space.used(found.widths)
-        uniform = goal.space.fill(largest_uniform(goal.space, goal.allowed), goal.allowed)
+        uniform = filled_uniform(goal.space, goal.allowed)
         goal = corrected(goal, uniform, self.base, timing, 0)
         found = self.search(goal)
         for tries in range(1, SEARCHED_AGAIN + 1):

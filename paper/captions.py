@@ -449,13 +449,13 @@ def origin(network: Network) -> str:
 
 
 def _old(results: Results) -> str:
-    """Which networks were judged before all controls and validation came, as a sentence."""
+    """Which networks were judged without all controls and without validation, as a sentence."""
     old = [n.label for n in results.compared if representation.fixed_strength(n) is not None]
     if not old:
         return ""
     return (
         f"{joined(old)}: at most one control a layer, drawn at random, a fixed ridge strength, and "
-        "own outputs alone, as judged before. "
+        "own outputs alone. "
     )
 
 

@@ -57,7 +57,8 @@ def verdicts(results: Results) -> str:
     """The five claims and what this study says of each; how networks were trained."""
     said = [f"{one.id} ({SHORT[one.id]}) **{one.verdict}**" for one in claims(results)]
     return (
-        f"The paper's five claims in this study: {'; '.join(said)}. A found network is trained for "
+        f"The five claims that we read in the paper's abstracts, in this study: {'; '.join(said)}. A "
+        f"found network is trained for "
         f"{ways(results)}, {how_often(results)}. {results.rows[PLUS].label} begins with the base's "
         f"weights and has a teacher; where all begin with these weights, it has {_ahead(results)}. "
         f"In the table above the other methods lie within {number(_spread(results), 1)} points of "
@@ -198,23 +199,27 @@ def says(results: Results) -> str:
         f"{budget_amount(results, budget, model)} of the computation that, trained for "
         f"{ways(results)}, labels {ours} % of test images correctly (the baselines' networks, "
         f"trained alike: {number(min(others), 1)} to {number(max(others), 1)} %; the whole "
-        f"network, after {counted(longest, 'epoch')}: {whole} %). Of the paper's "
-        f"{len(judged)} claims the verdicts after {counted(len(results.seeds), 'replicate')} are: "
+        f"network, after {counted(longest, 'epoch')}: {whole} %). Of the "
+        f"{len(judged)} claims that we read in the paper's abstracts the verdicts after "
+        f"{counted(len(results.seeds), 'replicate')} are: "
         f"{joined(counts)}.{_decided(judged)}{_of_learning(results)}"
     )
 
 
 def _of_learning(results: Results) -> str:
-    """What becomes of the accuracy if the agent never learns."""
+    """What the agent's learning adds to the accuracy, so how much this tells of its states."""
     frozen = measures.never_learns(results)
     if frozen is None:
         return ""
     model = results.models[0]
     adds = measures.test_difference(results, model, frozen.name, results.budgets)
-    return (
-        f" All that the agent's learning adds to the accuracy is "
-        f"{interval(adds, 2, sign=True)} points (against an {frozen.label})."
-    )
+    said = f"{interval(adds, 2, sign=True)} points over an {frozen.label}"
+    if adds.low <= 0 <= adds.high:
+        return (
+            " Final accuracy cannot tell good states from bad ones here, though: with all of its "
+            f"learning the agent has {said}."
+        )
+    return f" All that the agent's learning adds to the accuracy is {said}."
 
 
 def _decided(judged: Sequence[Claim]) -> str:
