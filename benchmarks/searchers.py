@@ -234,6 +234,7 @@ def rows(found: dict[Key, dict[int, Play]]) -> Iterator[list[Any]]:
 
 
 LOOKS = {
+    "uniform": ("#E69F00", "v"),
     "evolution": ("#D55E00", "s"),
     "ddpg": ("#009E73", "^"),
     "frozen": ("#AA4499", "d"),
@@ -245,10 +246,7 @@ LOOKS = {
 
 
 def draw(table: list[dict[str, str]], path: Path) -> None:
-    """A panel a network and budget: differences to random search, with intervals.
-
-    A uniform width, 0.05 to 1.1 points below, is in the table alone.
-    """
+    """A panel a network and budget: differences to random search, with intervals."""
     figure, axes = plt.subplots(
         2, 2, figsize=(9, 6.2), sharex=True, sharey=True, layout="constrained"
     )

@@ -204,7 +204,7 @@ def load_architecture(
 
     with _about(
         f"{path}: its weights",
-        "make them by `make repro`, get them by `dvc pull`, or where the architecture is from",
+        "copy them from where the architecture was made, or make them: a study's by `make repro`",
     ):
         size = require_file(file, "`save_architecture`")
     with _about(path):

@@ -317,9 +317,9 @@ def _of_figures(results: Results) -> dict[str, Caption]:
 
 
 def _filled(results: Results) -> str:
-    """Why a uniform width does not look uniform, where there is one."""
+    """How a uniform width fills its budget, where there is one."""
     uniform = any(row.searcher == "uniform" for row in results.rows.values())
-    more = " A uniform width is then filled up to the budget by making single groups wider."
+    more = " A uniform width fills the budget by making its narrowest groups a level wider."
     return more * uniform
 
 

@@ -75,7 +75,7 @@ def test_the_commands_that_inspect(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(tmp_path)
     (tmp_path / "paper").symlink_to(ROOT / "paper")
     inspections = [each for each in commands("python -m graphpruning") if each[0] == "inspect"]
-    assert len(inspections) == 7
+    assert len(inspections) == 6
     for arguments in inspections:
         assert main(arguments) == 0
     assert Path("resnet50.pdf").exists()
@@ -120,7 +120,7 @@ def test_the_named_architecture_is_committed_and_asks_for_its_weights_only() -> 
     try:
         exec(code, {})
     except UserError as refusal:  # a clone without DVC's cache has no weights yet
-        assert "its weights" in str(refusal) and "dvc pull" in str(refusal)
+        assert "its weights" in str(refusal) and "make repro" in str(refusal)
 
 
 def test_what_is_quoted_of_the_results_is_what_they_say() -> None:

@@ -1,7 +1,11 @@
 """Every row of the table of methods runs, within its evaluations and the budget."""
 
 import json
+import re
 from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from statistics import fmean
 from typing import get_args
 
 import pytest
@@ -57,6 +61,24 @@ def test_every_method_searches(tmp_path, space, half, name):
     torch.manual_seed(0)
     again = searched(name, space, half, tmp_path / "two.jsonl")
     assert [c.widths for c in found] == [c.widths for c in again]
+
+
+def test_the_example_of_a_method_of_ones_own_searches(tmp_path, space, half, monkeypatch):
+    """It learns from answers: its later candidates are better than random search's."""
+    page = (Path(__file__).parents[2] / "docs/studies.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    monkeypatch.setattr(methods, "METHODS", dict(methods.METHODS))
+    monkeypatch.setattr(methods, "SEARCHERS", dict(methods.SEARCHERS))
+    exec(example, vars(methods).copy())
+    assert methods.listed_under("climb") == "graph"
+    late = {"climb": [], "random": []}
+    for name, seed in product(late, range(5)):
+        path = tmp_path / f"{name}{seed}.jsonl"
+        found = searched(name, space, half, path, evaluations=60, seed=seed)
+        assert len(found) == 60
+        assert all(0.98 * half <= candidate.macs <= half for candidate in found)
+        late[name].append(fmean(candidate.accuracy for candidate in found[30:]))
+    assert min(late["climb"]) > max(late["random"])
 
 
 def test_a_method_stands_under_its_source_or_is_named_like_it():
