@@ -37,7 +37,8 @@ from paper.wording import fixed, interval, joined, number, plus_minus
 
 RESULTS = Path("results") / STUDY
 SCRIPT = "paper/channel_bench.py"
-RANDOM, AGGREGATED, HAND_CRAFTED = "random", "agent (aggregated)", "agent (hand-crafted)"
+RANDOM, UNIFORM = "random", "uniform"
+AGGREGATED, HAND_CRAFTED = "agent (aggregated)", "agent (hand-crafted)"
 REPEATS = 0.9
 """The share of different networks among a search's evaluations below which a table says so."""
 TRUTH = "the mean of its three trainings in Channel-Bench-Macro's tables"
@@ -204,7 +205,7 @@ def finds(results: ChannelBenchResults) -> str:
                 name: mean(
                     [one.true_top1 for one in searched.finds[GENERATED, name, budget].values()]
                 )
-                for name in (AGGREGATED, RANDOM)
+                for name in (AGGREGATED, RANDOM, UNIFORM)
             }
             states = minus(searched, GENERATED, AGGREGATED, HAND_CRAFTED, budget)
             random = minus(searched, GENERATED, AGGREGATED, RANDOM, budget)
@@ -212,7 +213,8 @@ def finds(results: ChannelBenchResults) -> str:
                 f"of the {network.label} at {_among(budget)} the agent with aggregated states "
                 f"finds networks of {interval(found[AGGREGATED], 2)} % (random search: "
                 f"{number(found[RANDOM].value, 2)} %, difference {interval(random, 2, sign=True)} "
-                f"points; minus hand-crafted states {interval(states, 2, sign=True)}; the best "
+                f"points; uniform width, without a search: {number(found[UNIFORM].value, 2)} %; "
+                f"minus hand-crafted states {interval(states, 2, sign=True)}; the best "
                 f"there is: {number(network.marks[budget].best, 2)} %)"
             )
     return f"With {_evaluations(results)} evaluations by generated accuracy, {joined(said)}."
@@ -258,7 +260,9 @@ def _curves(axis: Axes, network: Network, reward: str, budget: str) -> None:
         style = look(styled)
         every = max(1, end // 5)
         if len(curve) == 1:  # judges one candidate
-            axis.plot(end, curve["true_top1"], label=styled.label, **style, **EDGE)
+            found_once = curve["true_top1"].item()
+            axis.axhline(found_once, color=style["color"], linestyle=":", linewidth=1.2, zorder=1)
+            axis.plot(1, found_once, label=styled.label, clip_on=False, **style, **EDGE)
             continue
         axis.fill_between(
             curve["evaluation"], curve["low"], curve["high"], color=style["color"], **BAND
@@ -338,8 +342,9 @@ def captions(results: ChannelBenchResults) -> dict[str, Caption]:
             "t-intervals. The markers beyond the end are what is found: the best reward, or for "
             "searchers that estimate, the best estimate. Above, a candidate's reward is its "
             "accuracy with generated weights, below that of one training. Dashed: the median and "
-            "the best network within the budget. A curve that does not rise means that the reward "
-            f"does not tell which network is better. {DATA}",
+            "the best network within the budget. Dotted: the uniform width, which is one "
+            "candidate. A curve that does not rise means that the reward does not tell which "
+            f"network is better. {DATA}",
             SCRIPT,
             stages,
         ),

@@ -57,9 +57,8 @@ def verdicts(results: Results) -> str:
     """The five claims and what this study says of each; how networks were trained."""
     said = [f"{one.id} ({SHORT[one.id]}) **{one.verdict}**" for one in claims(results)]
     return (
-        f"The five claims that we read in the paper's abstracts, in this study: {'; '.join(said)}. A "
-        f"found network is trained for "
-        f"{ways(results)}, {how_often(results)}. {results.rows[PLUS].label} begins with the base's "
+        "The five claims that we read in the paper's abstracts, in this study: "
+        f"{'; '.join(said)}. A found network is trained for {ways(results)}, {how_often(results)}. {results.rows[PLUS].label} begins with the base's "
         f"weights and has a teacher; where all begin with these weights, it has {_ahead(results)}. "
         f"In the table above the other methods lie within {number(_spread(results), 1)} points of "
         "each other at either budget."
