@@ -58,7 +58,8 @@ def verdicts(results: Results) -> str:
     said = [f"{one.id} ({SHORT[one.id]}) **{one.verdict}**" for one in claims(results)]
     return (
         "The five claims that we read in the paper's abstracts, in this study: "
-        f"{'; '.join(said)}. A found network is trained for {ways(results)}, {how_often(results)}. {results.rows[PLUS].label} begins with the base's "
+        f"{'; '.join(said)}. A found network is trained for {ways(results)}, "
+        f"{how_often(results)}. {results.rows[PLUS].label} begins with the base's "
         f"weights and has a teacher; where all begin with these weights, it has {_ahead(results)}. "
         f"In the table above the other methods lie within {number(_spread(results), 1)} points of "
         "each other at either budget."
@@ -198,7 +199,7 @@ def says(results: Results) -> str:
         f"{budget_amount(results, budget, model)} of the computation that, trained for "
         f"{ways(results)}, labels {ours} % of test images correctly (the baselines' networks, "
         f"trained alike: {number(min(others), 1)} to {number(max(others), 1)} %; the whole "
-        f"network, after {counted(longest, 'epoch')}: {whole} %). Of the "
+        f"network, after {counted(longest, 'epoch')}: {whole} %).\n\nOf the "
         f"{len(judged)} claims that we read in the paper's abstracts the verdicts after "
         f"{counted(len(results.seeds), 'replicate')} are: "
         f"{joined(counts)}.{_decided(judged)}{_of_learning(results)}"

@@ -75,7 +75,7 @@ def test_the_commands_that_inspect(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(tmp_path)
     (tmp_path / "paper").symlink_to(ROOT / "paper")
     inspections = [each for each in commands("python -m graphpruning") if each[0] == "inspect"]
-    assert len(inspections) == 6
+    assert len(inspections) == 5
     for arguments in inspections:
         assert main(arguments) == 0
     assert Path("resnet50.pdf").exists()
