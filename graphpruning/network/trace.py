@@ -10,6 +10,7 @@ the network is refused.
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import TypedDict
 
 from torch import Tensor, fx, nn
@@ -17,7 +18,7 @@ from torch import Tensor, fx, nn
 from graphpruning.common.errors import UnsupportedNetwork, UserError
 from graphpruning.network.edges import edges_and_depths
 from graphpruning.network.graph import FIXED, ChannelGraph, Channels, Layer, direct_tensor
-from graphpruning.network.leaves import Convolution, base_of
+from graphpruning.network.leaves import Convolution, base_of, standardised_layers
 from graphpruning.network.refusals import refuse_other_dimensions, unwrapped
 from graphpruning.network.runs import Recorder, Replay, masks
 from graphpruning.network.surgery import narrowed
@@ -88,27 +89,58 @@ def graph_of(model: nn.Module, module: fx.GraphModule, size: tuple[int, ...]) ->
 
 
 def _refuse_training_only(model: nn.Module, module: fx.GraphModule, size: tuple[int, ...]) -> None:
-    """A layer that only training runs (an auxiliary head) could not be narrowed rightly.
+    """What only training reads could not be narrowed rightly: an auxiliary head, a parameter.
 
-    One that nothing runs stays as it is.
+    A layer that nothing runs, or a tensor that nothing reads, stays as it is; so does a single
+    number, which meets any number of channels.
     """
-    unused = {name for name, part in model.named_modules() if base_of(part) is not None}
-    unused -= _called(module)
-    if not unused:
+    tensors = _tensors(model)
+    layers = {name for name, part in model.named_modules() if base_of(part) is not None}
+    unused = layers - _called(module)
+    unread = {name for name, tensor in tensors.items() if tensor.numel() > 1} - _read(model, module)
+    if not unused | unread:
         return
     try:
-        trained = unused & _called(symbolic_trace(model, size, training=True))
+        training = symbolic_trace(model, size, training=True)
+        trained, learnt = unused & _called(training), unread & _read(model, training)
     except UserError:  # what cannot be told is not guessed
-        trained = unused
+        trained, learnt = unused, unread
     if trained:
         raise UnsupportedNetwork(
             f"{type(model).__name__}: the layer {min(trained)} is not used in evaluation mode, but "
             "in training; build the network without it (for auxiliary heads: aux_logits=False)"
         )
+    if learnt:
+        name = min(learnt)
+        kind = "parameter" if isinstance(tensors[name], nn.Parameter) else "buffer"
+        raise UnsupportedNetwork(
+            f"{type(model).__name__}: the {kind} {name} is not read in evaluation mode, but in "
+            "training, where no channels are followed; read it in both modes, or build the network "
+            "without it"
+        )
 
 
 def _called(module: fx.GraphModule) -> set[str]:
     return {str(node.target) for node in module.graph.nodes if node.op == "call_module"}
+
+
+def _read(model: nn.Module, module: fx.GraphModule) -> set[str]:
+    """The tensors that the operations of `module` read, by themselves or with their layer."""
+    names = {id(tensor): name for name, tensor in _tensors(model).items()}
+    read: list[Tensor] = []
+    for node in module.graph.nodes:
+        if node.op == "get_attr":
+            read.append(direct_tensor(model, str(node.target)))
+        elif node.op == "call_module":
+            read += _tensors(model.get_submodule(str(node.target))).values()
+    gains = (how.gain for how in standardised_layers(module).values() if how.gain is not None)
+    read += (direct_tensor(model, gain) for gain in gains)
+    return {names[id(tensor)] for tensor in read}
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    """All parameters and buffers, each by one name."""
+    return dict(chain(model.named_parameters(), model.named_buffers()))
 
 
 def _graph(

@@ -203,6 +203,35 @@ def test_a_layer_that_only_training_runs_is_refused() -> None:
         trace(TrainsMore(), SIZE)
 
 
+class ReadsMore(Small):
+    """Multiplies by a parameter, or adds a buffer, when it trains."""
+
+    def __init__(self, value: Tensor, learnt: bool = True) -> None:
+        super().__init__()
+        if learnt:
+            self.more = nn.Parameter(value)
+        else:
+            self.register_buffer("more", value)
+
+    def body(self, x: Tensor) -> Tensor:
+        y = super().body(x)
+        return y * self.more if self.training else y
+
+
+@pytest.mark.parametrize(("learnt", "kind"), [(True, "parameter"), (False, "buffer")])
+def test_a_tensor_that_only_training_reads_is_refused(learnt: bool, kind: str) -> None:
+    with pytest.raises(UnsupportedNetwork, match=f"the {kind} more is not read in evaluation mode"):
+        trace(ReadsMore(torch.ones(8, 1, 1), learnt), SIZE)
+
+
+def test_one_number_that_only_training_reads_meets_any_number_of_channels() -> None:
+    model = ReadsMore(torch.full((1,), 2.0))
+    graph = trace(model, SIZE)
+    narrowed = narrow(model, graph, dict.fromkeys(graph.prunable, 3)).train()
+    narrowed(torch.randn(2, *SIZE)).sum().backward()
+    assert narrowed.more.grad is not None  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize(
     "part", [nn.BatchNorm2d(8), nn.PReLU(8), nn.ConvTranspose2d(8, 8, 3), nn.Conv2d(8, 2, 1)]
 )
