@@ -167,6 +167,8 @@ class Flow(Places):
     def _operation(self, name: str, args: Args, kwargs: Kwargs, native: Callable[[], Any]) -> Any:
         """A function or method of tensors; `native` calls it on the numbers."""
         given = tensors((args, kwargs))
+        if name in known.RANDOM_IN_TRAINING:
+            self._refuse_random(name, args, kwargs)
         if name in known.MEETS_NUMBERS:
             self.scaled(tuple(x for x in (*args, *kwargs.values()) if isinstance(x, int | float)))
         if name in known.SIZES and not (name == "getattr" and args[1] in ("data", "T", "mT")):
@@ -219,6 +221,13 @@ class Flow(Places):
         if len(given) > 1:
             self.refuse(f"{name} of several tensors")
         self.refuse(name)
+
+    def _refuse_random(self, name: str, args: Args, kwargs: Kwargs) -> None:
+        """What is random is so in training alone; else a network has no accuracy of its own."""
+        place, usual = known.RANDOM_IN_TRAINING[name]
+        by_place = args[place] if len(args) > place else usual
+        if kwargs.get("training", kwargs.get("train", by_place)):
+            self.refuse("random in evaluation mode too (pass training=self.training)")
 
     # Layers and what goes with them.
 

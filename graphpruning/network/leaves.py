@@ -124,10 +124,11 @@ _FREE = {"training", "momentum", "use_input_stats", "normalized_shape"}
 """Arguments that say nothing of the layer, or (a shape) follow from its weights."""
 
 
-def as_called(model: nn.Module, graph: fx.Graph) -> dict[str, Standardised]:
+def as_called(model: nn.Module, graph: fx.Graph, training: bool) -> dict[str, Standardised]:
     """Put `call_module` nodes in place of functions that are called with a module's own weights.
 
-    Return what layers do to their weights before they use them, by name.
+    Return what layers do to their weights before they use them, by name. `training` is the mode
+    that the network was recorded in.
     """
     done: dict[str, Standardised] = {}
     for node in list(graph.nodes):
@@ -152,6 +153,8 @@ def as_called(model: nn.Module, graph: fx.Graph) -> dict[str, Standardised]:
                     f"{type(model).__name__}: {name} calls {node.target.__name__} with another "
                     f"{key} than its own; only a layer's own is followed"
                 )
+        if not training:
+            _refuse_batch_statistics(f"{type(model).__name__}: {name}", node, module, given)
         with graph.inserting_before(node):
             called = graph.call_module(name, (given["input"],))
         called.meta = dict(node.meta)
@@ -161,6 +164,18 @@ def as_called(model: nn.Module, graph: fx.Graph) -> dict[str, Standardised]:
         if not node.users and (node.op == "get_attr" or node.meta.get("of_weight")):
             graph.erase_node(node)
     return done
+
+
+def _refuse_batch_statistics(
+    where: str, node: fx.Node, module: nn.Module, given: dict[str, Any]
+) -> None:
+    """A normalisation that has running statistics, and does not use them in evaluation mode."""
+    key = {F.batch_norm: "training", F.instance_norm: "use_input_stats"}.get(node.target)
+    if key and getattr(module, "track_running_stats", False) and given.get(key, key != "training"):
+        raise UnsupportedNetwork(
+            f"{where} normalises by the statistics of its input in evaluation mode too, although "
+            f"it keeps running ones; call it with {key}=self.training"
+        )
 
 
 def _standardising(

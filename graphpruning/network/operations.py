@@ -21,6 +21,13 @@ ELEMENTWISE = {
     *("zeros_like", "ones_like", "full_like", "empty_like", "rsub", "positive", "logit"),
 }
 """Each number of the result comes from the number in its place."""
+RANDOM_IN_TRAINING = {
+    **{"dropout": (2, True), "dropout2d": (2, True), "stochastic_depth": (3, True)},
+    **{"alpha_dropout": (2, False), "feature_alpha_dropout": (2, False), "drop_path": (2, False)},
+    "rrelu": (3, False),
+}
+"""Of these, where the mode (`training`, or `train`) is among their arguments, and what it is where
+it is not given."""
 TYPES = {"float", "half", "double", "bfloat16", "to", "type", "type_as", "cpu", "cuda"}
 """Of these, what changes the type of numbers, or where they are."""
 LIKE_THE_FIRST = {"type_as", "to"}

@@ -39,6 +39,14 @@ With more they leave its cache before the next layer reads them; with fewer a sm
 takes longer than its arithmetic."""
 
 
+_DROPS: dict[type[nn.Module], Callable[..., Tensor]] = {
+    nn.Dropout: F.dropout,
+    nn.Dropout2d: F.dropout2d,
+    nn.AlphaDropout: F.alpha_dropout,
+    nn.FeatureAlphaDropout: F.feature_alpha_dropout,
+}
+
+
 class Batches(Sized, Iterable[Batch], Protocol):
     """Batches that can be gone through again and again: in a list, or made anew each time."""
 
@@ -70,6 +78,12 @@ class Subnet:
         """Whether the network changes its images in place; it is given a copy of them then."""
         return writes_into_images(self.graph.module)
 
+    @cached_property
+    def of_batch(self) -> bool:
+        """Whether images are normalised by each other, where no running statistics are kept."""
+        norms = map(self.graph.module.get_submodule, self.graph.norms)
+        return any(isinstance(norm, BatchNorm) and norm.running_mean is None for norm in norms)
+
     def _folding(self, device: torch.device) -> dict[fx.Node, fx.Node]:
         """What is folded in this precision: nothing in bf16, where weights are rounded to 8 bits
         and accuracies would move by a tenth of a point."""
@@ -78,9 +92,10 @@ class Subnet:
     def parts(self, images: Tensor) -> tuple[Tensor, ...]:
         """Split a batch into what is computed at a time, equal parts where that is possible.
 
-        Each size makes a processor build its kernels once more. Other devices take all at once.
+        Each size makes a processor build its kernels once more. Other devices take all at once, and
+        so does a network whose scores depend on the batch.
         """
-        if not images.is_cpu or len(images) <= self.at_once:
+        if not images.is_cpu or len(images) <= self.at_once or self.of_batch:
             return (images,)
         least = -(-len(images) // self.at_once)
         count = next((n for n in range(least, 2 * least) if len(images) % n == 0), least)
@@ -247,11 +262,13 @@ class _Run(fx.Interpreter):
         if isinstance(module, nn.PReLU):
             slopes = self.weights.get(f"{target}.weight")
             return F.prelu(x, module.weight if slopes is None else slopes[0])
-        if isinstance(module, nn.Dropout | nn.Dropout2d):
-            # In training alone, whatever the module's own mode.
-            training = self.statistics is None and self.collect is None
-            drop = F.dropout2d if isinstance(module, nn.Dropout2d) else F.dropout
-            return drop(x, module.p, training)
+        # What is random is so in training alone, whatever the module's own mode.
+        training = self.statistics is None and self.collect is None
+        if isinstance(module, nn.RReLU):
+            return F.rrelu(x, module.lower, module.upper, training)
+        for kind, drop in _DROPS.items():
+            if isinstance(module, kind):
+                return drop(x, module.p, training)
         return super().call_module(target, args, kwargs)
 
     def _layer(self, name: str, module: nn.Module, x: Tensor) -> Tensor:
@@ -286,6 +303,9 @@ class _Run(fx.Interpreter):
 
     def _batch_norm(self, name: str, module: Any, x: Tensor) -> Tensor:
         scale, shift = self.weights.get(name, (None, None))
+        judged = self.statistics is not None or self.collect is not None
+        if judged and module.running_mean is None:  # it never has others than the batch's
+            return F.batch_norm(x, None, None, scale, shift, True, 0.0, module.eps)
         if self.statistics is not None:
             mean, variance = self.statistics[name]
             return F.batch_norm(x, mean, variance, scale, shift, False, 0.0, module.eps)

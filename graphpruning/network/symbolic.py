@@ -72,7 +72,7 @@ def operations(
         elif type(value) is int:
             node.meta["number"] = value
     _drop_unused_sizes(graph)
-    return graph, as_called(model, graph)
+    return graph, as_called(model, graph, training)
 
 
 def twin(model: nn.Module) -> nn.Module:

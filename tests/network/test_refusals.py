@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize, prune, spectral_norm, weight_norm
 
@@ -230,6 +231,65 @@ def test_one_number_that_only_training_reads_meets_any_number_of_channels() -> N
     narrowed = narrow(model, graph, dict.fromkeys(graph.prunable, 3)).train()
     narrowed(torch.randn(2, *SIZE)).sum().backward()
     assert narrowed.more.grad is not None  # type: ignore[union-attr]
+
+
+class AlwaysOfBatch(nn.BatchNorm2d):
+    def forward(self, x: Tensor) -> Tensor:
+        means = self.running_mean, self.running_var
+        return F.batch_norm(x, *means, self.weight, self.bias, True, 0.1, self.eps)
+
+
+class AlwaysOfImage(nn.InstanceNorm2d):
+    def forward(self, x: Tensor) -> Tensor:
+        means = self.running_mean, self.running_var
+        return F.instance_norm(x, *means, self.weight, self.bias)
+
+
+class Then(Small):
+    def __init__(self, norm: nn.Module, then: Callable[[Tensor], Tensor] = F.relu) -> None:
+        super().__init__()
+        self.bn, self.then = norm, then  # type: ignore[assignment]
+
+    def body(self, x: Tensor) -> Tensor:
+        return self.then(super().body(x))
+
+
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        (Then(AlwaysOfBatch(8)), "bn normalises by .*; call it with training=self.training"),
+        (
+            Then(AlwaysOfImage(8, track_running_stats=True)),
+            "bn normalises by .*; call it with use_input_stats=self.training",
+        ),
+        (Then(nn.BatchNorm2d(8), F.dropout), "dropout .* is random in evaluation mode too"),
+        (
+            Then(nn.BatchNorm2d(8), lambda x: F.alpha_dropout(x, 0.5, training=True)),
+            "alpha_dropout .* is random in evaluation mode too",
+        ),
+        (
+            Then(nn.BatchNorm2d(8), lambda x: torch.dropout(x, 0.5, True)),
+            "dropout .* is random in evaluation mode too",
+        ),
+    ],
+)
+def test_a_network_whose_scores_are_not_its_own_is_refused(model: nn.Module, says: str) -> None:
+    with pytest.raises(UnsupportedNetwork, match=says) as refusal:
+        trace(model, SIZE)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        Then(nn.BatchNorm2d(8), lambda x: F.dropout(x, 0.5, training=False)),
+        Then(AlwaysOfImage(8)),
+        Then(nn.BatchNorm2d(8, track_running_stats=False)),
+        Then(nn.InstanceNorm2d(8, track_running_stats=True)),
+    ],
+)
+def test_its_like_whose_scores_are_its_own_is_followed(model: nn.Module) -> None:
+    assert trace(model, SIZE).prunable.keys() == {"conv", "last"}
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from benchmarks.coverage import weights_of
 from graphpruning import ChannelGraph, SearchSpace, narrow, trace
 from graphpruning.network import subnet as module_of_subnet
 from graphpruning.network.subnet import LayerWeights, Statistics, Subnet, _Run
+from graphpruning.network.surgery import install
 from tests.networks import ANY_KIND, NETWORKS, SIZE, network
 
 
@@ -117,6 +118,51 @@ def test_in_bf16_nothing_is_folded_so_that_accuracies_do_not_move() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         expected = subnet.logits(images, weights, statistics)
         assert torch.equal(subnet.judging(weights, statistics)(images), expected)
+
+
+@pytest.mark.parametrize(
+    "random", [nn.Dropout, nn.Dropout2d, nn.AlphaDropout, nn.FeatureAlphaDropout, nn.RReLU]
+)
+@torch.no_grad()
+def test_what_is_random_is_so_in_training_alone_whatever_mode_the_network_is_in(
+    random: type[nn.Module],
+) -> None:
+    model = nn.Sequential(
+        *(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), random()),
+        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)),
+    )
+    graph = trace(model.train(), SIZE)
+    weights, statistics = weights_of(model, graph)
+    images, subnet = torch.randn(4, *SIZE), Subnet(graph)
+    trained = [subnet.logits(images, weights) for _ in range(2)]
+    assert not torch.equal(*trained)
+    judged = subnet.judging(weights, statistics)(images)
+    plain = subnet.logits(images, weights, statistics)
+    expected = model.eval()(images)
+    torch.testing.assert_close(judged, expected)
+    torch.testing.assert_close(plain, expected)
+
+
+@torch.no_grad()
+def test_a_norm_without_running_statistics_uses_those_of_the_batch_that_is_judged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module_of_subnet, "AT_ONCE", 1)  # a batch of another size is another one
+    model = nn.Sequential(
+        *(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8, track_running_stats=False), nn.ReLU()),
+        *(nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8), nn.AdaptiveAvgPool2d(1)),
+        *(nn.Flatten(), nn.Linear(8, 4)),
+    )
+    graph = trace(model, SIZE)
+    found = narrow(model, graph, dict.fromkeys(graph.prunable, 5)).eval()
+    weights, _ = weights_of(found, graph)
+    images, subnet = torch.randn(4, *SIZE), Subnet(graph)
+    statistics = subnet.recalibrate(weights, [(images, images)])
+    assert statistics.keys() == {"4"}
+    install(found, graph, weights, statistics)
+    expected = found(images)
+    torch.testing.assert_close(subnet.judging(weights, statistics)(images), expected)
+    torch.testing.assert_close(subnet.logits(images, weights, statistics), expected)
 
 
 def scaled(x: Tensor) -> Tensor:
