@@ -22,16 +22,18 @@ def copied(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
             if isinstance(value, Tensor) and not value.is_leaf:
                 memo[id(value)] = value.detach().clone()
     for module in model.modules():
+        if id(module) in memo:  # something of a layer before leads to it
+            continue
         if type(module).__module__.startswith("torch.nn.modules.") and not module._modules:
-            memo[id(module)] = _layer(module, memo)
+            _copy_layer(module, memo)
     result: nn.Module = copy.deepcopy(model, memo)
     return result
 
 
-def _layer(layer: nn.Module, memo: dict[int, Any]) -> nn.Module:
-    result = type(layer).__new__(type(layer))
+def _copy_layer(layer: nn.Module, memo: dict[int, Any]) -> None:
+    """Put a copy into the memo, before its own values: a method set on a layer is bound to it."""
+    result = memo[id(layer)] = type(layer).__new__(type(layer))
     result.__dict__.update({name: _value(value, memo) for name, value in vars(layer).items()})
-    return result
 
 
 def _value(value: Any, memo: dict[int, Any]) -> Any:

@@ -12,6 +12,8 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 from graphpruning.common.errors import UnsupportedNetwork, UserError
+from graphpruning.network.leaves import base_of
+from graphpruning.network.patched import has_own_forward, holds_on
 
 _ONE_DIMENSION = (nn.Conv1d, nn.ConvTranspose1d)
 _VIDEO = (nn.Conv3d, nn.ConvTranspose3d)
@@ -44,7 +46,10 @@ def unwrapped(model: Any) -> nn.Module:
 
 
 def refuse_what_acts_on_the_side(model: nn.Module) -> None:
-    """Raise `UnsupportedNetwork` for hooks, parametrisations and tensors that pruning computes."""
+    """Raise `UnsupportedNetwork` for hooks, parametrisations and tensors that pruning computes.
+
+    So for a `forward` set on a module, where it would not be that of a copy.
+    """
     kind = type(model).__name__
     for name, part in model.named_modules():
         where = f"{kind}: {name or 'the network itself'} ({type(part).__name__})"
@@ -69,6 +74,14 @@ def refuse_what_acts_on_the_side(model: nn.Module) -> None:
         if part._forward_pre_hooks or part._forward_hooks:
             which = "pre-hook" if part._forward_pre_hooks else "hook"
             refuse(where, f"has a forward {which}", "remove it first: the handle's remove()")
+        if part is model and has_own_forward(part):
+            refuse(where, "has a forward set on it", "write it as the forward of a class")
+        if holds_on(part, model):
+            refuse(
+                where,
+                "has a forward set on it that holds on to the network's own layers",
+                "write it as the forward of a class, or bind it by types.MethodType",
+            )
 
 
 def refuse_other_dimensions(model: nn.Module, size: tuple[int, ...]) -> None:
@@ -76,6 +89,11 @@ def refuse_other_dimensions(model: nn.Module, size: tuple[int, ...]) -> None:
     kind = type(model).__name__
     if len(size) != 3:
         raise UserError(f"input_size is {size}: channels, height and width are needed")
+    if base_of(model) is not None:
+        raise UnsupportedNetwork(
+            f"{kind} is a layer by itself, whose channels are the network's output: give the "
+            "network that it is part of, or put it into nn.Sequential"
+        )
     convolutions = 0
     for name, part in model.named_modules():
         if isinstance(part, _VIDEO):

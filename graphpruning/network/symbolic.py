@@ -149,11 +149,16 @@ class _Tracer(fx.Tracer):
 
     def create_arg(self, a: Any) -> Any:
         if isinstance(a, Tensor) and id(a) not in self.owned:
+            where = f"{type(self.root).__name__}: {self._where()}"
+            if isinstance(a, nn.Parameter):
+                raise UnsupportedNetwork(
+                    f"{where} uses a parameter that is none of the network's own (a plain list "
+                    "does not register it, nn.ParameterList does)"
+                )
             if a.numel() == 1:
                 return a.item()
             raise UnsupportedNetwork(
-                f"{type(self.root).__name__}: {self._where()} uses a constant made while the "
-                "network runs (register it as a buffer)"
+                f"{where} uses a constant made while the network runs (register it as a buffer)"
             )
         return super().create_arg(a)
 

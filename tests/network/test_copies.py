@@ -1,6 +1,8 @@
 """Copies are those of `copy.deepcopy`: equal in everything, and sharing nothing that can change."""
 
 import copy
+from functools import partial
+from types import MethodType
 from typing import Any
 
 import pytest
@@ -56,3 +58,20 @@ def test_tensors_of_a_memo_take_the_place_of_the_models() -> None:
     model = nn.Sequential(nn.Linear(2, 2))
     weight = nn.Parameter(torch.zeros(2, 2))
     assert copied(model, {id(model[0].weight): weight})[0].weight is weight
+
+
+def doubled(layer: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
+    return nn.functional.conv2d(x * 2, layer.weight, layer.bias)
+
+
+@pytest.mark.parametrize("bind", [MethodType, partial])
+def test_a_forward_bound_to_a_layer_is_bound_to_its_copy(bind: Any) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    model[0].forward = bind(doubled, model[0])
+    copy_of = copied(model)
+    with torch.no_grad():
+        copy_of[0].weight.zero_()
+        copy_of[0].bias.fill_(3)
+    images = torch.randn(2, 3, 8, 8)
+    assert (copy_of[0](images) == 3).all()
+    assert not (model[0](images) == 3).any()

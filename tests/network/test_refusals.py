@@ -1,6 +1,8 @@
 """What would make a wrong graph is refused by name, and the user's network is left as it was."""
 
 from collections.abc import Callable
+from functools import partial
+from types import MethodType
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize, prune, spectral_norm, weight_norm
 
 from graphpruning import UnsupportedNetwork, UserError, macs, narrow, params, trace
+from graphpruning.network.reading import Reading
 
 SIZE = (3, 8, 8)
 
@@ -69,6 +72,61 @@ def test_what_acts_on_the_side_is_refused_by_name(
         assert type(value) is Tensor and torch.equal(value, model.state_dict()[name])
 
 
+def wrapped(layer: nn.Module) -> Callable[[Tensor], Tensor]:
+    before = layer.forward
+    return lambda x: before(x) * 2
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda m: setattr(m.conv, "forward", wrapped(m.conv)), "conv .* holds on to"),
+        (lambda m: setattr(m.conv, "forward", partial(wrapped(m.conv))), "conv .* holds on to"),
+        (
+            lambda m: setattr(m.conv, "forward", MethodType(lambda _, x: m.last(x), m.conv)),
+            "conv .* holds on to",
+        ),
+        (lambda m: setattr(m, "forward", wrapped(m)), "the network itself .* forward set on it"),
+        (
+            lambda m: setattr(m, "forward", MethodType(lambda m, x: m.fc(m.conv(x)), m)),
+            "the network itself .* forward set on it",
+        ),
+    ],
+)
+def test_a_forward_around_the_networks_own_layers_is_refused(
+    spoil: Callable[[nn.Module], object], says: str
+) -> None:
+    """Every copy would run the layers of the original."""
+    model = Small()
+    spoil(model)
+    with pytest.raises(UnsupportedNetwork, match=says) as refusal:
+        trace(model, SIZE)
+    assert "\n" not in str(refusal.value)
+
+
+def twice(layer: nn.Conv2d, x: Tensor) -> Tensor:
+    return F.conv2d(x * 2, layer.weight, layer.bias, padding=layer.padding)
+
+
+def test_a_bound_forward_is_that_of_the_narrowed_layer_and_read_once() -> None:
+    model = Small().eval()
+    model.conv.forward = MethodType(twice, model.conv)  # type: ignore[method-assign]
+    graph, images = trace(model, SIZE), torch.randn(2, *SIZE)
+    torch.testing.assert_close(Reading(model, graph, (), print).run(images), model(images))
+    narrowed = narrow(model, graph, dict.fromkeys(graph.prunable, 3)).train()
+    narrowed(images).sum().backward()
+    assert narrowed.conv.weight.grad is not None  # type: ignore[union-attr]
+
+
+class Unregistered(Small):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gains = [nn.Parameter(torch.ones(1))]
+
+    def body(self, x: Tensor) -> Tensor:
+        return super().body(x) * self.gains[0]
+
+
 class LiveBranch(Small):
     """Adds its input where the numbers of channels happen to agree."""
 
@@ -122,6 +180,7 @@ class OnlyOneImage(Small):
         (SharedNorm, "other .* shares another one's weight, that of bn"),
         (WidthTwice, "a parameter of bn, used directly too"),
         (OnlyOneImage, "runs on one image and not on two"),
+        (Unregistered, "a parameter that is none of the network's own"),
     ],
 )
 def test_code_that_would_go_another_way_is_refused(model: type[Small], says: str) -> None:
@@ -337,6 +396,8 @@ def test_a_narrowed_network_runs_in_training_mode() -> None:
         (nn.Sequential(nn.Conv3d(3, 8, 3)), r"0 is a Conv3d.*videos"),
         (nn.Sequential(nn.Conv1d(3, 8, 3)), r"0 is a Conv1d.*sequences"),
         (nn.Sequential(nn.Flatten(), nn.Linear(192, 4)), "linear layers and no convolution"),
+        (nn.Conv2d(3, 8, 3), "Conv2d is a layer by itself"),
+        (nn.ConvTranspose2d(3, 8, 3), "ConvTranspose2d is a layer by itself"),
         (torch.jit.script(nn.Conv2d(3, 8, 3)), "compiled by torch.jit"),
         (lambda x: x, "a network is an nn.Module; this is function"),
         (
