@@ -201,7 +201,8 @@ def _patches(
             chosen = torch.randint(rows.shape[1], (len(x), points, 1), generator=generator)
             x = torch.take_along_dim(rows, chosen.to(x.device), 1).flatten(0, 1)
         return x
-    x = F.pad(x, module._reversed_padding_repeated_twice)
+    mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
+    x = F.pad(x, module._reversed_padding_repeated_twice, mode)
     starts, offsets = [], []
     for axis in (0, 1):
         chosen = torch.randint(output.shape[2 + axis], (len(x), points), generator=generator)

@@ -155,6 +155,19 @@ def test_samples_are_the_patches_that_the_convolution_reads():
     assert len(distance.argmin(dim=2).unique()) > 15  # not always the same positions
 
 
+@pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular"])
+def test_samples_at_a_border_are_padded_as_the_convolution_pads(mode):
+    """By the full weights of such a layer they give its outputs, at every position."""
+    conv = nn.Conv2d(2, 3, 3, padding=1, padding_mode=mode, bias=False).double()
+    x = torch.randn(4, 2, 2, 2, dtype=torch.float64)  # all of its positions lie at borders
+    y = conv(x)
+    patches = _patches(conv, x, y, 50, torch.Generator().manual_seed(0)).view(4, 50, -1)
+    found = patches @ conv.weight.flatten(1).T  # [images, points, filters]
+    for image, outputs in zip(found, y.flatten(2).transpose(1, 2), strict=True):
+        nearest = torch.cdist(outputs, image)  # [positions, points]
+        assert (nearest.amin(0) < 1e-5).all() and (nearest.amin(1) < 1e-5).all()
+
+
 def test_fewer_positions_than_columns_do_not_spoil_the_fit():
     """64 channels of 3 x 3 are 576 columns; 60 images have one position each. Outputs of other
     images stay near to those of the slice."""
