@@ -31,14 +31,16 @@ def edges_and_depths(
     """Return all edges in forward order, and each layer's depth.
 
     A layer is joined to every layer that reads its output through operations without channels of
-    their own. At an addition or a concatenation the branches that are shallower than the deepest
-    are its shortcuts.
+    their own; who reads the size of a tensor alone does not read its data. At an addition or a
+    concatenation the branches that are shallower than the deepest are its shortcuts.
     """
     origins: dict[fx.Node, _Origin] = {}
     edges: list[Edge] = []
     depths: dict[str, int] = {}
     for node in module.graph.nodes:
-        operands = [origins[operand] for operand in node.all_input_nodes]
+        if node.meta.get("of_sizes"):
+            continue
+        operands = [origins[each] for each in node.all_input_nodes if each in origins]
         depth = max((operand.depth for operand in operands), default=0)
         name = str(node.target)
         joins = node.target in _ADDITIONS or node.target in _CONCATENATIONS

@@ -19,6 +19,7 @@ from torch.fx.node import Target
 from torch.fx.proxy import Attribute
 
 from graphpruning.common.errors import UnsupportedNetwork, UserError, reason
+from graphpruning.network.channel_numbers import tensors
 from graphpruning.network.copies import copied
 from graphpruning.network.leaves import as_called, base_of, is_leaf
 from graphpruning.network.refusals import refuse_what_acts_on_the_side
@@ -37,7 +38,8 @@ def symbolic_trace(model: nn.Module, size: Size, training: bool = False) -> fx.G
 
     In `training` mode they are those on two images, since normalisations refuse a single number.
     Layers and normalisations are `call_module` nodes, also where the network calls a function with
-    their weights. Every node that makes a tensor has its shape in `node.meta["shape"]`.
+    their weights. Every node that makes a tensor has its shape in `node.meta["shape"]`; one that
+    makes none, but a size or what is computed from sizes, is marked in `node.meta["of_sizes"]`.
 
     Raises:
         UnsupportedNetwork: when Python's control flow needs the image's numbers, or something acts
@@ -71,6 +73,7 @@ def operations(
             node.meta["shape"] = tuple(value.shape)
         elif type(value) is int:
             node.meta["number"] = value
+        node.meta["of_sizes"] = not tensors(value)
     _drop_unused_sizes(graph)
     return graph, as_called(model, graph, training)
 

@@ -33,6 +33,26 @@ def test_shortcut_edges_are_those_that_skip_a_deeper_branch() -> None:
     assert flags["layer2.0.shortcut.0", "layer3.0.conv1"] is True  # a projection is one too
 
 
+class Resized(nn.Module):
+    """The last layer reads a branch that was brought to another's size, and divided by a third's
+    number of positions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.other = nn.Conv2d(3, 8, 3), nn.Conv2d(3, 6, 1)
+        self.last = nn.Conv2d(8, 4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y, other = self.first(x), self.other(x)
+        parts = nn.functional.interpolate(y, size=other.shape[2:]).chunk(2, 1)
+        return self.last(torch.cat(parts, 1) / (other.size(2) * other.size(3)))
+
+
+def test_who_reads_a_size_alone_is_joined_by_no_edge() -> None:
+    edges = trace(Resized(), (3, 8, 8)).edges
+    assert [(edge.source, edge.target) for edge in edges] == [("first", "last")]
+
+
 def test_depthwise_filters_share_the_group_of_their_input() -> None:
     graph = trace(network("mobilenet_v1"), SIZE)
     assert len(graph.full_widths) == 14
