@@ -393,9 +393,8 @@ class Flow(Places):
         if varying(one) and varying(other):
             self.refuse("a product of channels with channels")
         numbers = (one[..., :1] if varying(one) else other[..., :1, :]).expand(shape)
-        if varying(numbers):
-            channels = compact(numbers).flatten()
-            self.filtered(channels, numbers.numel() // len(channels) * one.shape[-1])
+        channels = compact(numbers).flatten()  # a single one, where neither side has channels
+        self.filtered(channels, numbers.numel() // len(channels) * one.shape[-1])
         return numbers
 
 

@@ -345,6 +345,37 @@ def test_zeros_for_missing_channels_stay_and_the_others_go() -> None:
     assert reads[:4] == reads[12:] == [-1] * 4 and reads[4:12] == list(range(8))
 
 
+class Positions(nn.Module):
+    """Attention by the channels' mean: products in which no side has channels, and one has."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = x.mean(1)
+        near = torch.bmm(mean, mean.transpose(1, 2)).softmax(-1)
+        return near.unsqueeze(1) @ x
+
+
+def test_products_without_channels_cost_what_pytorch_counts() -> None:
+    """`check` compares MACs at full and at random widths."""
+    found = check(Between(Positions()), SIZE)
+    assert found.ours == "exact", found.reason
+
+
+class ManyFilters(nn.Module):
+    """Two filters of its own for each channel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.filters = nn.Parameter(torch.ones(16, 1, 3, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.filters, padding=1, groups=8)
+
+
+def test_several_filters_of_no_layer_for_each_channel_are_refused() -> None:
+    with pytest.raises(UnsupportedNetwork, match="conv2d of several tensors"):
+        trace(Between(ManyFilters(), 16), SIZE)
+
+
 @pytest.mark.parametrize("operation", [ECA(), Blur(), Context()])
 def test_what_filters_channels_without_being_a_layer_costs_too(
     operation: Callable[[Tensor], Tensor],
