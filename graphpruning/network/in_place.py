@@ -20,7 +20,7 @@ def _in_place(node: fx.Node, module: fx.GraphModule) -> bool:
     if node.op not in ("call_method", "call_function"):
         return False
     name = str(getattr(node.target, "__name__", node.target))
-    asked = node.kwargs.get("inplace") is True or True in node.args
+    asked = any(value is True for value in (node.kwargs.get("inplace"), *node.args))  # 1 == True
     return asked or (name.endswith("_") and not name.endswith("__"))
 
 

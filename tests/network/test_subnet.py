@@ -180,6 +180,8 @@ def scaled(x: Tensor) -> Tensor:
         (lambda x: F.relu(x, inplace=True), True),
         (nn.ReLU(), False),
         (lambda x: x * 2, False),
+        (lambda x: x - x.mean(1, keepdim=True), False),
+        (lambda x: x - x.mean(1).unsqueeze(1), False),
     ],
 )
 def test_a_network_that_writes_into_its_images_does_not_change_those_that_judge(
