@@ -26,6 +26,7 @@ from torch import fx, nn
 
 from graphpruning.architecture_file import FORMAT, MEND, Entry, check_description, read_entry, shown
 from graphpruning.builder import Build, Builder
+from graphpruning.common.defaults import usual_defaults
 from graphpruning.common.errors import UserError
 from graphpruning.common.files import atomic, require_file, sha256, write_json
 from graphpruning.network import zoo
@@ -180,6 +181,7 @@ def _unsaved(model: nn.Module) -> dict[str, torch.Tensor]:
     return {name: buffer for name, buffer in model.named_buffers() if name not in saved}
 
 
+@usual_defaults()
 def load_architecture(
     path: str | Path, weights: str | Path | None = None, *, build: Build | None = None
 ) -> nn.Module:

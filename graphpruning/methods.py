@@ -293,11 +293,7 @@ def races(row: Method, settings: SearchSettings) -> bool:
 
 def require(row: Method, space: SearchSpace, base: nn.Module) -> None:
     """Raise `UserError` for a network that the row's searcher cannot search, before hours pass."""
-    if not space.choices:
-        raise UserError(
-            "no layer's width can be pruned: each is at the network's output, or tied to something "
-            "that must stay whole (`inspect` says what)"
-        )
+    space.require_choices()
     if row.searcher == "group-norm":
         group_norm.Ranking(space, base)
 

@@ -21,6 +21,7 @@ from graphpruning.architecture import save_architecture
 from graphpruning.builder import Build, Builder, builder
 from graphpruning.classifier import any_layout, described, require_batches, require_scores
 from graphpruning.common.code import code_digest
+from graphpruning.common.defaults import usual_defaults
 from graphpruning.common.distributed import barrier, is_writer
 from graphpruning.common.errors import UserError
 from graphpruning.common.files import alone, write_json, write_text
@@ -78,6 +79,7 @@ if TYPE_CHECKING:
 
 @torch.inference_mode(False)  # whatever the notebook that calls it is in
 @torch.enable_grad()
+@usual_defaults()
 def prune(
     model: str | Build | nn.Module,
     data: str | Path,
@@ -139,6 +141,8 @@ def prune(
     if seed > LARGEST_SEED:
         raise UserError(f"seed is {seed}; it is from 0 to {LARGEST_SEED}")
     workers = arguments.whole("workers", workers, 0, "0 decodes images without other processes")
+    divisor = arguments.whole("divisor", divisor, 1, "widths are its multiples, from 1 on")
+    smallest = arguments.share("smallest", smallest)
     arguments.require_file(weights)
     _check_initial(initial)
     row, budgets = methods.method(method), read_budgets(budget)

@@ -536,6 +536,11 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
         ({"limit": {"conv1": 0.5}}, "limit of 'conv1' is 0.5: give the least and the largest"),
         ({"evaluations": 3.0}, "evaluations is 3.0; it is a whole number"),
         ({"workers": "2"}, "workers is '2'; it is a whole number"),
+        ({"divisor": "8"}, "divisor is '8'; it is a whole number"),
+        ({"divisor": 8.0}, "divisor is 8.0; it is a whole number"),
+        ({"divisor": 0}, "divisor is 0; widths are its multiples"),
+        ({"smallest": "x"}, "smallest is 'x'; it is a number above 0"),
+        ({"smallest": float("nan")}, "smallest is nan; it is above 0 and up to 1"),
         ({"weights": {"conv1.weight": torch.zeros(1)}}, "weights is a dict; give a file, or load"),
     ],
     ids=repr,
@@ -561,6 +566,26 @@ def test_numbers_of_numpy_a_tilde_and_a_block_without_gradients_do(
         model = own_network()
         report = prune(model, images, out="~/out", **{**arguments, "budget": budget})
     assert report["after"]["macs"] <= budget and (tmp_path / "out/report.md").exists()
+
+
+@pytest.mark.usefixtures("no_onnx")
+def test_defaults_of_pytorch_that_a_notebook_has_set_change_nothing(
+    images: Path, tmp_path: Path
+) -> None:
+    arguments = {**ARGUMENTS, "method": "uniform", "epochs": 1}
+    model = own_network()
+    prune(model, images, out=tmp_path / "usual", **arguments)
+    torch.set_default_dtype(torch.float64)
+    torch.set_default_device("meta")
+    try:
+        prune(model, images, out=tmp_path / "set", **arguments)
+        found = load_architecture(tmp_path / "set/architecture.json", build=own_network)
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
+    files = [tmp_path / part / "weights.safetensors" for part in ("usual", "set")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert {(p.dtype, p.device.type) for p in found.parameters()} == {(torch.float32, "cpu")}
 
 
 @pytest.mark.usefixtures("no_onnx")

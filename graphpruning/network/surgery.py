@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from graphpruning.common.defaults import usual_defaults
 from graphpruning.common.errors import UserError
 from graphpruning.network.copies import copied
 from graphpruning.network.graph import (
@@ -26,6 +27,7 @@ from graphpruning.network.verify import require_same_operations
 _COUNTS = ("num_parameters", "num_features", "num_channels", "channels")
 
 
+@usual_defaults()
 def narrow(
     model: nn.Module,
     graph: ChannelGraph,

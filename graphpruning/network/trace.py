@@ -15,6 +15,7 @@ from typing import TypedDict
 
 from torch import Tensor, fx, nn
 
+from graphpruning.common.defaults import usual_defaults
 from graphpruning.common.errors import UnsupportedNetwork, UserError
 from graphpruning.network.edges import edges_and_depths
 from graphpruning.network.graph import FIXED, ChannelGraph, Channels, Layer, direct_tensor
@@ -26,6 +27,7 @@ from graphpruning.network.symbolic import symbolic_trace, twin
 from graphpruning.network.units import Units
 
 
+@usual_defaults()
 def trace(model: nn.Module, input_size: tuple[int, ...] = (3, 32, 32)) -> ChannelGraph:
     """Follow the channels of `model` on one image; return its graph of layers and groups.
 

@@ -5,12 +5,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 import torch
 
-from graphpruning.common.errors import UserError
+from graphpruning.common.errors import UserError, brief
 from graphpruning.common.names import nearest
 from graphpruning.network.cost import CostTable, Counts
 from graphpruning.network.graph import ChannelGraph, Group, Widths
@@ -46,6 +47,13 @@ class SpaceSettings:
         divisor, smallest, ratios = self.divisor, self.smallest, self.ratios
         if (divisor is None) == (ratios is None):
             raise UserError("space: either divisor or ratios must be given, and the other be null")
+        for name, value in (("smallest", smallest), ("filled", self.filled)):
+            if not isinstance(value, Real):
+                raise UserError(f"space: {name} is {brief(value)}, must be a number")
+        if divisor is not None and not isinstance(divisor, Integral):
+            raise UserError(f"space: divisor is {brief(divisor)}, must be a whole number")
+        if ratios is not None and not all(isinstance(ratio, Real) for ratio in ratios):
+            raise UserError(f"space: ratios are {brief(list(ratios))}, must be numbers")
         if not 0 < smallest <= 1:
             raise UserError(f"space: smallest is {smallest}, must be above 0 and at most 1")
         if divisor is not None and divisor < 1:
@@ -163,11 +171,18 @@ class SearchSpace:
                 "or lower `smallest`, or `divisor`, to whose multiples widths are rounded"
             )
 
+    def require_choices(self) -> None:
+        """Raise `UserError` when no group's width is to be decided."""
+        if not self.choices:
+            raise UserError(
+                "no layer's width can be pruned: each is at the network's output, or tied to "
+                "something that must stay whole (`inspect` says what)"
+            )
+
     def sample(self, generator: torch.Generator) -> dict[str, int]:
         """Draw each group's width uniformly from its levels."""
         return {
-            group: levels[int(torch.randint(len(levels), (), generator=generator))]
-            for group, levels in self.levels.items()
+            group: levels[_draw(len(levels), generator)] for group, levels in self.levels.items()
         }
 
     def nearest(self, group: str, ratio: float, among: Sequence[int] | None = None) -> int:
@@ -240,19 +255,27 @@ class SearchSpace:
         """Draw random widths within `budget` that fill it.
 
         Groups are decided in a random order, each uniformly from what the budget still allows.
+        Raises `UserError` when no widths meet the budget, or none is to be decided.
         """
+        self.require_choices()
         self.require(budget)
         decided: dict[str, int] = {}
-        for index in torch.randperm(len(self.groups), generator=generator).tolist():
+        order = torch.randperm(len(self.groups), generator=generator, device=generator.device)
+        for index in order.tolist():
             group = self.groups[index]
             levels = self.allowed(decided, group, budget)
-            decided[group] = levels[int(torch.randint(len(levels), (), generator=generator))]
+            decided[group] = levels[_draw(len(levels), generator)]
         return self.fill({group: decided[group] for group in self.groups}, budget)
 
     def _used_with(self, widths: Mapping[str, int], group: str, levels: list[int]) -> list[int]:
         matrix = np.repeat(self.cost.vector(widths)[None], len(levels), axis=0)
         matrix[:, self.groups.index(group)] = levels
         return [int(used) for used in self.resource.used(matrix)]
+
+
+def _draw(count: int, generator: torch.Generator) -> int:
+    """A whole number from 0 on, below `count`; not on the device that a user has made the default."""
+    return int(torch.randint(count, (), generator=generator, device=generator.device))
 
 
 Limit = tuple[float, float]

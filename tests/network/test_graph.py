@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torchvision import models
 
-from graphpruning import UnsupportedNetwork, UserError, trace
+from graphpruning import SearchSpace, UnsupportedNetwork, UserError, narrow, trace
 from graphpruning.network.zoo import build
 from tests.networks import NETWORKS, SIZE, Dense, network
 
@@ -148,6 +148,29 @@ def test_tracing_moves_no_buffer_and_no_random_number() -> None:
     model, state = _Counting(), torch.get_rng_state()
     trace(model, SIZE)
     assert model.passes == 0 and torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "device"), [(torch.float64, None), (torch.float16, "cpu"), (torch.float32, "meta")]
+)
+def test_defaults_of_pytorch_change_no_graph_and_stay(
+    dtype: torch.dtype, device: str | None
+) -> None:
+    given, expected = network("resnet8"), trace(network("resnet8"), SIZE)
+    drawn = [SearchSpace(expected).sample(torch.Generator().manual_seed(0))]
+    torch.set_default_dtype(dtype)
+    torch.set_default_device(device)
+    try:
+        graph = trace(given, SIZE)
+        drawn.append(SearchSpace(graph).sample(torch.Generator().manual_seed(0)))
+        small = narrow(given, graph, drawn[1])
+        assert torch.get_default_dtype() == dtype
+        assert torch.get_default_device() == torch.device(device or "cpu")
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
+    assert graph.describe() == expected.describe() and drawn[0] == drawn[1]
+    assert {(p.dtype, p.device.type) for p in small.parameters()} == {(torch.float32, "cpu")}
 
 
 class _Odd(nn.Module):

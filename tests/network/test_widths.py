@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from graphpruning import SearchSpace, UserError, trace
 from graphpruning.network.widths import FILLED, SpaceSettings
@@ -123,6 +124,11 @@ def test_studies_lists_of_ratios_are_what_they_were() -> None:
     [
         ({"keep": ["layer4.*"]}, r"no layer matches 'layer4\.\*'; did you mean 'layer\d"),
         ({"keep": ["conv2"]}, "did you mean 'conv1'"),
+        ({"divisor": "8"}, "divisor is '8', must be a whole number"),
+        ({"divisor": 2.5}, "divisor is 2.5, must be a whole number"),
+        ({"smallest": "x"}, "smallest is 'x', must be a number"),
+        ({"filled": None}, "filled is None, must be a number"),
+        ({"divisor": None, "ratios": ["a"]}, r"ratios are \['a'\], must be numbers"),
         ({"ratios": {"conv1": (0.8, 0.5)}}, "'conv1' are 0.8 and 0.5: .* the smaller one first"),
         ({"ratios": {"conv1": (0.0, 0.5)}}, "must be above 0"),
         ({"ratios": {"conv1": (0.6, 0.7)}}, "'conv1': none .* 'conv1' may have .* its 16 channels"),
@@ -131,3 +137,9 @@ def test_studies_lists_of_ratios_are_what_they_were() -> None:
 def test_patterns_and_ratios_without_sense_are_refused(wrong: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=said):
         SearchSpace(SPACES["resnet8"].graph, **wrong)
+
+
+def test_a_network_without_a_width_to_decide_has_none_to_draw() -> None:
+    graph = trace(nn.Sequential(nn.Conv2d(3, 8, 3)), SIZE)
+    with pytest.raises(UserError, match="no layer's width can be pruned"):
+        SearchSpace(graph).sample_within(10**9, torch.Generator())
