@@ -32,9 +32,9 @@ def share(name: str, value: object) -> float:
     """A number above 0 and up to 1."""
     if not isinstance(value, Real):
         raise UserError(f"{name} is {brief(value)}; it is a number above 0 and up to 1")
-    if not 0 < value <= 1:
+    if not 0 < (found := float(value)) <= 1:
         raise UserError(f"{name} is {value}; it is above 0 and up to 1")
-    return float(value)
+    return found
 
 
 def of_channels(name: str, values: object) -> tuple[float, ...] | None:

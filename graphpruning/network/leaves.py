@@ -170,7 +170,8 @@ def _refuse_batch_statistics(
     where: str, node: fx.Node, module: nn.Module, given: dict[str, Any]
 ) -> None:
     """A normalisation that has running statistics, and does not use them in evaluation mode."""
-    key = {F.batch_norm: "training", F.instance_norm: "use_input_stats"}.get(node.target)
+    keys: dict[Any, str] = {F.batch_norm: "training", F.instance_norm: "use_input_stats"}
+    key = keys.get(node.target)
     if key and getattr(module, "track_running_stats", False) and given.get(key, key != "training"):
         raise UnsupportedNetwork(
             f"{where} normalises by the statistics of its input in evaluation mode too, although "

@@ -274,7 +274,7 @@ class SearchSpace:
 
 
 def _draw(count: int, generator: torch.Generator) -> int:
-    """A whole number from 0 on, below `count`; not on the device that a user has made the default."""
+    """A whole number from 0 on, below `count`, whatever device a user has made the default."""
     return int(torch.randint(count, (), generator=generator, device=generator.device))
 
 
