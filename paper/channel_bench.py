@@ -342,9 +342,8 @@ def captions(results: ChannelBenchResults) -> dict[str, Caption]:
             "t-intervals. The markers beyond the end are what is found: the best reward, or for "
             "searchers that estimate, the best estimate. Above, a candidate's reward is its "
             "accuracy with generated weights, below that of one training. Dashed: the median and "
-            "the best network within the budget. Dotted: the uniform width, which is one "
-            "candidate. A curve that does not rise means that the reward does not tell which "
-            f"network is better. {DATA}",
+            "the best network within the budget; dotted: the uniform width. A curve that does not "
+            f"rise means that the reward does not tell which network is better. {DATA}",
             SCRIPT,
             stages,
         ),
