@@ -80,7 +80,10 @@ def journal(tmp_path: Path, space: SearchSpace, half: int) -> Callable[..., Jour
 
 @pytest.fixture(scope="session")
 def judged():
-    """An untrained ResNet-8, its evaluator, and the labels that it gives itself at full width."""
+    """An untrained ResNet-8, its weights, images, and the labels that it gives them at full width.
+
+    Its scores are centred, so that it tells its images apart: no class has a third of them.
+    """
     torch.manual_seed(0)
     model = build("resnet8", 10, in_channels=1, width=8).eval()
     graph = trace(model, (1, 16, 16))
@@ -92,5 +95,8 @@ def judged():
     full = narrow(model, graph, graph.full_widths)
     install(full, graph, sliced(graph.full_widths), statistics)
     with torch.no_grad():
-        search = [(batch, full.eval()(batch).argmax(dim=1)) for batch in images]
+        centre = full.eval()(torch.cat(images)).mean(dim=0)
+        for network in (model, full):
+            network.fc.bias -= centre
+        search = [(batch, full(batch).argmax(dim=1)) for batch in images]
     return model, graph, sliced, calibration, search

@@ -42,11 +42,24 @@ def test_calibration_decides(judged):
     assert Evaluator(graph, sliced, calibration, search)(graph.full_widths, False) < 100
 
 
-def test_it_runs_in_the_precision_asked_for(judged):
+def test_it_runs_in_the_precision_asked_for(judged, monkeypatch):
     _, graph, sliced, calibration, search = judged
     autocast = partial(torch.autocast, "cpu", torch.bfloat16)
     evaluator = Evaluator(graph, sliced, calibration, search, autocast)
-    assert evaluator(graph.full_widths) > 80
+    seen, judging = [], evaluator.subnet.judging
+
+    def noted(*given):
+        scores = judging(*given)
+        return lambda images: seen.append(scores(images)) or seen[-1]
+
+    monkeypatch.setattr(evaluator.subnet, "judging", noted)
+    accuracy = evaluator(graph.full_widths)
+    assert [scores.dtype for scores in seen] == [torch.bfloat16] * len(search)
+    labels = torch.cat([labels for _, labels in search])
+    constant = 100 * labels.bincount().max().item() / len(labels)
+    assert constant < 100 / 3
+    # The labels are those of 32 bits: rounding changes a few of them, and no more.
+    assert 85 < accuracy <= 100
 
 
 def test_kept_statistics_are_those_of_the_base(judged):
