@@ -180,6 +180,39 @@ def test_an_ablation_is_judged_by_its_own_pruningnet_and_may_begin_with_its_weig
         assert (smoke / f"models/smoke/resnet8/{seed}/graphpruning-plus.safetensors").exists()
 
 
+def curve(folder: Path, of: str) -> list[dict[str, float]]:
+    text = (folder / RESULTS / of / "curve.csv").read_text()
+    return [
+        {key: float(value) for key, value in row.items()}
+        for row in csv.DictReader(text.splitlines())
+    ]
+
+
+CHANCE = 10.0  # percent: of ten classes
+
+
+@pytest.mark.parametrize("seed", ["0", "1"])
+def test_training_lowers_the_loss_and_leaves_a_base_well_above_chance(
+    smoke: Path, seed: str
+) -> None:
+    losses = [row["train_loss"] for row in curve(smoke, f"base/{MODEL}/{seed}")]
+    assert losses == sorted(losses, reverse=True) and losses[-1] < losses[0] - 0.3
+    base = json.loads((smoke / RESULTS / f"base/{MODEL}/{seed}/metrics.json").read_text())
+    assert base["test_top1"] > 2.5 * CHANCE and base["search_top1"] > 2.5 * CHANCE
+
+
+@pytest.mark.parametrize("seed", ["0", "1"])
+@pytest.mark.parametrize("conditioning", ["graph", "block", "constant", "graphpruning-plus"])
+def test_training_lowers_the_loss_of_every_pruningnet(
+    smoke: Path, conditioning: str, seed: str
+) -> None:
+    """And its full network, with generated weights, is well above chance."""
+    rows = curve(smoke, f"pruningnet/{MODEL}/{conditioning}/{seed}")
+    losses = [row["train_loss"] for row in rows]
+    assert losses == sorted(losses, reverse=True) and losses[-1] < losses[0] - 0.1
+    assert rows[-1]["search_top1_full"] > 2 * CHANCE
+
+
 SEED_0 = r"/0(?=/|\.safetensors)"
 RANDOM = ("base", "correlation", "pruningnet", "generated", "search", "final")
 """Folders of results in which something is drawn, be it only widths."""
