@@ -2,8 +2,10 @@
 
 import csv
 import json
+import shutil
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import yaml
 
 from experiments import finetune, prepare, search, train_base, train_pruningnet
 from experiments.common.study import parse
+from graphpruning.methods import METHODS
 from tests import processes
 from tests.experiments.stages import work
 from tests.experiments.test_pipeline import (
@@ -74,6 +77,28 @@ def test_the_found_network_began_with_the_bases_weights(project: Path) -> None:
     assert found["initial"] == "inherited" and found["search_top1_before"] is not None
     (row,) = csv.DictReader((project / final / "curve.csv").read_text().splitlines())
     assert float(row["train_top1"]) > 0  # as without a teacher
+
+
+def test_the_base_teaches_the_found_network_as_much_as_the_study_says(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without weight it trains to the very bits of a network that has no teacher."""
+    shutil.copytree(project, tmp_path / "copy", ignore=shutil.ignore_patterns(".git", ".dvc"))
+    monkeypatch.chdir(tmp_path / "copy")
+    raw = yaml.safe_load(Path("params.yaml").read_text())
+    items = {"model": "resnet8", "method": PLUS, "budget": "0.5", "seed": "0"}
+    weights = Path(f"models/smoke/final/resnet8/{PLUS}/0.5/0.safetensors")
+
+    def trained(weight: float) -> bytes:
+        raw["final"]["distillation"]["weight"] = weight
+        work(finetune.STAGE, finetune.STAGE._context(parse(raw), items))
+        return weights.read_bytes()
+
+    taught, untaught = trained(0.7), trained(0.0)
+    assert taught == (project / weights).read_bytes() != untaught
+    alone = replace(METHODS[PLUS], distilled=False)
+    monkeypatch.setitem(METHODS, PLUS, alone)
+    assert trained(0.7) == untaught
 
 
 def test_study_json_says_that_it_goes_beyond_the_paper(project: Path) -> None:
