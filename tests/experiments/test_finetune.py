@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from experiments import (
+    analyse_pruningnet,
     finetune,
     finetune_again,
     prepare,
@@ -21,7 +22,7 @@ from experiments import (
 )
 from experiments.common.study import Study, parse
 from graphpruning.search import racing
-from graphpruning.training import loop
+from graphpruning.training import datasets, loop
 from tests.experiments.stages import work
 
 ROOT = Path(__file__).parents[2]
@@ -164,6 +165,51 @@ def test_the_second_kind_is_what_a_study_with_it_alone_would_measure(
     ]
     (top1,) = {fmean(float(r["test_top1"]) for r in both["trainings"] if r["kind"] == "second")}
     assert second["test_top1"] == pytest.approx(top1, abs=1e-3)
+
+
+@pytest.fixture
+def events(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What a stage does, in order: it reads images ("train", "test"), and has trained ("fit")."""
+    seen: list[str] = []
+    of_loader, of_finetune = datasets.LOADERS["generated"], finetune.fit
+
+    def load(root: Path, train: bool) -> Any:
+        seen.append("train" if train else "test")
+        return of_loader(root, train)
+
+    def fit(*arguments: Any, **named: Any) -> Any:
+        records = of_finetune(*arguments, **named)
+        seen.append("fit")
+        return records
+
+    monkeypatch.setitem(datasets.LOADERS, "generated", load)
+    monkeypatch.setattr(finetune, "fit", fit)
+    return seen
+
+
+def test_pruningnet_analysis_and_search_never_read_the_test_images(
+    searched: Path, monkeypatch: pytest.MonkeyPatch, events: list[str]
+) -> None:
+    """What decides on widths sees training images alone; the search split is held out of them."""
+    monkeypatch.chdir(searched)
+    chosen = study()
+    chosen = replace(chosen, analysis=replace(chosen.analysis, conditionings=("graph",)))
+    for stage, items in (
+        (train_pruningnet.STAGE, {"model": "resnet8", "conditioning": "graph", "seed": "0"}),
+        (analyse_pruningnet.STAGE, REPLICATE),
+        (search.STAGE, items_of("graphpruning")),
+    ):
+        work(stage, stage._context(chosen, items))
+        assert "train" in events and "test" not in events, stage.module
+        events.clear()
+
+
+def test_the_test_images_are_read_once_for_each_training_and_after_it(
+    searched: Path, monkeypatch: pytest.MonkeyPatch, events: list[str]
+) -> None:
+    monkeypatch.chdir(searched)
+    trained("graphpruning", study(2, second="inherited"))
+    assert [event for event in events if event != "train"] == 4 * ["fit", "test"]
 
 
 def test_what_a_method_begins_with_holds_for_both_kinds(
