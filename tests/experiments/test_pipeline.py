@@ -62,7 +62,8 @@ def copy_repository(target: Path) -> Path:
     But without results, and without what DVC knows of them: it reads and writes all of dvc.lock
     whenever a stage has run, and what is there of other studies takes a second each time.
     """
-    listed = run(ROOT, "git", "ls-files", "-co", "--exclude-standard", "-z").stdout
+    git = ["git", "ls-files", "-co", "--exclude-standard", "-z"]
+    listed = processes.run(git, ROOT, ENVIRONMENT).stdout
     for name in listed.split("\0"):
         path = ROOT / name
         left_out = name.startswith(("results/", "dvc.lock"))
@@ -71,7 +72,7 @@ def copy_repository(target: Path) -> Path:
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, target / name)
     shutil.copy(target / "studies/smoke.yaml", target / "params.yaml")
-    run(target, "git", "init", "-q")
+    processes.run(["git", "init", "-q"], target, ENVIRONMENT)
     return target
 
 

@@ -1,25 +1,28 @@
 """A conditioning and a method are a row each: with one line in each table, a study uses them."""
 
+import importlib
 import json
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from dvc.repo import Repo
 
-from tests.experiments.test_pipeline import copy_repository, run
+from experiments.common.study import parse
+from experiments.pipeline import steps_to_run
+from graphpruning.methods import METHODS, Method
+from graphpruning.pruningnet.conditionings import CONDITIONINGS, Conditioning
+from tests.experiments.stages import work
+from tests.experiments.test_pipeline import copy_repository
 
 RESULTS = Path("results/smoke")
-CONDITIONING = """
-CONDITIONINGS["halved"] = Conditioning(
+CONDITIONING = Conditioning(
     "no edges over there", "GraphAggregator", "#112233", "8", (0, (2, 2)), {"edges": "none"}
 )
-"""
-METHOD = """
-METHODS["halved"] = Method(
-    "Somebody's search", "halved", "nothing", "random", "baseline", "#445566", "H"
-)
-"""
+METHOD = Method("Somebody's search", "halved", "nothing", "random", "baseline", "#445566", "H")
 
 
 def with_the_rows(raw: dict[str, Any]) -> dict[str, Any]:
@@ -42,20 +45,39 @@ def with_the_rows(raw: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the repository with a row in each table, in which the study has run."""
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A copy of the repository in which the study has run, with a row in each table.
+
+    All that `dvc repro` would run has, in its order, but in this process.
+    """
     folder = copy_repository(tmp_path_factory.mktemp("rows"))
-    for table, row in (
-        ("graphpruning/pruningnet/conditionings.py", CONDITIONING),
-        ("graphpruning/methods.py", METHOD),
-    ):
-        with open(folder / table, "a", encoding="utf-8") as file:
-            file.write(row)
-    study = with_the_rows(yaml.safe_load((folder / "params.yaml").read_text()))
-    (folder / "params.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
-    done = run(folder, "dvc", "repro")
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder
+    raw = with_the_rows(yaml.safe_load((folder / "params.yaml").read_text()))
+    (folder / "params.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(CONDITIONINGS, "halved", CONDITIONING)
+        patch.setitem(METHODS, "halved", METHOD)
+        patch.chdir(folder)
+        with Repo() as repo:
+            commands = {stage.addressing: stage.cmd for stage in repo.index.stages}
+        for name in steps_to_run():
+            said = commands[name]
+            for command in [said] if isinstance(said, str) else said:
+                run_here(command, raw)
+        yield folder
+
+
+def run_here(command: str, raw: dict[str, Any]) -> None:
+    """Do what `python -m MODULE WORDS` does."""
+    python, option, module, *words = shlex.split(command)
+    assert (python, option) == ("python", "-m")
+    program = importlib.import_module(module)
+    if hasattr(program, "STAGE"):
+        assert words[:1] in ([], ["with"])
+        items = dict(word.split("=") for word in words[1:])
+        assert set(program.STAGE.items) == set(items)
+        work(program.STAGE, program.STAGE._context(parse(raw), items))
+    else:
+        assert (program.main(words) if words else program.main()) == 0, command
 
 
 def test_study_json_tells_tables_and_figures_of_them(project: Path) -> None:
