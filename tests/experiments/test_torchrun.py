@@ -51,20 +51,28 @@ def records(folder: Path) -> set[str]:
     return {path.name for path in (folder / "runs").iterdir()}
 
 
-def run_by_two(folder: Path, *arguments: str) -> str:
-    """Run a stage under torchrun, and return what it says; it makes one Sacred run."""
+def run_by_two(folder: Path, *arguments: str, by_itself: bool = False) -> str:
+    """Run a stage under torchrun, and return what it says; it makes one Sacred run.
+
+    `by_itself` it is the stage that starts torchrun.
+    """
     before = records(folder)
-    done = torchrun("-m", *arguments, folder=folder)
+    if by_itself:
+        environment = {**ENVIRONMENT, PROCESSES: "2"}
+        done = processes.run([sys.executable, "-m", *arguments], folder, environment)
+    else:
+        done = torchrun("-m", *arguments, folder=folder)
     assert done.returncode == 0, done.stderr
     (new,) = records(folder) - before
     assert json.loads((folder / "runs" / new / "run.json").read_text())["status"] == "COMPLETED"
     return done.stdout
 
 
-def test_a_training_stage(smoke: Path) -> None:
+def test_a_training_stage_starts_several_processes_by_itself(smoke: Path) -> None:
+    """So that the command, which DVC records, is the same on every machine."""
     base = RESULTS / "base/resnet8/0"
     one = files(smoke)
-    said = run_by_two(smoke, *TRAIN)
+    said = run_by_two(smoke, *TRAIN, by_itself=True)
     two = files(smoke)
     assert said.count("epoch 1/2") == said.count("epoch 2/2") == 1
     assert set(one) == set(two)
@@ -76,7 +84,9 @@ def test_a_training_stage(smoke: Path) -> None:
     for kind in ("train_loss", "train_top1", "search_top1"):
         values = [float(row[kind]) for row in rows]
         assert [float(row[kind]) for row in other] == pytest.approx(values, abs=1e-5)
-    assert json.loads((smoke / base / "run.json").read_text())["hardware"]["processes"] == 2
+    sidecar = json.loads((smoke / base / "run.json").read_text())
+    assert sidecar["hardware"]["processes"] == 2
+    assert sidecar["command"] == "python -m experiments.train_base with model=resnet8 seed=0"
 
 
 def test_a_search_stage(smoke: Path) -> None:
@@ -97,16 +107,6 @@ def test_a_refusal_is_one_line_and_ends_all(smoke: Path) -> None:
     assert "batch_size 25 is not a multiple of the 2 processes" in line
     assert done.stderr.count("exitcode  : 2 ") == 2
     assert files(smoke) == before
-
-
-def test_a_stage_starts_several_processes_by_itself(smoke: Path) -> None:
-    """So that the command, which DVC records, is the same on every machine."""
-    environment = {**ENVIRONMENT, PROCESSES: "2"}
-    done = processes.run([sys.executable, "-m", *TRAIN], smoke, environment)
-    assert done.returncode == 0, done.stderr
-    sidecar = json.loads((smoke / RESULTS / "base/resnet8/0/run.json").read_text())
-    assert sidecar["hardware"]["processes"] == 2
-    assert sidecar["command"] == "python -m experiments.train_base with model=resnet8 seed=0"
 
 
 @pytest.mark.parametrize("wanted", ["many", "0", "-1", "1.5"])
