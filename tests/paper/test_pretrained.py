@@ -148,7 +148,13 @@ def test_a_study_without_methods_has_its_networks_alone(results, tmp_path):
 
 def test_a_network_without_shortcuts_is_said_and_not_drawn(tmp_path):
     folder = Study(
-        tmp_path / "plain", methods=("graphpruning",), seeds=(0,), shortcuts=False
+        tmp_path / "plain",
+        methods=("graphpruning",),
+        budgets=(0.5,),
+        seeds=(0,),
+        blocks=1,
+        candidates=2,
+        shortcuts=False,
     ).write()
     found = read(folder)
     assert representable(found) == (
