@@ -1,5 +1,8 @@
 """The reader of Channel-Bench-Macro; the tables themselves are not committed."""
 
+import shutil
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +15,22 @@ from graphpruning.network.cost import params
 from tests.made_up_tables import accuracies, write_tables
 
 
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with pytest.MonkeyPatch.context() as patch:
+        yield write_tables(tmp_path_factory.mktemp("tables"), patch)
+
+
 @pytest.fixture
-def tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    return write_tables(tmp_path, monkeypatch)
+def own_tables(tables: Path, tmp_path: Path) -> Path:
+    """A copy, for a test that damages them."""
+    return shutil.copytree(tables, tmp_path / "own")
+
+
+@pytest.fixture(scope="module")
+def read(tables: Path) -> Callable[[str], ChannelBench]:
+    """Read a network's table, once for all tests."""
+    return cache(lambda network: ChannelBench(network, tables))
 
 
 def widths_of(table: ChannelBench, key: str) -> dict[str, int]:
@@ -40,17 +56,17 @@ def widths_of(table: ChannelBench, key: str) -> dict[str, int]:
     ],
 )
 def test_macs_and_parameters_are_those_of_the_tables(
-    tables: Path, network: str, key: str, macs: int, parameters: int
+    read: Callable[[str], ChannelBench], network: str, key: str, macs: int, parameters: int
 ) -> None:
     """Six of 16,384 each; all of 200 random ones agreed when this was written."""
-    table = ChannelBench(network, tables)
+    table = read(network)
     widths = widths_of(table, key)
     assert table.space.macs(widths) == macs == table.macs[table.index(widths)]
     assert params(table.space.graph, widths) == parameters
 
 
-def test_accuracies_are_found_by_widths(tables: Path) -> None:
-    table = ChannelBench("MobileNet", tables)
+def test_accuracies_are_found_by_widths(read: Callable[[str], ChannelBench]) -> None:
+    table = read("MobileNet")
     assert all(len(levels) == 4 for levels in table.space.levels.values())
     widths = widths_of(table, "1421313")
     number = table.index(widths)
@@ -59,8 +75,10 @@ def test_accuracies_are_found_by_widths(tables: Path) -> None:
     assert dict(zip(table.space.groups, table.vectors[number], strict=True)) == widths
 
 
-def test_one_training_is_drawn_for_each_network_from_the_seed(tables: Path) -> None:
-    table = ChannelBench("ResNet", tables)
+def test_one_training_is_drawn_for_each_network_from_the_seed(
+    read: Callable[[str], ChannelBench],
+) -> None:
+    table = read("ResNet")
     drawn = table.one_training(3) - table.accuracies[:, 0]
     assert [round(float((drawn == training).mean()), 1) for training in range(3)] == [0.3] * 3
     np.testing.assert_array_equal(table.one_training(3), table.one_training(3))
@@ -83,9 +101,9 @@ def test_the_luck_of_what_is_chosen_is_not_in_its_truth(
     assert chance[chosen].mean() > 91
 
 
-def test_rank_counts_the_better_ones_within_the_budget(tables: Path) -> None:
+def test_rank_counts_the_better_ones_within_the_budget(read: Callable[[str], ChannelBench]) -> None:
     """Truth is the sum of digits here: seven keys have one digit 3 and else 4."""
-    table = ChannelBench("MobileNet", tables)
+    table = read("MobileNet")
     full = table.space.macs(table.space.full)
     assert table.rank(widths_of(table, "4444444"), full) == 1
     assert table.rank(widths_of(table, "4443444"), full) == 2
@@ -101,25 +119,25 @@ def refused(*arguments: object, **named: object) -> str:
     return str(refusal.value)
 
 
-def test_what_is_no_table_is_refused_in_one_line(tables: Path) -> None:
-    assert "did you mean 'MobileNet'" in refused("mobilnet", tables)
-    path = tables / "Results_ResNet.json"
+def test_what_is_no_table_is_refused_in_one_line(own_tables: Path) -> None:
+    assert "did you mean 'MobileNet'" in refused("mobilnet", own_tables)
+    path = own_tables / "Results_ResNet.json"
     path.write_text("{}")
-    said = refused("ResNet", tables)
+    said = refused("ResNet", own_tables)
     assert str(path) in said and "SHA-256" in said
     path.unlink()
-    assert str(path) in refused("ResNet", tables)
+    assert str(path) in refused("ResNet", own_tables)
 
 
 def test_a_table_that_is_missing_is_downloaded_and_checked(
-    tables: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+    own_tables: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From a folder in the place of the authors' repository."""
-    monkeypatch.setattr(channel_bench, "SOURCE", tables.as_uri())
+    monkeypatch.setattr(channel_bench, "SOURCE", own_tables.as_uri())
     other = tmp_path_factory.mktemp("empty") / "downloaded"
     assert ChannelBench("ResNet", other, download=True).truth.max() == 50 + 28 + 1
-    (tables / "Results_MobileNet.json").write_text("<html>")
+    (own_tables / "Results_MobileNet.json").write_text("<html>")
     assert "SHA-256" in refused("MobileNet", other, download=True)
-    (tables / "Results_MobileNet.json").unlink()
+    (own_tables / "Results_MobileNet.json").unlink()
     assert "is not to be had" in refused("MobileNet", other, download=True)
     assert [path.name for path in other.iterdir()] == ["Results_ResNet.json"]
