@@ -118,8 +118,22 @@ def test_no_number_of_processes_is_refused(wanted: str, monkeypatch: pytest.Monk
 
 def test_a_stage_of_one_process_is_the_first_ones_alone(smoke: Path) -> None:
     """It may unpack ImageNet for hours, longer than processes wait for each other."""
-    before = files(smoke)
-    run_by_two(smoke, "experiments.prepare")
+    before, known = files(smoke), records(smoke)
+    sidecar = smoke / RESULTS / "splits/run.json"
+    sidecar.unlink()
+    ended = {}
+    for rank in ("1", "0"):  # as torchrun would start them; neither waits for the other
+        environment = {
+            **ENVIRONMENT,
+            "TORCHELASTIC_RUN_ID": "none",
+            **{name: rank for name in ("RANK", "LOCAL_RANK")},
+            **{name: "2" for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE")},
+            **{"MASTER_ADDR": "localhost", "MASTER_PORT": "1"},
+        }
+        command = [sys.executable, "-m", "experiments.prepare"]
+        done = processes.run(command, smoke, environment, seconds=120)
+        assert done.returncode == 0, done.stderr
+        ended[rank] = (len(records(smoke) - known), sidecar.exists())
+    assert ended == {"1": (0, False), "0": (1, True)}
     assert files(smoke) == before
-    about = json.loads((smoke / RESULTS / "splits/run.json").read_text())
-    assert about["hardware"]["processes"] == 1
+    assert json.loads(sidecar.read_text())["hardware"]["processes"] == 1
