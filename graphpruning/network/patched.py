@@ -22,8 +22,10 @@ def holds_on(module: nn.Module, model: nn.Module) -> bool:
     Such a function is the same one in every copy of the network, and runs the original's layers
     there. Bound methods and partials are made anew, for the copy's.
     """
+    if "forward" not in vars(module):
+        return False
     parts = {id(part) for part in model.modules()} | {id(tensor) for tensor in model.parameters()}
-    return any(id(held) in parts for held in _enclosed(vars(module).get("forward"), set()))
+    return any(id(held) in parts for held in _enclosed(vars(module)["forward"], set()))
 
 
 def _enclosed(value: Any, seen: set[int]) -> Iterator[Any]:
