@@ -213,9 +213,9 @@ def finds(results: ChannelBenchResults) -> str:
                 f"of the {network.label} at {_among(budget)} the agent with aggregated states "
                 f"finds networks of {interval(found[AGGREGATED], 2)} % (random search: "
                 f"{number(found[RANDOM].value, 2)} %, difference {interval(random, 2, sign=True)} "
-                f"points; uniform width, without a search: {number(found[UNIFORM].value, 2)} %; "
-                f"minus hand-crafted states {interval(states, 2, sign=True)}; the best "
-                f"there is: {number(network.marks[budget].best, 2)} %)"
+                f"points; minus hand-crafted states {interval(states, 2, sign=True)}; uniform "
+                f"width, without a search: {number(found[UNIFORM].value, 2)} %; the best there "
+                f"is: {number(network.marks[budget].best, 2)} %)"
             )
     return f"With {_evaluations(results)} evaluations by generated accuracy, {joined(said)}."
 
@@ -260,9 +260,9 @@ def _curves(axis: Axes, network: Network, reward: str, budget: str) -> None:
         style = look(styled)
         every = max(1, end // 5)
         if len(curve) == 1:  # judges one candidate
-            found_once = curve["true_top1"].item()
-            axis.axhline(found_once, color=style["color"], linestyle=":", linewidth=1.2, zorder=1)
-            axis.plot(1, found_once, label=styled.label, clip_on=False, **style, **EDGE)
+            top1 = curve["true_top1"].item()
+            axis.axhline(top1, color=style["color"], linestyle=":", linewidth=1.2, zorder=1)
+            axis.plot(1, top1, label=styled.label, clip_on=False, **style, **EDGE)
             continue
         axis.fill_between(
             curve["evaluation"], curve["low"], curve["high"], color=style["color"], **BAND

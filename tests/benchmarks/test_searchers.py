@@ -107,3 +107,19 @@ def test_the_committed_table_is_whole() -> None:
             )
             apart = float(row["true_top1"]) - float(random["true_top1"])
             assert float(row["minus_random"]) == pytest.approx(apart, abs=0.0021)
+
+
+def test_a_uniform_width_beats_every_searcher_on_one_of_the_two_networks() -> None:
+    """As README, docs and the write-up say of the committed table."""
+    with open(searchers.RESULTS / "searchers.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    for network, sign in (("ResNet", 1), ("MobileNet", -1)):
+        found: dict[tuple[str, str], dict[str, float]] = {}
+        for row in rows:
+            if row["network"] == network:
+                cell = found.setdefault((row["budget"], row["evaluations"]), {})
+                cell[row["searcher"]] = float(row["true_top1"])
+        assert len(found) == 6
+        for tops in found.values():
+            uniform = tops.pop("uniform")
+            assert all(sign * (uniform - other) > 0 for other in tops.values())
