@@ -49,6 +49,16 @@ def of_channels(name: str, values: object) -> tuple[float, ...] | None:
     return tuple(map(float, given))
 
 
+def patterns(name: str, values: object) -> tuple[str, ...]:
+    """Patterns of layers; one alone is one pattern, not a pattern for each of its letters."""
+    if isinstance(values, str):
+        return (values,)
+    given = tuple(values) if isinstance(values, Iterable) else (values,)
+    if not all(isinstance(each, str) for each in given):
+        raise UserError(f"{name} is {brief(values)}: give names or patterns of layers")
+    return given
+
+
 def limits(limit: Mapping[str, object]) -> dict[str, tuple[float, float]]:
     """By pattern the least and the largest share."""
     found = {}

@@ -100,7 +100,7 @@ def prune(
     flip: bool = True,
     divisor: int = 8,
     smallest: float = 0.1,
-    keep: Sequence[str] = (),
+    keep: str | Sequence[str] = (),
     limit: Mapping[str, tuple[float, float]] | None = None,
     device: str | None = None,
     batch: int = 1,
@@ -143,6 +143,7 @@ def prune(
     workers = arguments.whole("workers", workers, 0, "0 decodes images without other processes")
     divisor = arguments.whole("divisor", divisor, 1, "widths are its multiples, from 1 on")
     smallest = arguments.share("smallest", smallest)
+    kept, limits = arguments.patterns("keep", keep), arguments.limits(limit or {})
     arguments.require_file(weights)
     _check_initial(initial)
     row, budgets = methods.method(method), read_budgets(budget)
@@ -178,8 +179,7 @@ def prune(
             f"initial scratch: the fresh value of the parameter {next(iter(graph.scales))!r} is "
             "not known: give a function that builds the network"
         )
-    limits = arguments.limits(limit or {})
-    space = SearchSpace(graph, divisor=divisor, smallest=smallest, keep=keep, ratios=limits)
+    space = SearchSpace(graph, divisor=divisor, smallest=smallest, keep=kept, ratios=limits)
     require_macs(budgets, space)
     methods.require(row, space, base)
 
@@ -206,7 +206,7 @@ def prune(
             "initial": initial,
             "divisor": divisor,
             "smallest": smallest,
-            "keep": list(keep),
+            "keep": list(kept),
             "limit": {pattern: list(shares) for pattern, shares in limits.items()},
             "seed": seed,
             "precision": precision_of(fabric),

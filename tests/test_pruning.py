@@ -20,6 +20,7 @@ from torch import nn
 
 from graphpruning import UserError, load_architecture, prune, pruning
 from graphpruning.__main__ import main
+from graphpruning.arguments import patterns
 from graphpruning.common.files import alone
 from graphpruning.folder_task import recipes_for
 from graphpruning.goals import WORK
@@ -533,6 +534,8 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
         ({"mean": 0.5}, "mean is 0.5, but"),
         ({"mean": "0.5"}, "mean is '0.5': give a number for each channel"),
         ({"std": (0.5, None, 0.5)}, "give a number for each channel"),
+        ({"keep": 4}, "keep is 4: give names or patterns of layers"),
+        ({"keep": ["conv1", 4]}, "keep is ['conv1', 4]: give names or patterns of layers"),
         ({"limit": {"conv1": 0.5}}, "limit of 'conv1' is 0.5: give the least and the largest"),
         ({"evaluations": 3.0}, "evaluations is 3.0; it is a whole number"),
         ({"workers": "2"}, "workers is '2'; it is a whole number"),
@@ -551,6 +554,11 @@ def test_arguments_of_another_type_are_refused_in_a_line(
     said = refusal(images, tmp_path / "out", **changes)
     assert says in said and len(said) < 250
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("keep", ["layer4.*", ["layer4.*"], iter(["layer4.*"])])
+def test_one_pattern_of_layers_to_keep_is_one_pattern(keep: object) -> None:
+    assert patterns("keep", keep) == ("layer4.*",)
 
 
 @pytest.mark.usefixtures("no_onnx")
