@@ -1,6 +1,7 @@
 """dvc.yaml says what the stages really read: modules, sections of the study, and outputs."""
 
 import ast
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -39,20 +40,26 @@ def source(module: str) -> Path | None:
     return path if module.split(".")[0] in OWN and path.exists() else None
 
 
+@cache
+def imports_of(path: Path) -> set[str]:
+    """What may be a module of all that a file imports."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{name.name}" for name in node.names)}
+        elif isinstance(node, ast.Import):
+            names |= {name.name for name in node.names}
+    return names
+
+
 def imported(module: str, found: set[str]) -> set[str]:
     """Files of our own that `module` imports, itself included, however indirectly."""
     path = source(module)
     if path is None or str(path.relative_to(ROOT)) in found:
         return found
     found.add(str(path.relative_to(ROOT)))
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            imported(node.module, found)
-            for name in node.names:
-                imported(f"{node.module}.{name.name}", found)
-        elif isinstance(node, ast.Import):
-            for name in node.names:
-                imported(name.name, found)
+    for name in imports_of(path):
+        imported(name, found)
     return found
 
 
