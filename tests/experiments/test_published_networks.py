@@ -2,6 +2,9 @@
 
 import csv
 import json
+from collections.abc import Callable
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from experiments import published_networks
-from graphpruning import load_architecture, macs, trace
+from graphpruning import architecture, load_architecture, macs, trace
 from graphpruning.inspection import read_widths
 from graphpruning.network.zoo import build
 
@@ -29,7 +32,32 @@ def described(name: str) -> dict[str, Any]:
     return result
 
 
-def test_the_committed_files_are_made_of_the_lists(tmp_path: Path) -> None:
+@cache
+def loaded(path: Path) -> nn.Module:
+    """The network of a file, built once, and then without numbers: only its shapes matter here."""
+    return load_architecture(path).to("meta")
+
+
+def test_the_committed_files_are_made_of_the_lists(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full network is built and traced once, not once for each of its lists."""
+
+    def once(function: Callable[..., Any], key: Callable[[Any], Any]) -> Callable[..., Any]:
+        found: dict[Any, Any] = {}
+
+        def call(first: Any, *others: Any) -> Any:
+            if key(first) not in found:
+                found[key(first)] = function(first, *others)
+            return found[key(first)]
+
+        return call
+
+    built = once(architecture.full_network, lambda builder: builder.name)
+    traced = once(trace, id)
+    for module in (architecture, published_networks):
+        monkeypatch.setattr(module, "full_network", built)
+        monkeypatch.setattr(module, "trace", traced)
     published_networks.write(tmp_path)
     made = {p.relative_to(tmp_path): p.read_bytes() for p in tmp_path.rglob("*.*")}
     names = [*(f.relative_to(PAPER) for f in FILES), Path("published_counts.csv")]
@@ -46,7 +74,7 @@ def test_every_list_stands_in_a_row_of_the_table_and_has_a_source() -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_counts_are_those_of_pytorchs_own_counter_on_the_loaded_network(path: Path) -> None:
     description = json.loads(path.read_text())
-    model = load_architecture(path).to("meta")
+    model = loaded(path)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         logits = model(torch.zeros(1, 3, 224, 224, device="meta"))
     assert logits.shape == (1, 1000)
@@ -76,7 +104,7 @@ def test_counts_are_those_of_pytorchs_own_counter_on_the_loaded_network(path: Pa
     ],
 )
 def test_layers_are_as_wide_as_the_list_says(name: str, layer: str, channels: int) -> None:
-    model = load_architecture(PAPER / f"published_networks/{name}.json")
+    model = loaded(PAPER / f"published_networks/{name}.json")
     assert model.get_submodule(layer).out_channels == channels
 
 
@@ -87,11 +115,11 @@ def test_what_the_notes_of_table_5_say() -> None:
     def count(module: nn.Module, inputs: Any, output: torch.Tensor) -> None:
         counted["batch"] += output.numel()
 
-    model = load_architecture(PAPER / "published_networks/metapruning-mobilenet_v1-316M.json")
+    model = deepcopy(loaded(PAPER / "published_networks/metapruning-mobilenet_v1-316M.json"))
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.register_forward_hook(count)
-    model.to("meta")(torch.zeros(1, 3, 224, 224, device="meta"))
+    model(torch.zeros(1, 3, 224, 224, device="meta"))
     biases = 1000  # of the classifier, which that counter adds too
     theirs = described("metapruning-mobilenet_v1-316M")["macs"] + counted["batch"] + biases
     full = described("uniform-mobilenet_v1-1.0")["macs"]
