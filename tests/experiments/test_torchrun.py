@@ -1,13 +1,20 @@
-"""Stages under a real torchrun: two processes leave what one would leave."""
+"""Stages in two processes leave what one would leave: under a real torchrun, and as it starts them.
+
+A real one has torch imported three times. So where it is not the subject, the processes are forked,
+in the environment that torchrun gives.
+"""
 
 import csv
 import json
+import socket
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from experiments.common.processes import PROCESSES, spread_out
+from experiments.preloaded import preloaded
 from graphpruning.common.errors import UserError
 from tests import processes
 from tests.experiments.test_pipeline import ENVIRONMENT, copy_repository, run
@@ -51,28 +58,39 @@ def records(folder: Path) -> set[str]:
     return {path.name for path in (folder / "runs").iterdir()}
 
 
-def run_by_two(folder: Path, *arguments: str, by_itself: bool = False) -> str:
-    """Run a stage under torchrun, and return what it says; it makes one Sacred run.
-
-    `by_itself` it is the stage that starts torchrun.
-    """
-    before = records(folder)
-    if by_itself:
-        environment = {**ENVIRONMENT, PROCESSES: "2"}
-        done = processes.run([sys.executable, "-m", *arguments], folder, environment)
-    else:
-        done = torchrun("-m", *arguments, folder=folder)
-    assert done.returncode == 0, done.stderr
+def require_one_more(folder: Path, before: set[str]) -> None:
+    """Two processes make one Sacred run."""
     (new,) = records(folder) - before
     assert json.loads((folder / "runs" / new / "run.json").read_text())["status"] == "COMPLETED"
-    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def launched() -> Iterator[dict[str, str]]:
+    """What the environment of two processes has in common that torchrun starts."""
+    two = {name: "2" for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE")}
+    with preloaded({**ENVIRONMENT, "TORCHELASTIC_RUN_ID": "none"}) as environment:
+        yield {**environment, **two, "MASTER_ADDR": "localhost"}
+
+
+def of_rank(rank: str, port: int) -> dict[str, str]:
+    return {"RANK": rank, "LOCAL_RANK": rank, "MASTER_PORT": str(port)}
+
+
+def free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("localhost", 0))
+        return int(server.getsockname()[1])
 
 
 def test_a_training_stage_starts_several_processes_by_itself(smoke: Path) -> None:
     """So that the command, which DVC records, is the same on every machine."""
     base = RESULTS / "base/resnet8/0"
-    one = files(smoke)
-    said = run_by_two(smoke, *TRAIN, by_itself=True)
+    one, known = files(smoke), records(smoke)
+    environment = {**ENVIRONMENT, PROCESSES: "2"}
+    done = processes.run([sys.executable, "-m", *TRAIN], smoke, environment)
+    assert done.returncode == 0, done.stderr
+    require_one_more(smoke, known)
+    said = done.stdout
     two = files(smoke)
     assert said.count("epoch 1/2") == said.count("epoch 2/2") == 1
     assert set(one) == set(two)
@@ -89,11 +107,20 @@ def test_a_training_stage_starts_several_processes_by_itself(smoke: Path) -> Non
     assert sidecar["command"] == "python -m experiments.train_base with model=resnet8 seed=0"
 
 
-def test_a_search_stage(smoke: Path) -> None:
-    done = run(smoke, sys.executable, "-m", *SEARCH)
+def test_a_search_stage(smoke: Path, launched: dict[str, str]) -> None:
+    command, port = [sys.executable, "-m", *SEARCH], free_port()
+    done = run(smoke, *command)
     assert done.returncode == 0, done.stderr
-    one = files(smoke)
-    run_by_two(smoke, *SEARCH)
+    one, known = files(smoke), records(smoke)
+    both = [processes.start(command, smoke, {**launched, **of_rank(rank, port)}) for rank in "01"]
+    try:
+        for process in both:
+            out, err = process.communicate(timeout=120)
+            assert process.returncode == 0, out + err
+    finally:
+        for process in both:
+            processes.end(process)
+    require_one_more(smoke, known)
     assert files(smoke) == one
     assert RESULTS / "search/resnet8/amc/0.5/0/metrics.json" in one
     assert WEIGHTS / "searched/resnet8/amc/0.5/0.safetensors" in one
@@ -116,22 +143,17 @@ def test_no_number_of_processes_is_refused(wanted: str, monkeypatch: pytest.Monk
         spread_out("experiments.train_base")
 
 
-def test_a_stage_of_one_process_is_the_first_ones_alone(smoke: Path) -> None:
+def test_a_stage_of_one_process_is_the_first_ones_alone(
+    smoke: Path, launched: dict[str, str]
+) -> None:
     """It may unpack ImageNet for hours, longer than processes wait for each other."""
     before, known = files(smoke), records(smoke)
     sidecar = smoke / RESULTS / "splits/run.json"
     sidecar.unlink()
     ended = {}
-    for rank in ("1", "0"):  # as torchrun would start them; neither waits for the other
-        environment = {
-            **ENVIRONMENT,
-            "TORCHELASTIC_RUN_ID": "none",
-            **{name: rank for name in ("RANK", "LOCAL_RANK")},
-            **{name: "2" for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE")},
-            **{"MASTER_ADDR": "localhost", "MASTER_PORT": "1"},
-        }
+    for rank in "10":  # neither waits for the other
         command = [sys.executable, "-m", "experiments.prepare"]
-        done = processes.run(command, smoke, environment, seconds=120)
+        done = processes.run(command, smoke, {**launched, **of_rank(rank, 1)}, seconds=120)
         assert done.returncode == 0, done.stderr
         ended[rank] = (len(records(smoke) - known), sidecar.exists())
     assert ended == {"1": (0, False), "0": (1, True)}
