@@ -3,6 +3,8 @@
 import importlib
 import re
 import shlex
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -37,6 +39,14 @@ def commands(program: str) -> list[list[str]]:
         for line in text.splitlines()
         if line.startswith(program)
     ]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def studies_are_read_once() -> Iterator[None]:
+    """Nothing here changes them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(readme, "read", cache(readme.read))
+        yield
 
 
 @pytest.fixture
