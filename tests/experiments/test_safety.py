@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +18,22 @@ import yaml
 
 from experiments import locks
 from experiments.common.stage import check_words
-from experiments.common.study import parse
+from experiments.common.study import parse, read
 from experiments.common.study_file import check_names
+from experiments.repro import lanes_for
 from graphpruning.common.errors import UserError
 from graphpruning.common.files import alone
 from graphpruning.network.zoo import build
 from tests import processes
 from tests.experiments.test_pipeline import ENVIRONMENT, ROOT, copy_repository, run
+from tests.experiments.toy import pipeline
 
 REPRO = (sys.executable, "-m", "experiments.repro")
 PREPARE = (sys.executable, "-m", "experiments.prepare")
 TRAIN = (sys.executable, "-m", "experiments.train_base", "with", "model=resnet8", "seed=0")
+ONE_EPOCH, NO_END = (*TRAIN, "base.recipe.epochs=1"), (*TRAIN, "base.recipe.epochs=300")
 STAGE = "train_base@smoke-resnet8-0"
+LANES = lanes_for(read(ROOT / "studies/smoke.yaml"))
 NOTES = Path(".dvc/tmp/rwlock")
 
 
@@ -62,7 +67,7 @@ def is_running(process: "subprocess.Popen[str]", condition: Callable[[], bool]) 
     while not condition():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
-        time.sleep(0.01)
+        time.sleep(0.05)
 
 
 # Names that would become commands or paths
@@ -105,9 +110,12 @@ NAMED = (
 """Where a study has names that DVC puts into commands and paths."""
 
 
+SMOKE: dict[str, Any] = yaml.safe_load((ROOT / "studies/smoke.yaml").read_text())
+
+
 def with_name(where: str, name: str) -> dict[str, Any]:
     """The smoke study with this name at this place alone, so that nothing else can refuse it."""
-    raw: dict[str, Any] = yaml.safe_load((ROOT / "studies/smoke.yaml").read_text())
+    raw = deepcopy(SMOKE)
     if where == "study":
         raw["study"] = name
     elif where == "networks":
@@ -317,21 +325,38 @@ def test_a_stage_is_run_by_one_process_at_a_time(folder: Path) -> None:
 # Signals
 
 
-@pytest.mark.parametrize(("number", "to_group"), [(signal.SIGTERM, False), (signal.SIGINT, True)])
-def test_a_signal_to_the_runner_ends_all_of_it(
-    number: signal.Signals, to_group: bool, folder: Path
-) -> None:
-    for done in ("results/smoke/pruningnet", "checkpoints"):
-        shutil.rmtree(folder / done, ignore_errors=True)
-    runner = processes.start(REPRO, folder, ENVIRONMENT)
-    is_running(runner, lambda: any((folder / "checkpoints/smoke/train_pruningnet").rglob("*.pt")))
+def ends_by(number: signal.Signals, runner: "subprocess.Popen[str]", to_group: bool) -> None:
+    """Signal the runner; it ends, without a word too much, and so does all that is below it."""
     children = psutil.Process(runner.pid).children(recursive=True)
     (os.killpg if to_group else os.kill)(runner.pid, number)
     out, err = runner.communicate(timeout=60)
     assert runner.returncode == 128 + number, out + err
     assert "Traceback" not in out + err
     _, alive = psutil.wait_procs(children, timeout=5)
-    assert not alive
+    assert children and not alive
+
+
+def test_a_signal_to_the_runner_alone_ends_all_of_it(tmp_path: Path) -> None:
+    """Stages of a toy pipeline, which do nothing but last: what ends the runner is the subject."""
+    stages = {name: {"cmd": f"touch begun-{name} && sleep 120"} for name in ("one", "two")}
+    folder = pipeline(tmp_path / "toy", dict.fromkeys(stages, ()), **stages)
+    shutil.copy(ROOT / "studies/smoke.yaml", folder / "params.yaml")  # it says how many lanes
+    runner = processes.start(REPRO, folder, {**ENVIRONMENT, "PYTHONPATH": str(ROOT)})
+    is_running(runner, lambda: len(list(folder.glob("begun-*"))) == LANES)
+    ends_by(signal.SIGTERM, runner, to_group=False)
+
+
+def test_a_signal_to_the_runners_group_ends_all_of_it(folder: Path) -> None:
+    """As Ctrl-C does, while all lanes train, so many epochs that none ends meanwhile."""
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    study = (folder / "params.yaml").read_text()
+    longer = study.replace("epochs: 3 ", "epochs: 300 ", 1)
+    assert longer != study
+    (folder / "params.yaml").write_text(longer)
+    runner = processes.start(REPRO, folder, ENVIRONMENT)
+    saved = folder / "checkpoints/smoke"
+    is_running(runner, lambda: len(list(saved.rglob("*.pt"))) == LANES)
+    ends_by(signal.SIGINT, runner, to_group=True)
     assert not [p for p in (folder / "results").rglob(".*") if p.is_file()]
 
 
@@ -356,13 +381,8 @@ def test_a_stage_that_dies_of_a_fault_is_explained(folder: Path) -> None:
 def training(folder: Path) -> "subprocess.Popen[str]":
     """A stage that has saved its first epoch, of so many that it does not end meanwhile."""
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    study = (folder / "params.yaml").read_text()
-    longer = study.replace("epochs: 3 ", "epochs: 300 ", 1)
-    assert longer != study
-    (folder / "params.yaml").write_text(longer)
-    stage = processes.start(TRAIN, folder, ENVIRONMENT)
+    stage = processes.start(NO_END, folder, ENVIRONMENT)
     is_running(stage, lambda: any((folder / "checkpoints/smoke/train_base").rglob("*.pt")))
-    (folder / "params.yaml").write_text(study)
     return stage
 
 
@@ -378,7 +398,7 @@ def test_a_place_that_cannot_be_written_to_is_named(place: str, folder: Path) ->
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("in the way\n")
     try:
-        line = the_line(run(folder, *TRAIN))
+        line = the_line(run(folder, *ONE_EPOCH))
         assert place in line and ("Not a directory" in line or "File exists" in line)
     finally:
         path.unlink()
@@ -398,11 +418,11 @@ def test_a_dvc_folder_that_cannot_be_written_to_is_named(folder: Path) -> None:
 def test_a_full_disk_is_said_and_work_goes_on_when_there_is_room(folder: Path) -> None:
     """Files of at most 40 kB: the checkpoint is larger, and nothing of it is left."""
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    limited = ("bash", "-c", 'ulimit -f 40 && exec "$@"', "-", *TRAIN)
+    limited = ("bash", "-c", 'ulimit -f 40 && exec "$@"', "-", *ONE_EPOCH)
     line = the_line(run(folder, *limited))
     assert "training.pt cannot be written (File too large)" in line
     assert not [p for p in (folder / "checkpoints/smoke/train_base").rglob("*") if p.is_file()]
-    done = run(folder, *TRAIN)
+    done = run(folder, *ONE_EPOCH)
     assert done.returncode == 0, done.stderr
 
 
@@ -411,11 +431,11 @@ def test_a_stage_that_cannot_keep_its_record_keeps_its_checkpoint(folder: Path) 
     for left in ("checkpoints", "results/smoke/records"):
         shutil.rmtree(folder / left, ignore_errors=True)
     (folder / "results/smoke/records").write_text("no folder")
-    line = the_line(run(folder, *TRAIN))
+    line = the_line(run(folder, *ONE_EPOCH))
     assert "results/smoke/records" in line and "cannot be written" in line
     assert list((folder / "checkpoints/smoke/train_base").rglob("*.pt"))
     (folder / "results/smoke/records").unlink()
-    done = run(folder, *TRAIN)
+    done = run(folder, *ONE_EPOCH)
     assert done.returncode == 0, done.stderr
     assert not list((folder / "checkpoints/smoke/train_base").rglob("*.pt"))
     sidecar = json.loads((folder / "results/smoke/base/resnet8/0/run.json").read_text())
