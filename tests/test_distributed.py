@@ -1,6 +1,7 @@
 """Two processes of a real torchrun (gloo) against one: the same losses, the same accuracies.
 
 `measure` runs in the test's own process and in each of the two, where this file is the program.
+These two end by a refusal of `prune`, which is a test of its own and saves another torchrun.
 """
 
 import hashlib
@@ -21,6 +22,7 @@ import torch.nn.functional as F
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from graphpruning.__main__ import main
 from graphpruning.common import distributed
 from graphpruning.common.errors import UserError
 from graphpruning.network.trace import trace
@@ -37,15 +39,16 @@ from graphpruning.training.loop import evaluate, fit
 from graphpruning.training.preprocessing import Preprocessing
 from graphpruning.training.recipe import Recipe
 from tests import processes
+from tests.coloured_images import coloured_images
 
 PREPROCESSING = Preprocessing((0.5,), (0.25,), pad=1, flip=True)
-STEPS = 20
+STEPS = 10
 
 
-def recipe(lr: float) -> Recipe:
+def recipe(lr: float, steps: int = STEPS) -> Recipe:
     """Epochs of one step each, so that their records have the loss of every step."""
     return Recipe(
-        epochs=STEPS,
+        epochs=steps,
         batch_size=60,
         images_per_epoch=60,
         lr=lr,
@@ -122,7 +125,7 @@ def measure(folder: Path) -> dict[str, Any]:
 
     exact = Fabric(accelerator="cpu", devices=distributed.world(), precision="64-true")
     exact.launch()
-    records = fit(exact, resnet8(), train, PREPROCESSING, recipe(0.1), 0, name="base")
+    records = fit(exact, resnet8(), train, PREPROCESSING, recipe(0.1, 2 * STEPS), 0, name="base")
     found["exact_losses"] = [record["train_loss"] for record in records]
     conditioning = exact_net.conditioning
     features = conditioning.node_features
@@ -225,23 +228,42 @@ def torchrun(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], ...]:
-    """What one process measures, and what the first and second of two measure."""
-    folder = tmp_path_factory.mktemp("measured")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where processes leave what they measure; with images, for `prune`."""
+    made = tmp_path_factory.mktemp("measured")
+    coloured_images(made / "images")
+    return made
+
+
+@pytest.fixture(scope="module")
+def alone(folder: Path) -> dict[str, Any]:
+    """What one process measures."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with torch.random.fork_rng():
-            one = measure(folder)
+            return measure(folder)
     finally:
         torch.set_num_threads(threads)
-    done = torchrun(__file__, str(folder), folder=Path.cwd())
-    assert done.returncode == 0, done.stderr
-    two = [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
-    return one, *two
 
 
-def test_twenty_steps_have_the_losses_of_one_process(measured: tuple[dict[str, Any], ...]) -> None:
+@pytest.fixture(scope="module")
+def ended(folder: Path, alone: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+    """How two processes ended that have measured the same, with the weights of the one."""
+    return torchrun(__file__, str(folder), folder=Path.cwd())
+
+
+@pytest.fixture(scope="module")
+def measured(
+    folder: Path, alone: dict[str, Any], ended: subprocess.CompletedProcess[str]
+) -> tuple[dict[str, Any], ...]:
+    """What one process measures, and what the first and second of two measure."""
+    files = [folder / f"{rank}.json" for rank in range(2)]
+    assert all(file.exists() for file in files), ended.stderr
+    return alone, *(json.loads(file.read_text()) for file in files)
+
+
+def test_every_step_has_the_loss_of_one_process(measured: tuple[dict[str, Any], ...]) -> None:
     """In float32 at a low rate: at a high one training itself enlarges the rounding of sums."""
     one, *two = measured
     assert one["processes"] == 1
@@ -284,6 +306,21 @@ def test_processes_that_disagree_are_refused_everywhere(
     assert [one["refused"] for one in measured] == [[], [0, 1], [0, 1]]
 
 
+def refused(folder: Path) -> int:
+    """The command line's exit code for a budget that is none."""
+    command = f"prune --model resnet8 --data {folder}/images --out {folder}/out --budget half"
+    return main([*command.split(), "--input-size", "3", "32", "32"])
+
+
+def test_a_refusal_of_the_command_line_is_one_line_and_ends_all(
+    ended: subprocess.CompletedProcess[str],
+) -> None:
+    assert ended.returncode != 0
+    assert ended.stderr.count("error: budget 'half' is neither") == 1
+    assert ended.stderr.count("exitcode  : 2 ") == 2
+
+
 if __name__ == "__main__":
     result = json.dumps(measure(Path(sys.argv[1])))
     (Path(sys.argv[1]) / f"{distributed.rank()}.json").write_text(result)
+    sys.exit(refused(Path(sys.argv[1])))

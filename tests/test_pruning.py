@@ -30,7 +30,6 @@ from graphpruning.training.datasets import load
 from graphpruning.training.images import prepared
 from graphpruning.training.preprocessing import Preprocessing
 from tests.coloured_images import coloured_images
-from tests.test_distributed import torchrun
 
 SIZE = (3, 32, 32)
 ROOT = Path(__file__).parents[1]
@@ -733,27 +732,3 @@ class Scaled(nn.Sequential):
 def test_a_trained_parameter_is_not_taken_for_a_fresh_one(images: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="the fresh value of the parameter 'scale' is not known"):
         prune(Scaled(), images, out=tmp_path, initial="scratch", **ARGUMENTS)
-
-
-def test_under_torchrun_a_refusal_is_one_line(images: Path, tmp_path: Path) -> None:
-    done = torchrun(
-        "-m",
-        "graphpruning",
-        "prune",
-        "--model",
-        "resnet8",
-        "--data",
-        str(images),
-        "--out",
-        str(tmp_path / "out"),
-        "--budget",
-        "half",
-        "--input-size",
-        "3",
-        "32",
-        "32",
-        folder=ROOT,
-    )
-    assert done.returncode != 0
-    assert done.stderr.count("error: budget 'half' is neither") == 1
-    assert done.stderr.count("exitcode  : 2 ") == 2
