@@ -424,8 +424,8 @@ class StageFiles(Files):
         expected = [(kind, number) for kind in kinds for number in range(trainings)]
         if list(zip(frame["kind"], frame["training"], strict=True)) != expected:
             raise self.damaged(name, f"not {trainings} of {' and of '.join(kinds)} in order")
-        for kind, of_kind in frame.groupby("kind"):
-            stated = kinds[str(kind)]
+        for kind, stated in kinds.items():
+            of_kind = frame[frame["kind"] == kind]
             if set(of_kind["initial"]) != {stated.initial}:
                 raise self.damaged(name, f"'initial' is not always {stated.initial!r} of {kind}")
             for column in ("test_top1", "test_top5"):
