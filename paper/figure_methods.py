@@ -65,15 +65,14 @@ def _search_curve(axis: Axes, results: Results, row: Row, model: str, budget: st
     best = [search.history.set_index("evaluation")["best"] for search in searches]
     # A search that ended early keeps its best.
     frame = pd.concat(best, axis=1, keys=range(len(best))).sort_index().ffill()
-    if frame.dropna(how="all").empty:  # of a user's method the search may not be known
-        return
     every = max(1, len(frame) // 6)
+    frame = frame.dropna(how="all")
+    if frame.empty:  # of a user's method the search may not be known
+        return
     sns.lineplot(
-        frame.melt(ignore_index=False, value_name="best").reset_index(),
-        x="evaluation",
-        y="best",
-        errorbar=("pi", 100),
-        err_kws=BAND,
+        x=frame.index,
+        y=frame.mean(axis=1),
+        estimator=None,
         markevery=(every // 2, every),
         label=f"{row.label} ({rating(results, row)})",
         legend=False,
@@ -81,6 +80,9 @@ def _search_curve(axis: Axes, results: Results, row: Row, model: str, budget: st
         **look(row),
         **EDGE,
     )
+    several = frame.where(frame.count(axis=1) > 1)  # one replicate has no band
+    low, high = several.min(axis=1), several.max(axis=1)
+    axis.fill_between(frame.index, low, high, color=row.colour, **BAND)
 
 
 def accuracy_macs(results: Results) -> Figure:

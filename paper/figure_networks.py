@@ -101,7 +101,8 @@ def _shares(axis: Axes, network: Network, lowest: float) -> None:
         shares = [estimate.scaled(100) for estimate in found]
         style = {key: _KINDS[kind][key] for key in ("color", "linestyle")}
         values = [share.value for share in shares]
-        sns.lineplot(x=thresholds, y=values, label=_said(kind), legend=False, ax=axis, **style)
+        how: Any = {"estimator": None, "label": _said(kind), "legend": False, "ax": axis, **style}
+        sns.lineplot(x=thresholds, y=values, **how)
         low, high = [share.low for share in shares], [share.high for share in shares]
         axis.fill_between(thresholds, low, high, color=style["color"], **BAND)
     for threshold in representation.THRESHOLDS:

@@ -11,6 +11,7 @@ from paper.reader.results import Network
 from paper.statistics import (
     Clusters,
     Estimate,
+    Statistic,
     difference_over_replicates,
     means,
     medians,
@@ -84,13 +85,12 @@ def shares_over(
     network: Network, kind: Kind, thresholds: Iterable[float], output: str = "own"
 ) -> list[Estimate]:
     """Share of deeper channels whose R² is above each threshold."""
-    frames = channels(network, kind, output)
-    return [
-        over_replicates(
-            [Clusters((f["r2"] > threshold).astype(float), f["deeper"]) for f in frames], means
-        )
-        for threshold in thresholds
-    ]
+    found = [Clusters(f["r2"], f["deeper"]) for f in channels(network, kind, output)]
+    return [over_replicates(found, _share_above(threshold)) for threshold in thresholds]
+
+
+def _share_above(threshold: float) -> Statistic:
+    return lambda groups, draws: means([(g > threshold).astype(float) for g in groups], draws)
 
 
 def median(network: Network, kind: Kind, output: str = "own", column: str = "r2") -> Estimate:

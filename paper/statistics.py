@@ -353,7 +353,9 @@ def _taus(x: ArrayLike, y: ArrayLike) -> Callable[[Draws], Values]:
 
     def taus(draws: Draws) -> Values:
         # How often each pair was drawn, then sums over all pairs of pairs as quadratic forms.
-        times = np.array([np.bincount(draw, minlength=len(a)) for draw in draws], dtype=float)
+        apart = draws + len(a) * np.arange(len(draws))[:, None]  # each resample has its own places
+        times = np.bincount(apart.ravel(), minlength=len(draws) * len(a)).astype(float)
+        times = times.reshape(len(draws), len(a))
         concordance, untied_x, untied_y = (
             ((times @ form) * times).sum(axis=1) for form in (a * b, np.abs(a), np.abs(b))
         )
