@@ -25,13 +25,18 @@ from paper.wording import interval, number
 from tests.paper.conftest import Study
 
 
+def small(path, **changes):
+    """A study of few layers and candidates, which is soon written, read and judged."""
+    return Study(path, **{"blocks": 1, "candidates": 12, **changes})
+
+
 def test_verdicts_follow_the_accuracies(tmp_path):
     """Lowering one baseline's rival turns C5 from holding to not holding."""
     methods = ("graphpruning", "amc", "hand-crafted")
-    study = Study(tmp_path / "made", methods=methods)
+    study = small(tmp_path / "made", methods=methods)
     study.levels |= {"graphpruning": 3.0, "amc": 0.0}
     assert {c.id: c.verdict for c in claims(read(study.write()))}["C5"] == HOLDS
-    study = Study(tmp_path / "made", methods=methods)
+    study = small(tmp_path / "made", methods=methods)
     study.levels |= {"graphpruning": 0.0, "amc": 3.0}
     assert {c.id: c.verdict for c in claims(read(study.write()))}["C5"] == FAILS
 
@@ -56,7 +61,7 @@ def test_one_replicate_decides_about_its_own_networks_and_nothing_about_methods(
 
 def test_an_undecided_claim_says_how_many_replicates_would_decide_it(tmp_path):
     methods = ("graphpruning", "amc", "hand-crafted")
-    study = Study(tmp_path / "made", methods=methods, seeds=(0, 1))
+    study = small(tmp_path / "made", methods=methods, seeds=(0, 1))
     study.levels |= {"graphpruning": 0.2, "amc": 0.0}
     judged = {claim.id: claim for claim in claims(read(study.write()))}
     assert judged["C5"].verdict == UNDECIDED
@@ -71,7 +76,7 @@ def test_an_undecided_claim_says_how_many_replicates_would_decide_it(tmp_path):
 
 def test_means_that_agree_by_chance_decide_nothing_if_single_trainings_do_not(tmp_path):
     """Ours minus AMC's is 0.1 points in all replicates; single trainings are far from that."""
-    folder = Study(
+    folder = small(
         tmp_path / "made", methods=("graphpruning", "amc"), seeds=(0, 1, 2), final_trainings=2
     ).write()
 
@@ -103,10 +108,10 @@ def verdicts(folder):
 @pytest.mark.parametrize("methods", [("graphpruning", "amc", "no-edges", "constant")])
 def test_c2_rests_on_the_probe_on_shuffling_and_on_both_ablations(tmp_path, methods):
     """Each of the four, turned against the claim alone, turns the verdict."""
-    folder = Study(tmp_path / "made", methods=methods, seeds=(0, 1, 2)).write()
+    folder = small(tmp_path / "made", methods=methods, seeds=(0, 1, 2)).write()
     assert verdicts(folder)["C2"] == HOLDS
     for name, column, worse in (("probes", "r2", "untrained"), ("candidates", "top1_shuffled", "")):
-        changed = Study(tmp_path / "made", methods=methods, seeds=(0, 1, 2)).write()
+        changed = small(tmp_path / "made", methods=methods, seeds=(0, 1, 2)).write()
         for path in changed.glob(f"generated/resnet20/*/{name}.csv"):
             frame = pd.read_csv(path)
             rows = frame["network"] == worse if worse else frame[column].notna()
@@ -115,14 +120,14 @@ def test_c2_rests_on_the_probe_on_shuffling_and_on_both_ablations(tmp_path, meth
             frame.to_csv(path, index=False)
         assert verdicts(changed)["C2"] == FAILS, name
     for ablation in ("no-edges", "constant"):
-        study = Study(tmp_path / "made", methods=methods, seeds=(0, 1, 2))
+        study = small(tmp_path / "made", methods=methods, seeds=(0, 1, 2))
         study.levels |= {ablation: 3.0}
         assert verdicts(study.write())["C2"] == FAILS, ablation
 
 
 def test_c4_rests_on_the_area_under_the_search_curve(tmp_path):
     """The last candidate's accuracy, which decided before, does not count."""
-    study = Study(tmp_path / "made", methods=("graphpruning", "hand-crafted"), seeds=range(4))
+    study = small(tmp_path / "made", methods=("graphpruning", "hand-crafted"), seeds=range(4))
     study.levels |= {"graphpruning": 6.0, "hand-crafted": 0.0}
     folder = study.write()
     assert verdicts(folder)["C4"] == HOLDS
@@ -140,7 +145,7 @@ def learners(tmp_path):
     Of the 60 candidates, the first 20 are the same for all three in a replicate.
     """
     methods = ("graphpruning", "hand-crafted", "frozen")
-    folder = Study(tmp_path / "made", methods=methods, budgets=(0.5,), seeds=range(4)).write()
+    folder = small(tmp_path / "made", methods=methods, budgets=(0.5,), seeds=range(4)).write()
     for seed in range(4):
         ours = pd.read_csv(folder / f"search/resnet20/graphpruning/0.5/{seed}/history.csv")
         for method in methods:
@@ -199,7 +204,7 @@ def test_c4_is_undecided_if_an_agent_that_never_learns_searches_as_well(learners
 
 
 def test_c5_says_what_an_agent_that_never_learns_has_over_the_baselines_that_ours_beats(tmp_path):
-    study = Study(tmp_path / "made", methods=("graphpruning", "amc", "random", "frozen"))
+    study = small(tmp_path / "made", methods=("graphpruning", "amc", "random", "frozen"))
     study.levels |= {"graphpruning": 5.0, "amc": 4.9, "random": 0.0, "frozen": 5.0}
     found = read(study.write())
     evidence = {claim.id: claim.evidence for claim in claims(found)}["C5"]
@@ -240,7 +245,7 @@ def test_c3_compares_candidates_of_one_budget_alone(tmp_path):
 
 
 def test_c5_is_equivalent_where_nothing_differs(tmp_path):
-    study = Study(tmp_path / "made", methods=("graphpruning", "amc", "random"), seeds=range(5))
+    study = small(tmp_path / "made", methods=("graphpruning", "amc", "random"), seeds=range(5))
     folder = study.write()
     for path in folder.glob("final/resnet20/*/*/*/metrics.json"):
         whole = json.loads(path.read_text())
@@ -254,7 +259,7 @@ def test_c5_is_equivalent_where_nothing_differs(tmp_path):
 
 
 def test_a_missing_comparison_is_said(tmp_path):
-    study = Study(tmp_path / "few", methods=("graphpruning", "amc"))
+    study = small(tmp_path / "few", methods=("graphpruning", "amc"))
     found = {claim.id: claim for claim in claims(read(study.write()))}
     assert found["C4"].verdict == UNTESTED
     assert "does not test it" in found["C4"].evidence
@@ -264,9 +269,10 @@ def test_claims_md_is_what_the_committed_results_say():
     assert Path("paper/claims.md").read_text(encoding="utf-8") == render(Path("results"))
 
 
-def test_claims_md_has_each_studys_evidence(results, found):
-    text = render(results.parent, ["made", "pretrained"])
-    judged = claims(found)
+def test_claims_md_has_each_studys_evidence(tmp_path):
+    folder = small(tmp_path / "made", methods=("graphpruning", "amc", "hand-crafted")).write()
+    text = render(tmp_path, ["made", "pretrained"])
+    judged = claims(read(folder))
     verdicts = " | ".join(claim.verdict for claim in judged)
     assert f"| [made](../results/made/report.html) | {verdicts} |" in text
     for claim in judged:

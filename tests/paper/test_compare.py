@@ -15,15 +15,18 @@ from paper.reader.results import Results, read
 from paper.table_ablations import ablations
 from paper.table_main import differences, main_results
 from paper.table_published import imagenet
-from tests.paper.conftest import copied_study
+from tests.paper.conftest import Study
 from tests.paper.test_report import Page
 
 BUDGETS = ("0.5", "0.25")
 
 
 @pytest.fixture(scope="module")
-def study(results: Path, tmp_path_factory: pytest.TempPathFactory) -> Results:
-    return read(copied_study(results, tmp_path_factory.mktemp("compare")))
+def study(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """A study of few methods, layers and candidates, which is soon drawn."""
+    folder = tmp_path_factory.mktemp("compare") / "made"
+    methods = ("graphpruning", "amc", "random", "hand-crafted", "no-edges")
+    return read(Study(folder, methods=methods, blocks=1, candidates=8).write())
 
 
 def lines(study: Results, **changes: Any) -> list[dict[str, Any]]:
@@ -125,7 +128,7 @@ def test_everything_is_written_beside_the_study(
         ({"seed": 0.5}, "line 2: seed is '0.5', not a whole number"),
         ({"macs": "4.2"}, "line 2: macs is '4.2', not a whole number"),
         ({"widths": "1 2"}, "line 2: widths are not"),
-        ({"widths": " ".join(["999"] * 12)}, "12 whole numbers up to ["),
+        ({"widths": " ".join(["999"] * 6)}, "6 whole numbers up to ["),
         ({"top1": 3}, "has an unknown column 'top1'; known: method, model"),
     ],
 )

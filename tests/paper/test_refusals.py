@@ -3,7 +3,6 @@
 Every fault is one line on standard error and status 2, and nothing is written.
 """
 
-import hashlib
 import importlib
 import json
 import os
@@ -54,12 +53,13 @@ def copied(small: Path, tmp_path: Path) -> Path:
     return copied_study(small, tmp_path)
 
 
-def state(folder: Path) -> dict[str, str]:
-    """Every regular file below a folder, with a hash of its bytes."""
+def state(folder: Path) -> dict[str, tuple[int, int, int]]:
+    """All that is below a folder: which file or folder it is, its size, and when it changed."""
+    walked = os.walk(folder)
+    paths = [os.path.join(top, name) for top, folders, files in walked for name in folders + files]
     return {
-        str(path): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        path: (found.st_ino, found.st_size, found.st_ctime_ns)
+        for path, found in zip(paths, map(os.lstat, paths), strict=True)
     }
 
 
@@ -478,6 +478,13 @@ def study(small: Path) -> Results:
     return read(small)
 
 
+@pytest.fixture
+def known(study: Results, monkeypatch: pytest.MonkeyPatch) -> Results:
+    """The study, which the command line then has at once: it would read it anew each time."""
+    monkeypatch.setattr(compare, "read", lambda path: study if path == study.path else read(path))
+    return study
+
+
 def own(study: Results, **changes: Any) -> str:
     """Two lines of a method called Mine; `changes` go into the second, which is line 3."""
     limit = study.budget_macs("resnet20", "0.5")
@@ -535,11 +542,11 @@ def own(study: Results, **changes: Any) -> str:
     ids=lambda value: repr(value)[:30],
 )
 def test_a_wrong_line_is_refused(
-    study: Results, tmp_path: Path, capsys: pytest.CaptureFixture[str], column: str, cell: str
+    known: Results, tmp_path: Path, capsys: pytest.CaptureFixture[str], column: str, cell: str
 ) -> None:
     path = tmp_path / "mine.csv"
-    path.write_text(own(study, **{column: cell}), encoding="utf-8")
-    line = refusal(compare.main, [str(study.path), str(path)], study.path, capsys)
+    path.write_text(own(known, **{column: cell}), encoding="utf-8")
+    line = refusal(compare.main, [str(known.path), str(path)], known.path, capsys)
     assert line.startswith(f"{path}: line 3: ") or "cannot be read as CSV: line 3: " in line
     assert column in line or "limit" in line or "widths" in line
     assert len(line) < 1000
@@ -560,31 +567,31 @@ def test_a_wrong_line_is_refused(
     ],
 )
 def test_a_file_that_is_no_table_is_refused(
-    study: Results, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes, says: str
+    known: Results, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes, says: str
 ) -> None:
     path = tmp_path / "mine.csv"
     path.write_bytes(content)
-    assert says in refusal(compare.main, [str(study.path), str(path)], study.path, capsys)
+    assert says in refusal(compare.main, [str(known.path), str(path)], known.path, capsys)
 
 
 @pytest.mark.parametrize("what", ["a folder", "a pipe", "nothing"])
 def test_what_is_no_file_is_refused(
-    study: Results, tmp_path: Path, capsys: pytest.CaptureFixture[str], what: str
+    known: Results, tmp_path: Path, capsys: pytest.CaptureFixture[str], what: str
 ) -> None:
     path = tmp_path / "mine.csv"
     if what != "nothing":
         path.touch()
         DAMAGE[what](path)
-    assert str(path) in refusal(compare.main, [str(study.path), str(path)], study.path, capsys)
+    assert str(path) in refusal(compare.main, [str(known.path), str(path)], known.path, capsys)
 
 
 @pytest.mark.parametrize("name", ["..csv", "my results.csv", "-x.csv", "two\nlines.csv", "é.csv"])
 def test_the_files_name_must_be_plain(
-    study: Results, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+    known: Results, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     path = tmp_path / name
-    path.write_text(own(study))
-    line = refusal(compare.main, [str(study.path), str(path)], study.path, capsys)
+    path.write_text(own(known))
+    line = refusal(compare.main, [str(known.path), str(path)], known.path, capsys)
     assert "rename it" in line and "is no plain name" in line
 
 
