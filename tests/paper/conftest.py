@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from paper import figures, report, tables
+from paper import report, tables
+from paper.figures import FIGURES
 from paper.reader.results import Results, read
 
 METHODS = {
@@ -123,7 +125,7 @@ class Study:
     def write(self) -> Path:
         if not self.ready_made:
             beside = self.path.with_name("pretrained")
-            Study(beside, models=("mobilenet_v2",), methods=()).write()
+            Study(beside, models=("mobilenet_v2",), methods=(), blocks=self.blocks).write()
         self.json("study.json", self.study)
         self.splits()
         for model in self.study["models"]:
@@ -524,9 +526,21 @@ class Study:
 
 def copied_study(results: Path, into: Path, without: str = "") -> Path:
     """A copy of results/STUDY, and of results/pretrained beside it."""
-    shutil.copytree(results.with_name("pretrained"), into / "pretrained", dirs_exist_ok=True)
+    how = {
+        "copy_function": shutil.copyfile,
+        "dirs_exist_ok": True,
+    }  # without times, which is faster
+    shutil.copytree(results.with_name("pretrained"), into / "pretrained", **how)
     ignored = shutil.ignore_patterns(without) if without else None
-    return shutil.copytree(results, into / results.name, ignore=ignored)
+    return shutil.copytree(results, into / results.name, ignore=ignored, **how)
+
+
+def stand_in_figures(folder: Path) -> None:
+    """Files of one pixel in the places of a study's figures, for a report: to draw takes long."""
+    (folder / "figures").mkdir()
+    for name in FIGURES:
+        for ending in (".pdf", ".png"):
+            Image.new("RGB", (1, 1)).save((folder / "figures" / name).with_suffix(ending))
 
 
 @pytest.fixture(scope="session")
@@ -554,8 +568,8 @@ def tabled(results: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def made(tabled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of `results` with its tables, figures and report."""
+    """A copy of `results` with its tables, and its report of stand-ins for its figures."""
     folder = copied_study(tabled, tmp_path_factory.mktemp("made"))
-    for program in (figures, report):
-        assert program.main([str(folder)]) == 0
+    stand_in_figures(folder)
+    assert report.main([str(folder)]) == 0
     return folder

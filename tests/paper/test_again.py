@@ -26,6 +26,7 @@ def folder(tmp_path_factory):
         tmp_path_factory.mktemp("again") / "made",
         methods=("graphpruning", "amc", "random", "generated"),
         seeds=(0, 1),
+        blocks=1,
         candidates=4,
         final_trainings=2,
         second=True,

@@ -13,15 +13,41 @@ from matplotlib.colors import to_hex
 from matplotlib.text import Text
 from PIL import Image
 
-from paper import measures
+from paper import figures, measures
 from paper.claims import claims
 from paper.figure_effects import across, effects
-from paper.figure_methods import accuracy_macs, search_curves
-from paper.figure_style import PAGE, SMALL, STYLE
+from paper.figure_methods import search_curves
+from paper.figure_style import PAGE, SMALL, STYLE, save
 from paper.figures import FIGURES
 from paper.reader.results import read
 from paper.rule import marks
 from tests.paper.conftest import Study, copied_study
+
+
+@pytest.fixture(scope="module")
+def made(results, tmp_path_factory):
+    """A copy of `results` with its figures, and each of these as it was drawn, by its name."""
+    folder = copied_study(results, tmp_path_factory.mktemp("figures"))
+    drawn = {}
+
+    def keep(figure, path):
+        save(figure, path)
+        drawn[path.name] = _laid_out(figure)  # in its own resolution again
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "save", keep)
+        assert figures.main([str(folder)]) == 0
+    return folder, drawn
+
+
+@pytest.fixture(scope="module")
+def folder(made):
+    return made[0]
+
+
+@pytest.fixture(scope="module")
+def drawn(made):
+    return made[1]
 
 
 @pytest.fixture
@@ -54,27 +80,27 @@ def found_wide(tmp_path_factory):
 @pytest.fixture(scope="module")
 def found_one(tmp_path_factory):
     """A study of one replicate."""
-    return read(Study(tmp_path_factory.mktemp("one") / "one", seeds=(0,)).write())
+    return read(Study(tmp_path_factory.mktemp("one") / "one", seeds=(0,), blocks=1).write())
 
 
-def test_every_figure_is_vector_and_bitmap(made):
-    files = {path.name for path in (made / "figures").iterdir()}
+def test_every_figure_is_vector_and_bitmap(folder):
+    files = {path.name for path in (folder / "figures").iterdir()}
     assert files == {f"{name}{ending}" for name in FIGURES for ending in (".pdf", ".png")}
     assert len(FIGURES) == 9
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_a_figure_names_its_script_and_fits_a_page(made, name):
-    assert b"paper/figures.py" in (made / f"figures/{name}.pdf").read_bytes()
-    with Image.open(made / f"figures/{name}.png") as image:
+def test_a_figure_names_its_script_and_fits_a_page(folder, name):
+    assert b"paper/figures.py" in (folder / f"figures/{name}.pdf").read_bytes()
+    with Image.open(folder / f"figures/{name}.png") as image:
         assert image.info["Source"] == "paper/figures.py"
         assert image.info["dpi"][0] == pytest.approx(200, abs=0.1)
         assert image.width in (660, 700, 1400)
 
 
-def test_the_same_bytes_in_another_process(made, tmp_path):
-    before = {path.name: path.read_bytes() for path in (made / "figures").iterdir()}
-    again = copied_study(made, tmp_path, without="figures")
+def test_the_same_bytes_in_another_process(folder, tmp_path):
+    before = {path.name: path.read_bytes() for path in (folder / "figures").iterdir()}
+    again = copied_study(folder, tmp_path, without="figures")
     environment = {**os.environ, "PYTHONHASHSEED": "12345"}
     command = [sys.executable, "-m", "paper.figures", str(again)]
     subprocess.run(command, env=environment, check=True)
@@ -84,10 +110,10 @@ def test_the_same_bytes_in_another_process(made, tmp_path):
 @pytest.mark.parametrize("shape", ["embedded", "wide"])
 @pytest.mark.parametrize("name", [name for name in FIGURES if name != "figure3_graph"])
 def test_every_text_is_large_enough_and_stands_alone_on_the_page(
-    found, found_wide, draw, name, shape
+    drawn, found_wide, draw, name, shape
 ):
     """Figure 3 is the library's drawing, which has such a test of its own."""
-    figure = draw(FIGURES[name], found if shape == "embedded" else found_wide)
+    figure = drawn[name] if shape == "embedded" else draw(FIGURES[name], found_wide)
     page = figure.bbox
     assert figure.get_size_inches()[0] <= PAGE
     beyond = _labels_beyond_their_axis(figure)
@@ -115,17 +141,17 @@ def _labels_beyond_their_axis(figure):
     return found
 
 
-def test_figure_6_draws_the_intervals_of_the_tables(found, draw):
-    figure = draw(accuracy_macs, found)
+def test_figure_6_draws_the_intervals_of_the_tables(found, drawn):
+    figure = drawn["figure6_accuracy_macs"]
     for axis, budget in zip(figure.axes[1:], found.budgets, strict=True):
-        drawn = [tuple(line.get_xdata()) for line in axis.get_lines() if len(line.get_xdata()) == 2]
-        drawn = [ends for ends in drawn if not np.isnan(ends).any()]
+        lines = [tuple(line.get_xdata()) for line in axis.get_lines() if len(line.get_xdata()) == 2]
+        lines = [ends for ends in lines if not np.isnan(ends).any()]
         expected = [measures.test_top1(found, "resnet20", name, budget) for name in found.rows]
-        assert drawn == [pytest.approx((top1.low, top1.high)) for top1 in expected]
+        assert lines == [pytest.approx((top1.low, top1.high)) for top1 in expected]
 
 
-def test_the_band_of_a_search_reaches_from_the_lowest_to_the_highest_replicate(found, draw):
-    axis = draw(search_curves, found).axes[0]
+def test_the_band_of_a_search_reaches_from_the_lowest_to_the_highest_replicate(found, drawn):
+    axis = drawn["figure5_search_curves"].axes[0]
     searches = found.search["resnet20", found.ours.name, found.budgets[0]].values()
     last = [search.history["best"].iloc[-1] for search in searches]
     outline = axis.collections[0].get_paths()[0].vertices
@@ -133,8 +159,8 @@ def test_the_band_of_a_search_reaches_from_the_lowest_to_the_highest_replicate(f
     assert (min(at_the_end), max(at_the_end)) == pytest.approx((min(last), max(last)))
 
 
-def test_methods_look_as_study_json_says(found, draw):
-    lines = draw(search_curves, found).axes[0].get_lines()
+def test_methods_look_as_study_json_says(found, drawn):
+    lines = drawn["figure5_search_curves"].axes[0].get_lines()
     rows = {row.label: row for row in found.rows.values()}
     assert len(lines) == 4
     for line in lines:
@@ -163,7 +189,7 @@ print(sorted({"seaborn", "matplotlib"} & set(sys.modules)))
     assert found.stdout == "[]\n"
 
 
-def test_every_effect_of_the_claims_is_a_line_of_figure_9(found, draw):
+def test_every_effect_of_the_claims_is_a_line_of_figure_9(found, drawn):
     """At its value, with its interval and its status in a word; below its claim's verdict."""
     judged = claims(found)
     expected = [
@@ -171,18 +197,18 @@ def test_every_effect_of_the_claims_is_a_line_of_figure_9(found, draw):
         for claim in judged
         for one, status in zip(claim.effects, marks(claim.effects), strict=True)
     ]
-    drawn = []
-    for axis in draw(effects, found).axes:
+    lines = []
+    for axis in drawn["figure9_effects"].axes:
         names = [text.get_text() for text in axis.get_yticklabels()]
         labels = dict(zip(axis.get_yticks(), names, strict=True))
         words = {text.xy[1]: text.get_text() for text in axis.texts}
         values = {line.get_ydata()[0]: line.get_xdata()[0] for line in axis.get_lines()}
         for y, value in values.items():
-            drawn.append((labels[y], value, words[y].split()[-1]))
+            lines.append((labels[y], value, words[y].split()[-1]))
         headings = [words[y] for y in labels if y not in values]
         verdicts = {claim.id: claim.verdict for claim in judged}
         assert headings == [verdicts[labels[y][:2]] for y in labels if y not in values]
-    assert sorted(drawn) == sorted((label, one.value, status) for label, one, status in expected)
+    assert sorted(lines) == sorted((label, one.value, status) for label, one, status in expected)
 
 
 def test_an_effect_without_interval_is_hollow(found_one, draw):
@@ -194,7 +220,8 @@ def test_an_effect_without_interval_is_hollow(found_one, draw):
 
 
 def test_studies_side_by_side_have_the_same_line_at_the_same_height(found, tmp_path, draw):
-    few = read(Study(tmp_path / "few", methods=("graphpruning", "amc", "random")).write())
+    few = Study(tmp_path / "few", methods=("graphpruning", "amc", "random"), blocks=1, candidates=4)
+    few = read(few.write())
     figure = draw(across, [few, found])
     labels = [text.get_text() for text in figure.axes[0].get_yticklabels()]
     for axis, study in zip(figure.axes, (few, found), strict=True):

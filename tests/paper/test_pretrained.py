@@ -152,7 +152,6 @@ def test_a_network_without_shortcuts_is_said_and_not_drawn(tmp_path):
         methods=("graphpruning",),
         budgets=(0.5,),
         seeds=(0,),
-        blocks=1,
         candidates=2,
         shortcuts=False,
     ).write()
