@@ -390,7 +390,7 @@ CELLS = [
     (f"{SEARCH}/history.csv", "macs", LONG),
     (f"{SEARCH}/history.csv", "best", "1_0"),
     (f"{SEARCH}/history.csv", "widths", "1-2"),
-    (f"{SEARCH}/history.csv", "widths", "99-8-8-16-16-32-32"),
+    (f"{SEARCH}/history.csv", "widths", "99-8-16-16-32-32"),
     (f"{SEARCH}/history.csv", "widths", ""),
     (f"{FINAL}/curve.csv", "train_top1", ""),
     (f"{FINAL}/curve.csv", "train_top1", "8,1"),
