@@ -4,6 +4,7 @@ import importlib
 import json
 import shlex
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from experiments.common.study import parse
 from experiments.pipeline import steps_to_run
 from graphpruning.methods import METHODS, Method
 from graphpruning.pruningnet.conditionings import CONDITIONINGS, Conditioning
+from paper import figures
 from tests.experiments.stages import work
 from tests.experiments.test_pipeline import copy_repository
 
@@ -40,7 +42,7 @@ def with_the_rows(raw: dict[str, Any]) -> dict[str, Any]:
         "methods": ["graphpruning", "halved"],
         "again": {"methods": [], "trainings": []},
         "searches": listed,
-        "analysis": {**raw["analysis"], "conditionings": ["graph", "halved"]},
+        "analysis": {**raw["analysis"], "conditionings": ["graph", "halved"], "trainings": 1},
     }
 
 
@@ -48,7 +50,8 @@ def with_the_rows(raw: dict[str, Any]) -> dict[str, Any]:
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A copy of the repository in which the study has run, with a row in each table.
 
-    All that `dvc repro` would run has, in its order, but in this process.
+    All that `dvc repro` would run has, in its order, but in this process, and figures are PNG
+    alone: the report shows these.
     """
     folder = copy_repository(tmp_path_factory.mktemp("rows"))
     raw = with_the_rows(yaml.safe_load((folder / "params.yaml").read_text()))
@@ -56,6 +59,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(CONDITIONINGS, "halved", CONDITIONING)
         patch.setitem(METHODS, "halved", METHOD)
+        patch.setattr(figures, "save", partial(figures.save, endings=[".png"]))
         patch.chdir(folder)
         with Repo() as repo:
             commands = {stage.addressing: stage.cmd for stage in repo.index.stages}
