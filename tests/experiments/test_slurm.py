@@ -23,7 +23,7 @@ from graphpruning.common.errors import UserError
 from tests.experiments.test_pipeline import ROOT, copy_repository
 from tests.experiments.toy import DIAMOND, pipeline
 
-COMMON = f"""#!{sys.executable}
+COMMON = f"""#!{sys.executable} -IS
 import json, os, pathlib, subprocess, sys
 folder = pathlib.Path(os.environ["FAKE_SLURM"])
 def jobs():
@@ -67,6 +67,7 @@ for job in jobs():
         keep({**job, "state": "CANCELLED"})
 """,
 }
+CHAIN = {"one": [], "both": ["one"], "last": ["both"]}
 
 
 @pytest.fixture
@@ -88,6 +89,12 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def diamond(fake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(pipeline(tmp_path / "diamond", DIAMOND))
     return fake
+
+
+@pytest.fixture
+def unrun(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs stay in the queue, and count as completed: for what is asked of Slurm alone."""
+    monkeypatch.setattr(slurm, "_wait_for_all", lambda numbers: dict.fromkeys(numbers, "COMPLETED"))
 
 
 def submitted(fake: Path) -> dict[str, dict[str, Any]]:
@@ -129,13 +136,12 @@ def test_every_stage_is_one_job_after_those_that_it_needs(
 
 
 def test_the_jobs_of_a_study_are_dvcs_graph(
-    fake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fake: Path, unrun: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As far as one job comes before another: what follows from other edges may be left out."""
     from dvc.repo import Repo
 
     monkeypatch.chdir(copy_repository(tmp_path / "smoke"))
-    monkeypatch.setattr(slurm, "_wait_for_all", lambda numbers: dict.fromkeys(numbers, "COMPLETED"))
     slurm.run({}, force=True, queued={})
     found = needs(submitted(fake))
     with Repo() as repo:
@@ -146,7 +152,7 @@ def test_the_jobs_of_a_study_are_dvcs_graph(
     assert set(of_jobs.edges) == {edge for edge in closed.edges if found.keys() >= set(edge)}
 
 
-def test_a_job_asks_for_what_the_study_says(diamond: Path) -> None:
+def test_a_job_asks_for_what_the_study_says(diamond: Path, unrun: None) -> None:
     study: dict[str, dict[str, Any]] = {
         "default": {"cpus": 2, "partition": "main"},
         "left": {"gpus": 4, "time": "2-12:00", "memory": "16G"},
@@ -176,7 +182,7 @@ def test_a_job_asks_for_what_the_study_says(diamond: Path) -> None:
     }
 
 
-def test_every_stage_is_forced_when_all_are_to_run_again(diamond: Path) -> None:
+def test_every_stage_is_forced_when_all_are_to_run_again(diamond: Path, unrun: None) -> None:
     slurm.run({}, force=True, queued={})
     for name, job in submitted(diamond).items():
         assert job["script"].endswith(f" repro --single-item --force {name}\n")
@@ -188,15 +194,16 @@ def test_every_stage_is_forced_when_all_are_to_run_again(diamond: Path) -> None:
 def test_a_failed_job_is_named_with_its_log_and_the_next_start_goes_on(
     fake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    stages = {"left": [], "right": [], "both": ["left", "right"], "last": ["both"]}
     command = "test -e mended && mkdir -p out && echo left > out/left"
-    monkeypatch.chdir(pipeline(tmp_path / "failing", DIAMOND, left={"cmd": command}))
+    monkeypatch.chdir(pipeline(tmp_path / "failing", stages, left={"cmd": command}))
     with pytest.raises(UserError) as refusal:
         slurm.run({}, force=False, queued={})
     assert str(refusal.value) == (
         "not done: left (failed, see slurm/left.out); 2 that come after did not run: "
         "`make repro LAUNCH=slurm` goes on from there"
     )
-    assert {path.name for path in Path("out").iterdir()} == {"one", "right"}
+    assert {path.name for path in Path("out").iterdir()} == {"right"}
     assert "failed to reproduce 'left'" in Path("slurm/left.out").read_text()
     for path in fake.glob("*.json"):
         path.unlink()
@@ -206,27 +213,31 @@ def test_a_failed_job_is_named_with_its_log_and_the_next_start_goes_on(
 
 
 def test_jobs_that_an_earlier_start_left_are_waited_for_and_not_submitted_again(
-    diamond: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    fake: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.chdir(pipeline(tmp_path / "chain", CHAIN))
     with monkeypatch.context() as patched:
         patched.setattr(slurm, "_wait_for_all", lambda numbers: dict.fromkeys(numbers, "COMPLETED"))
         slurm.run({}, force=False, queued={})
-    (diamond / "busy").touch()
+    (fake / "busy").touch()
     first = slurm.queued_here()
-    assert first.keys() == DIAMOND.keys()
-    monkeypatch.chdir(pipeline(diamond.parent / "another", DIAMOND))
+    assert first.keys() == CHAIN.keys()
+    monkeypatch.chdir(pipeline(tmp_path / "another", CHAIN))
     Path("slurm").mkdir()
     assert slurm.queued_here() == {}  # those are of another folder
-    monkeypatch.chdir(diamond.parent / "diamond")
-    with pytest.raises(UserError, match=r"^Slurm's queue holds jobs for this folder \(5\): `make"):
+    monkeypatch.chdir(tmp_path / "chain")
+    with pytest.raises(UserError, match=r"^Slurm's queue holds jobs for this folder \(3\): `make"):
         slurm.run({}, force=True, queued=first)
     subprocess.run(["scancel", first["last"]], check=True)
     queued = slurm.queued_here()
-    (diamond / "busy").unlink()
+    (fake / "busy").unlink()
     capsys.readouterr()
     slurm.run({}, force=False, queued=queued)
-    assert capsys.readouterr().out.startswith("jobs submitted: 1, in the queue already: 4;")
-    assert {path.name for path in Path("out").iterdir()} == DIAMOND.keys()
+    assert capsys.readouterr().out.startswith("jobs submitted: 1, in the queue already: 2;")
+    assert {path.name for path in Path("out").iterdir()} == CHAIN.keys()
 
 
 def test_jobs_of_another_study_are_not_mixed_with_this_ones(diamond: Path) -> None:
@@ -259,16 +270,23 @@ def test_a_refused_job_takes_back_those_before_it(diamond: Path) -> None:
     )
 
 
-def test_a_silent_queue_is_asked_on(diamond: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (diamond / "silent").touch()
+def test_a_silent_queue_is_asked_on(
+    fake: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(pipeline(tmp_path / "silent", {"one": []}))
+    (fake / "silent").touch()
     slurm.run({}, force=False, queued={})
+    assert {job["state"] for job in submitted(fake).values()} == {"COMPLETED"}
     assert "squeue does not answer (slurm_load_jobs error" in capsys.readouterr().out
 
 
 def test_of_jobs_that_slurm_has_forgotten_dvc_says_whether_their_stages_have_run(
     fake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(pipeline(tmp_path / "forgotten", DIAMOND, both={"cmd": "false"}))
+    monkeypatch.chdir(pipeline(tmp_path / "forgotten", CHAIN, both={"cmd": "false"}))
     (fake / "forgetful").touch()
     with pytest.raises(UserError, match=r"^not done: both \(gone, see slurm/both.out\); 1 that"):
         slurm.run({}, force=False, queued={})
