@@ -3,7 +3,6 @@
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -12,22 +11,24 @@ from typing import Any
 
 import pytest
 import yaml
+from dvc.repo import Repo
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from experiments import lanes, repro
 from experiments.common.study import parse
 from experiments.common.study_file import read_study_file
-from experiments.pipeline import Step, seconds_to_the_end, steps_to_run
+from experiments.pipeline import PIPELINE, Step, seconds_to_the_end, steps_to_run
 from graphpruning.common.errors import UserError
 from tests.experiments.toy import DIAMOND, pipeline
 
 ROOT = Path(__file__).parents[2]
-DVC = (sys.executable, "-m", "dvc")
 
 
-def dvc(*words: str) -> str:
-    return subprocess.run([*DVC, *words], capture_output=True, text=True, check=True).stdout
+def reproduce() -> None:
+    """Do what `dvc repro` does."""
+    with Repo() as repo:
+        repo.reproduce()
 
 
 def needs_of(everything: bool = False, **more: Any) -> dict[str, set[str]]:
@@ -50,7 +51,9 @@ def test_all_stages_of_a_study_run_each_after_those_that_it_reads(
     subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
     monkeypatch.chdir(tmp_path)
     steps = steps_to_run(everything=True)
-    listed = dvc("stage", "list", "--name-only", "dvc.yaml").split()
+    with Repo() as repo:
+        listed = [stage.addressing for stage in repo.index.stages if stage.relpath == PIPELINE]
+        edges = [(one.addressing, two.addressing) for one, two in repo.index.graph.edges]
     assert [step for step in steps if not step.endswith(".dvc")] == [
         step for step in steps if step in listed
     ]
@@ -58,11 +61,8 @@ def test_all_stages_of_a_study_run_each_after_those_that_it_reads(
     before: dict[str, set[str]] = {}
     for step in steps.values():  # a KeyError here: a stage comes before one that it needs
         before[step.name] = set(step.needs).union(*(before[needed] for needed in step.needs))
-    drawn = dvc("dag", "--dot").replace('"', "").splitlines()
-    for line in drawn:
-        needed, arrow, reader = line.strip().rstrip(";").partition(" -> ")
-        if arrow:
-            assert needed in before[reader] or needed not in steps
+    for reader, needed in edges:
+        assert needed in before[reader] or needed not in steps
 
 
 @pytest.fixture
@@ -73,12 +73,12 @@ def diamond(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_what_comes_after_a_changed_stage_runs_and_nothing_else(diamond: Path) -> None:
     assert needs_of() == {name: set(needed) for name, needed in DIAMOND.items()}
-    dvc("repro")
+    reproduce()
     assert needs_of() == {}
     Path("out/right").unlink()
     assert needs_of() == {"right": set(), "both": {"right"}, "last": {"both"}}
     assert needs_of(everything=True).keys() == DIAMOND.keys()
-    dvc("repro")
+    reproduce()
     assert needs_of(begun=["both"]) == {"both": set(), "last": {"both"}}
 
 
@@ -248,11 +248,13 @@ def test_after_a_failed_stage_no_other_starts_and_running_ones_end(
 def test_many_lanes_at_once_lose_no_entry_of_dvc_lock(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a real DVC: each of the stages rewrites the whole of dvc.lock."""
-    names = [f"s{number}" for number in range(8)]
-    monkeypatch.chdir(pipeline(tmp_path / "many", dict.fromkeys(names, ())))
-    lanes.run_steps(steps_to_run(), len(names), [])
-    assert yaml.safe_load(Path("dvc.lock").read_text())["stages"].keys() == set(names)
+    """With a real DVC: each of the stages rewrites the whole of dvc.lock, and a lane has two."""
+    stages: dict[str, list[str]] = {}
+    for lane in range(repro.MOST_LANES):
+        stages |= {f"first{lane}": [], f"second{lane}": [f"first{lane}"]}
+    monkeypatch.chdir(pipeline(tmp_path / "many", stages))
+    lanes.run_steps(steps_to_run(), repro.MOST_LANES, [])
+    assert yaml.safe_load(Path("dvc.lock").read_text())["stages"].keys() == stages.keys()
     assert steps_to_run() == {}
 
 
