@@ -4,16 +4,19 @@ import csv
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from paper import figures, report
 from tests.experiments.test_pipeline import copy_repository, forked
 from tests.miniature import build
 
 RESULTS = Path("results/imagenet")
+TABLES = "tables@imagenet"
 CLASSES, TRAIN, VAL = 4, 12, 5  # images of each class; the first has 2 x TRAIN
 SMALL = {"epochs": 1, "batch_size": 12, "lr": 0.05, "schedule": "linear"}
 SMALLER = {
@@ -87,7 +90,10 @@ def make_smaller(study: Path) -> None:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the repository in which the small ImageNet study has run."""
+    """A copy of the repository in which the small ImageNet study has run, up to its tables.
+
+    Figures and report are made in this process, as PNG alone: the report shows these.
+    """
     folder = copy_repository(tmp_path_factory.mktemp("imagenet"))
     images = folder.with_name("ILSVRC")
     build(images, CLASSES, TRAIN, VAL)
@@ -96,8 +102,12 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     refused = run(folder, None, sys.executable, "-m", "experiments.prepare")
     assert refused.returncode == 2 and refused.stderr.count("\n") == 1, refused.stderr
     assert "IMAGENET_DIR" in refused.stderr
-    done = run(folder, images, "dvc", "repro")
+    done = run(folder, images, "dvc", "repro", TABLES)
     assert done.returncode == 0, done.stdout + done.stderr
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(figures, "save", partial(figures.save, endings=[".png"]))
+        assert figures.main([str(RESULTS)]) == report.main([str(RESULTS)]) == 0
     return folder
 
 
@@ -134,5 +144,5 @@ def test_the_report_is_made_and_table3_has_a_row_for_every_method(project: Path)
 
 
 def test_a_clone_without_the_images_has_nothing_to_run(project: Path) -> None:
-    again = run(project, None, "dvc", "repro")
+    again = run(project, None, "dvc", "repro", TABLES)
     assert again.returncode == 0 and "Running stage" not in again.stdout, again.stdout
