@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 import signal
+import socket
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import yaml
 
 from experiments import finetune, prepare, search, train_base, train_pruningnet
 from experiments.common.study import parse
+from experiments.preloaded import preloaded
 from graphpruning.methods import METHODS
 from tests import processes
 from tests.experiments.stages import work
@@ -22,9 +24,9 @@ from tests.experiments.test_pipeline import (
     _has_begun,
     _wait_for,
     copy_repository,
+    forked,
     run,
 )
-from tests.test_distributed import torchrun
 
 PLUS = "graphpruning-plus"
 RESULTS, WEIGHTS = Path("results/smoke"), Path("models/smoke/resnet8/0")
@@ -116,7 +118,7 @@ def test_its_training_counts_each_pass_of_an_image(project: Path) -> None:
 def killed(project: Path) -> bytes:
     """End the training by SIGKILL after its first epoch; return what it had left undisturbed."""
     undisturbed = (project / WEIGHTS / f"{PLUS}.safetensors").read_bytes()
-    process = processes.start([sys.executable, "-m", *TRAIN], project, ENVIRONMENT)
+    process = processes.start([sys.executable, "-m", *TRAIN], project, forked())
     _wait_for(lambda: _has_begun(project / "checkpoints/smoke"), process)
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=60)
@@ -158,5 +160,23 @@ def test_two_processes_train_as_one(project: Path) -> None:
 
 
 def by_two(project: Path, *changes: str) -> None:
-    done = torchrun("-m", *TRAIN, *changes, folder=project)
-    assert done.returncode == 0, done.stderr
+    """Run the stage in two processes that are told what torchrun would tell them, but forked."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    told = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "none"}
+    told |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    command = [sys.executable, "-m", *TRAIN, *changes]
+    with preloaded({**ENVIRONMENT, **told}) as environment:
+        both = [
+            processes.start(command, project, {**environment, "RANK": rank, "LOCAL_RANK": rank})
+            for rank in ("0", "1")
+        ]
+        try:
+            for process in both:
+                _, said = process.communicate(timeout=120)
+                assert process.returncode == 0, said
+        finally:
+            for process in both:
+                processes.end(process)
+    assert json.loads((project / NET / "run.json").read_text())["hardware"]["processes"] == 2
