@@ -6,8 +6,9 @@ import torch
 from torch import nn
 from torchvision import models
 from torchvision.models.regnet import BlockParams
+from torchvision.models.vgg import cfgs, make_layers
 
-from graphpruning.network.zoo import build
+from graphpruning.network.zoo import build, weightless
 
 SIZE = (3, 32, 32)
 NETWORKS = ("resnet8", "resnet20", "mobilenet_v1", "resnet18", "mobilenet_v2", "vgg11_bn")
@@ -35,7 +36,11 @@ def on_meta(name: str) -> nn.Module:
         with torch.device("cpu"):  # RegNet computes its widths by tensors
             return make(BlockParams, *args, **options)
 
-    with patch.object(BlockParams, "from_init_params", make_on_cpu), torch.device("meta"):
+    with (
+        patch.object(BlockParams, "from_init_params", make_on_cpu),
+        patch.object(torch.Tensor, "normal_", lambda x, *_, **__: x),  # nothing there to draw
+        torch.device("meta"),
+    ):
         return build(name, 1000).eval()
 
 
@@ -43,7 +48,7 @@ def network(name: str, seed: int = 0) -> nn.Module:
     """A network with random weights and random batch normalisation statistics, in eval mode."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = build(name, 10)
+        model = _vgg11_bn() if name == "vgg11_bn" else build(name, 10)
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):
                 for tensor in (module.weight, module.bias, module.running_mean):
@@ -54,6 +59,19 @@ def network(name: str, seed: int = 0) -> nn.Module:
             if name.endswith("layer_scale"):  # as made, 1e-6: the block would not count
                 nn.init.normal_(parameter, 0.5, 0.2)
     return model.eval()
+
+
+def _vgg11_bn() -> nn.Module:
+    """With linear layers of 64 units; torchvision's have 4,096, and 120 million weights."""
+    with weightless():
+        model = build("vgg11_bn", 10)
+    model.features = make_layers(cfgs["A"], batch_norm=True)
+    for part in model.features:
+        if isinstance(part, nn.Conv2d):  # as torchvision's
+            nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
+    for place, sizes in {"0": (512 * 7 * 7, 64), "3": (64, 64), "6": (64, 10)}.items():
+        model.classifier.add_module(place, nn.Linear(*sizes))  # type: ignore[operator, union-attr]
+    return model
 
 
 class Dense(nn.Module):

@@ -1,6 +1,7 @@
 """Time as a resource: what a table of layers says is a sum, and rises with every width."""
 
 import itertools
+from functools import cache
 
 import numpy as np
 import pytest
@@ -13,11 +14,12 @@ from graphpruning.network.latency_cost import Latency, LayerTimes, monotone
 from tests.networks import SIZE, network
 from tests.search.made_up_times import FACTOR, REMAINDER, layer_times, timed
 
-SPACES = {
-    name: SearchSpace(trace(network(name), SIZE), divisor=4, smallest=0.25)
-    for name in ("resnet8", "mobilenet_v1", "shufflenet_v2_x0_5")
-}
-spaces = pytest.mark.parametrize("name", SPACES)
+NAMES = ("mobilenet_v1", "resnet8", "shufflenet_v2_x0_5")
+
+
+@cache
+def space_of(name: str) -> SearchSpace:
+    return SearchSpace(trace(network(name), SIZE), divisor=4, smallest=0.25)
 
 
 def by_hand(times: LayerTimes, read: int, written: int) -> float:
@@ -37,9 +39,9 @@ def by_hand(times: LayerTimes, read: int, written: int) -> float:
     )
 
 
-@spaces
+@pytest.mark.parametrize("name", NAMES)
 def test_an_estimate_is_the_sum_of_its_layers_times(name: str) -> None:
-    space = SPACES[name]
+    space = space_of(name)
     times = layer_times(space)
     resource = timed(space).resource
     generator = torch.Generator().manual_seed(0)
@@ -58,11 +60,11 @@ def test_an_estimate_is_the_sum_of_its_layers_times(name: str) -> None:
 
 
 @settings(deadline=None, max_examples=12)
-@given(st.sampled_from(sorted(SPACES)), st.integers(0, 5), st.data())
+@given(st.sampled_from(NAMES), st.integers(0, 5), st.data())
 def test_a_wider_group_never_takes_less(name: str, seed: int, data: st.DataObject) -> None:
     """Even where measured times fall: they are replaced by the nearest that rise."""
     random = np.random.default_rng(seed)
-    space = SPACES[name]
+    space = space_of(name)
     noisy = [
         LayerTimes(
             t.reads, t.writes, t.milliseconds * random.uniform(0.5, 1.5, t.milliseconds.shape)
@@ -92,7 +94,7 @@ def test_rising_tables_stay_and_others_become_the_nearest(rows: list[list[int]])
 
 
 def test_a_time_that_cannot_be_reached_is_said_in_milliseconds() -> None:
-    space = timed(SPACES["resnet8"])
+    space = timed(space_of("resnet8"))
     least = space.used(space.smallest)
     with pytest.raises(UserError, match=rf"{least / 1e6:,.3f} ms \(0\.\d+ of the full one\)"):
         space.require(least - 1)
