@@ -29,7 +29,15 @@ from graphpruning.training.recipe import Recipe
 from tests.networks import Dense, network
 
 INPUT = (3, 8, 8)
-RECIPE = Recipe(epochs=3, batch_size=50, lr=0.1, schedule="linear", weight_decay=1e-4, clip=5)
+RECIPE = Recipe(
+    epochs=3,
+    batch_size=50,
+    images_per_epoch=200,
+    lr=0.1,
+    schedule="linear",
+    weight_decay=1e-4,
+    clip=5,
+)
 
 
 def graph_of(name: str) -> ChannelGraph:
@@ -245,7 +253,7 @@ def test_renewal_keeps_rounding_small(monkeypatch: pytest.MonkeyPatch) -> None:
     net = PruningNet(graph, "graph")
     space = SearchSpace(graph, divisor=2)
     monkeypatch.setattr(cropped_sgd, "WORST_CONDITION", float("inf"))
-    plain, ours = both(net, space, [0.05] * 400, momentum=0.7)
+    plain, ours = both(net, space, [0.05] * 150, momentum=0.7)
     assert not largest_difference(plain, ours) < 0.1
 
 
