@@ -65,12 +65,12 @@ def _vgg11_bn() -> nn.Module:
     """With linear layers of 64 units; torchvision's have 4,096, and 120 million weights."""
     with weightless():
         model = build("vgg11_bn", 10)
-    model.features = make_layers(cfgs["A"], batch_norm=True)
-    for part in model.features:
+    model.features = features = make_layers(cfgs["A"], batch_norm=True)
+    for part in features:
         if isinstance(part, nn.Conv2d):  # as torchvision's
             nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
     for place, sizes in {"0": (512 * 7 * 7, 64), "3": (64, 64), "6": (64, 10)}.items():
-        model.classifier.add_module(place, nn.Linear(*sizes))  # type: ignore[operator, union-attr]
+        model.get_submodule("classifier").add_module(place, nn.Linear(*sizes))
     return model
 
 
