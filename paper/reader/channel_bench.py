@@ -35,8 +35,6 @@ REWARDS = (GENERATED, TRAINED)
 
 _TAU = Number(-1, 1, optional=True)
 """None where all networks are rated alike."""
-_REWARD = Number(0, 100, optional=True)
-"""None where widths that nothing had to choose were not judged."""
 _WIDTHS = Text(1, 1000)
 AGREEMENT: Columns = {
     "rated_by": LABEL,
@@ -54,7 +52,7 @@ SEARCHES: Columns = {
     "play": Number(0, 10**9, whole=True),
     "true_top1": PERCENT,
     "rank": POSITIVE,
-    "reward_top1": _REWARD,
+    "reward_top1": PERCENT,
     "distinct": POSITIVE,
     "widths": _WIDTHS,
 }
