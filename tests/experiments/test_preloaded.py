@@ -116,7 +116,7 @@ def test_it_dies_of_the_same_signal(
 def test_our_code_is_that_of_its_folder_and_of_its_time(
     folder: Path, served: dict[str, str]
 ) -> None:
-    for text in ("one", "two"):
+    for text in ("one", "another"):  # of other lengths: bytecode is known by second and size
         (folder / "experiments/probe.py").write_text(f"import torch\nraise SystemExit({text!r})")
         done = subprocess.run(
             command("probe"), cwd=folder, env=served, capture_output=True, text=True
