@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from paper import tables
+from paper import report, tables
 from paper.verdicts import COMMITTED
 
 ROOT = Path(__file__).parents[1]
@@ -47,18 +47,21 @@ def test_found_networks_meet_and_use_their_budgets() -> None:
 
 
 @pytest.mark.parametrize("study", COMMITTED)
-def test_tables_from_the_committed_results_are_the_committed_tables(
+def test_tables_and_report_of_the_committed_results_are_the_committed_ones(
     study: str, tmp_path: Path
 ) -> None:
     for name in {study, "pretrained"}:
-        left_out = shutil.ignore_patterns("records", "tables", "figures")
+        left_out = shutil.ignore_patterns("tables", "report.html")
         shutil.copytree(ROOT / "results" / name, tmp_path / "results" / name, ignore=left_out)
-    assert tables.main([str(tmp_path / "results" / study)]) == 0
+    for program in (tables, report):
+        assert program.main([str(tmp_path / "results" / study)]) == 0
     made, committed = (
-        {path.name: path.read_bytes() for path in (root / "results" / study / "tables").iterdir()}
-        for root in (tmp_path, ROOT)
+        {path.name: path.read_bytes() for path in (folder / "tables").iterdir()}
+        | {"report.html": (folder / "report.html").read_bytes()}
+        for folder in (root / "results" / study for root in (tmp_path, ROOT))
     )
-    assert made == committed
+    assert [name for name in committed if made.get(name) != committed[name]] == []
+    assert made.keys() == committed.keys()
 
 
 def test_every_number_has_an_undisturbed_run_and_its_record() -> None:
