@@ -393,7 +393,7 @@ STAGE_COMMANDS = {
 
 @pytest.mark.parametrize("stage", STAGE_COMMANDS)
 def test_a_killed_stage_goes_on_to_the_same_metrics(smoke: Path, stage: str) -> None:
-    """The search in a process of its own, which nobody else has to end: it is short."""
+    """The search is short, so it runs by itself: a forked one is ended a moment later."""
     arguments, folder = STAGE_COMMANDS[stage]
     path = smoke / RESULTS / folder / "metrics.json"
     undisturbed = path.read_bytes()

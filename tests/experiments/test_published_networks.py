@@ -2,7 +2,6 @@
 
 import csv
 import json
-from collections.abc import Callable
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
@@ -14,7 +13,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from experiments import published_networks
-from graphpruning import architecture, load_architecture, macs, trace
+from graphpruning import load_architecture, macs, trace
 from graphpruning.inspection import read_widths
 from graphpruning.network.zoo import build
 
@@ -38,26 +37,7 @@ def loaded(path: Path) -> nn.Module:
     return load_architecture(path).to("meta")
 
 
-def test_the_committed_files_are_made_of_the_lists(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A full network is built and traced once, not once for each of its lists."""
-
-    def once(function: Callable[..., Any], key: Callable[[Any], Any]) -> Callable[..., Any]:
-        found: dict[Any, Any] = {}
-
-        def call(first: Any, *others: Any) -> Any:
-            if key(first) not in found:
-                found[key(first)] = function(first, *others)
-            return found[key(first)]
-
-        return call
-
-    built = once(architecture.full_network, lambda builder: builder.name)
-    traced = once(trace, id)
-    for module in (architecture, published_networks):
-        monkeypatch.setattr(module, "full_network", built)
-        monkeypatch.setattr(module, "trace", traced)
+def test_the_committed_files_are_made_of_the_lists(tmp_path: Path) -> None:
     published_networks.write(tmp_path)
     made = {p.relative_to(tmp_path): p.read_bytes() for p in tmp_path.rglob("*.*")}
     names = [*(f.relative_to(PAPER) for f in FILES), Path("published_counts.csv")]

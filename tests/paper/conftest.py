@@ -526,10 +526,8 @@ class Study:
 
 def copied_study(results: Path, into: Path, without: str = "") -> Path:
     """A copy of results/STUDY, and of results/pretrained beside it."""
-    how = {
-        "copy_function": shutil.copyfile,
-        "dirs_exist_ok": True,
-    }  # without times, which is faster
+    # Without the files' times, which is faster.
+    how: dict[str, Any] = {"copy_function": shutil.copyfile, "dirs_exist_ok": True}
     shutil.copytree(results.with_name("pretrained"), into / "pretrained", **how)
     ignored = shutil.ignore_patterns(without) if without else None
     return shutil.copytree(results, into / results.name, ignore=ignored, **how)
