@@ -4,7 +4,6 @@ import csv
 import json
 import shutil
 import signal
-import socket
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -15,9 +14,9 @@ import yaml
 
 from experiments import finetune, prepare, search, train_base, train_pruningnet
 from experiments.common.study import parse
-from experiments.preloaded import preloaded
 from graphpruning.methods import METHODS
 from tests import processes
+from tests.experiments.ranks import launched, run_by_two
 from tests.experiments.stages import work
 from tests.experiments.test_pipeline import (
     ENVIRONMENT,
@@ -160,23 +159,6 @@ def test_two_processes_train_as_one(project: Path) -> None:
 
 
 def by_two(project: Path, *changes: str) -> None:
-    """Run the stage in two processes that are told what torchrun would tell them, but forked."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    told = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "none"}
-    told |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    command = [sys.executable, "-m", *TRAIN, *changes]
-    with preloaded({**ENVIRONMENT, **told}) as environment:
-        both = [
-            processes.start(command, project, {**environment, "RANK": rank, "LOCAL_RANK": rank})
-            for rank in ("0", "1")
-        ]
-        try:
-            for process in both:
-                _, said = process.communicate(timeout=120)
-                assert process.returncode == 0, said
-        finally:
-            for process in both:
-                processes.end(process)
+    with launched(ENVIRONMENT) as common:
+        run_by_two([sys.executable, "-m", *TRAIN, *changes], project, common)
     assert json.loads((project / NET / "run.json").read_text())["hardware"]["processes"] == 2

@@ -1,12 +1,10 @@
-"""Stages in two processes leave what one would leave: under a real torchrun, and as it starts them.
+"""Stages in two processes leave what one would leave.
 
-A real one has torch imported three times. So where it is not the subject, the processes are forked,
-in the environment that torchrun gives.
+Under a real torchrun where that is the subject; else forked, in the environment that it gives.
 """
 
 import csv
 import json
-import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from experiments.common.processes import PROCESSES, spread_out
-from experiments.preloaded import preloaded
 from graphpruning.common.errors import UserError
 from tests import processes
+from tests.experiments.ranks import launched, of_rank, run_by_two
 from tests.experiments.test_pipeline import ENVIRONMENT, copy_repository, run
 from tests.test_distributed import torchrun
 
@@ -65,21 +63,10 @@ def require_one_more(folder: Path, before: set[str]) -> None:
 
 
 @pytest.fixture(scope="module")
-def launched() -> Iterator[dict[str, str]]:
-    """What the environment of two processes has in common that torchrun starts."""
-    two = {name: "2" for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE")}
-    with preloaded({**ENVIRONMENT, "TORCHELASTIC_RUN_ID": "none"}) as environment:
-        yield {**environment, **two, "MASTER_ADDR": "localhost"}
-
-
-def of_rank(rank: str, port: int) -> dict[str, str]:
-    return {"RANK": rank, "LOCAL_RANK": rank, "MASTER_PORT": str(port)}
-
-
-def free_port() -> int:
-    with socket.socket() as server:
-        server.bind(("localhost", 0))
-        return int(server.getsockname()[1])
+def common() -> Iterator[dict[str, str]]:
+    """The environment of two processes, but for what is of each."""
+    with launched(ENVIRONMENT) as known:
+        yield known
 
 
 def test_a_training_stage_starts_several_processes_by_itself(smoke: Path) -> None:
@@ -107,19 +94,12 @@ def test_a_training_stage_starts_several_processes_by_itself(smoke: Path) -> Non
     assert sidecar["command"] == "python -m experiments.train_base with model=resnet8 seed=0"
 
 
-def test_a_search_stage(smoke: Path, launched: dict[str, str]) -> None:
-    command, port = [sys.executable, "-m", *SEARCH], free_port()
+def test_a_search_stage(smoke: Path, common: dict[str, str]) -> None:
+    command = [sys.executable, "-m", *SEARCH]
     done = run(smoke, *command)
     assert done.returncode == 0, done.stderr
     one, known = files(smoke), records(smoke)
-    both = [processes.start(command, smoke, {**launched, **of_rank(rank, port)}) for rank in "01"]
-    try:
-        for process in both:
-            out, err = process.communicate(timeout=120)
-            assert process.returncode == 0, out + err
-    finally:
-        for process in both:
-            processes.end(process)
+    run_by_two(command, smoke, common)
     require_one_more(smoke, known)
     assert files(smoke) == one
     assert RESULTS / "search/resnet8/amc/0.5/0/metrics.json" in one
@@ -144,7 +124,7 @@ def test_no_number_of_processes_is_refused(wanted: str, monkeypatch: pytest.Monk
 
 
 def test_a_stage_of_one_process_is_the_first_ones_alone(
-    smoke: Path, launched: dict[str, str]
+    smoke: Path, common: dict[str, str]
 ) -> None:
     """It may unpack ImageNet for hours, longer than processes wait for each other."""
     before, known = files(smoke), records(smoke)
@@ -153,7 +133,7 @@ def test_a_stage_of_one_process_is_the_first_ones_alone(
     ended = {}
     for rank in "10":  # neither waits for the other
         command = [sys.executable, "-m", "experiments.prepare"]
-        done = processes.run(command, smoke, {**launched, **of_rank(rank, 1)}, seconds=120)
+        done = processes.run(command, smoke, {**common, **of_rank(rank, 1)}, seconds=120)
         assert done.returncode == 0, done.stderr
         ended[rank] = (len(records(smoke) - known), sidecar.exists())
     assert ended == {"1": (0, False), "0": (1, True)}
